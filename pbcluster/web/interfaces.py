@@ -1,0 +1,170 @@
+"""What the gateway and the node ask of the HTTP core: values and Protocols.
+
+One request and its response are an :class:`Exchange`. Its handler either answers it locally
+(:meth:`Exchange.respond`) or forwards it (:meth:`Exchange.forward`), perhaps several times until
+one attempt gets far enough that it cannot be repeated. The handler is a plain function: what must
+wait starts a coroutine of its own.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import attrs
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+@attrs.frozen
+class RequestHead:
+    """A request line and header fields that passed every check of ``web.rules``.
+
+    :ivar target: origin-form, byte for byte as it came (absolute-form was reduced to it).
+    :ivar host: lower case, without port and without one trailing dot.
+    :ivar headers: (name as sent, value) pairs, in order, hop-by-hop fields and Host included.
+    :ivar content_length: bytes, or None when chunked or without a body.
+    :ivar peer_host: the client's IP address as text.
+    """
+
+    method: bytes
+    target: bytes
+    host: bytes
+    headers: Headers
+    content_length: int | None
+    chunked: bool
+    peer_host: str
+    secure: bool = False
+
+    @property
+    def has_body(self) -> bool:
+        """Whether body bytes follow the head."""
+        return self.chunked or bool(self.content_length)
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first value of the field ``name`` (given in lower case), or None."""
+        for key, value in self.headers:
+            if key.lower() == name:
+                return value
+        return None
+
+
+@attrs.frozen
+class ResponseHead:
+    """A response's status line and header fields, without hop-by-hop fields."""
+
+    status: int
+    reason: bytes
+    headers: Headers
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first value of the field ``name`` (given in lower case), or None."""
+        for key, value in self.headers:
+            if key.lower() == name:
+                return value
+        return None
+
+
+class Outcome(enum.Enum):
+    """How an attempt to forward ended."""
+
+    #: The response reached the client whole.
+    COMPLETED = "completed"
+    #: No connection was made or nothing was written: any method may be tried again.
+    NOT_SENT = "not_sent"
+    #: Something was sent, but no response byte came: only safe methods may be tried again.
+    NO_RESPONSE = "no_response"
+    #: No response head within ``first_byte_timeout_s``.
+    TIMEOUT = "timeout"
+    #: ``on_response`` refused the head (see :class:`Refuse`); nothing reached the client.
+    REFUSED = "refused"
+    #: The upstream broke off after its head was passed on; the client's connection was aborted.
+    BROKEN = "broken"
+    #: The client went away; the upstream connection was aborted.
+    CLIENT_GONE = "client_gone"
+
+
+class Refuse(Exception):
+    """Raised by ``Forward.on_response``: drop this response, close the upstream connection."""
+
+
+@attrs.frozen
+class Attempt:
+    """The result of one :meth:`Exchange.forward`.
+
+    :ivar repeatable: the request's body is unread or still whole in the replay buffer, and nothing
+        was passed to the client: the exchange may be forwarded again or answered locally.
+    :ivar head: the upstream's response head if one came (also when it was refused).
+    """
+
+    outcome: Outcome
+    repeatable: bool
+    head: ResponseHead | None = None
+    error: str = ""
+    request_bytes: int = 0
+    response_bytes: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Forward:
+    """One attempt to send an exchange upstream.
+
+    :ivar host: IP address of the upstream. :ivar port: its port.
+    :ivar headers: every field to send, Host included, framing (Content-Length, Transfer-Encoding,
+        Connection) excluded: the core adds it.
+    :ivar on_response: called with the head; may wait, give back a changed head, or raise
+        :class:`Refuse`. While it waits, the response is held (at most 64 KiB of it, then the
+        upstream is paused).
+    :ivar on_end: called when the last bytes of the response are about to be released; they wait for
+        it. If it raises :class:`Refuse`, the client's connection is aborted instead.
+    :ivar reuse: whether a pooled idle connection may be used.
+    """
+
+    host: str
+    port: int
+    method: bytes
+    target: bytes
+    headers: Headers
+    connect_timeout_s: float = 1.0
+    first_byte_timeout_s: float = 300.0
+    on_response: Callable[[ResponseHead], Awaitable[ResponseHead] | ResponseHead] | None = None
+    on_end: Callable[[], Awaitable[None] | None] | None = None
+    reuse: bool = True
+
+
+class Exchange(Protocol):
+    """One request on a server connection, until its response is complete."""
+
+    @property
+    def head(self) -> RequestHead:
+        """The request."""
+
+    @property
+    def client_gone(self) -> bool:
+        """Whether the client's connection is lost; everything else is then without effect."""
+
+    def forward(self, plan: Forward, done: Callable[[Attempt], None]) -> None:
+        """Send the request upstream and stream the answer back; ``done`` is called exactly once."""
+
+    def respond(
+        self,
+        status: int,
+        body: bytes,
+        *,
+        content_type: bytes = b"application/json",
+        headers: Headers = (),
+        close: bool = False,
+    ) -> None:
+        """Answer locally. An unread request body is discarded up to a bound, else the connection is
+        closed after the answer."""
+
+    def abort(self) -> None:
+        """Cut the client's connection: the answer must not look complete."""
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once if the client goes away before the response is complete."""
+
+
+#: Receives each exchange once its head has passed the rules.
+RequestHandler = Callable[[Exchange], None]
