@@ -133,6 +133,8 @@ class Journal:
     events: list[Event] = attrs.field(factory=list)
     #: id → value of every acknowledged record, in the order of acknowledgement.
     acked: dict[str, str] = attrs.field(factory=dict)
+    #: The newest acknowledged record and its value.
+    latest: tuple[str, str] | None = None
     #: id → value of records that may or may not exist.
     unknown: dict[str, str] = attrs.field(factory=dict)
     #: Records that were acknowledged before a read began which did not find them as written.
@@ -216,6 +218,7 @@ class Workload:
             )
             if status == 200:
                 self.journal.acked[record] = value
+                self.journal.latest = (record, value)
             elif status == 0 or status >= 500:
                 self.journal.unknown[record] = value
             self._stop.wait(self.pause_s if status == 200 else 0.05)
@@ -224,13 +227,13 @@ class Workload:
     def _read(self, reader: int) -> None:
         client = Client(self.gateway, self.host)
         while not self._stop.is_set():
-            if not self.journal.acked:
+            if self.journal.latest is None:
                 self._stop.wait(0.02)
                 continue
-            record = next(reversed(self.journal.acked))
+            record, value = self.journal.latest
             path = f"/api/collections/{COLLECTION}/records/{record}"
             status, answer = self._timed("read", client, record, "GET", path)
-            found = isinstance(answer, dict) and answer.get("value") == self.journal.acked[record]
+            found = isinstance(answer, dict) and answer.get("value") == value
             if status == 404 or (status == 200 and not found):
                 self.journal.stale.append(f"{record}: {status} {answer}")
             self._stop.wait(self.pause_s)

@@ -73,7 +73,9 @@ class WorkloadTests(SynchronousTestCase):
         url, client = self.serve(fault)
         workload = Workload(url, "t.localhost", "w", writers=2, readers=1)
         with workload.running() as journal:
-            while len(journal.events) < events:
+            reads = 0
+            while len(journal.events) < events or (journal.acked and reads < 2):
+                reads = sum(event.kind == "read" for event in list(journal.events))
                 threading.Event().wait(0.002)
         return journal, client
 
