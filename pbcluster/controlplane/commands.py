@@ -1,0 +1,163 @@
+"""The commands of the replicated log: every change of the registry is one of these.
+
+A command holds all that applying needs: the proposer puts in the time, the random ids and the
+hashes, so that applying it is the same everywhere and at every replay. Fields are only appended,
+with defaults; a command's tag never changes its meaning.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from pbcluster.records import (
+    Durability,
+    InitialSuperuser,
+    NodeStatus,
+    TenantQuotas,
+    TenantStatus,
+)
+
+
+class Command(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of all commands; ``at`` is the proposer's clock."""
+
+
+class CreateTenant(Command, frozen=True):
+    """A new tenant without a node. Fails if the name is taken."""
+
+    at: datetime
+    tenant_id: str
+    name: str
+    domain: str
+    durability: Durability = Durability.SYNC
+    metadata: dict[str, Any] = {}
+    quotas: TenantQuotas = TenantQuotas()
+    initial_superuser: InitialSuperuser | None = None
+
+
+class UpdateTenant(Command, frozen=True):
+    """Change what an operator may change; None leaves it. ``expected_version`` 0: any."""
+
+    at: datetime
+    tenant_id: str
+    expected_version: int = 0
+    metadata: dict[str, Any] | None = None
+    quotas: TenantQuotas | None = None
+
+
+class AssignTenant(Command, frozen=True):
+    """Give a tenant to a node under a new epoch above both its own and ``above_epoch``.
+
+    Fails unless the tenant's epoch still is ``expected_epoch``: two proposers that decided from the
+    same view cannot both succeed.
+    """
+
+    at: datetime
+    tenant_id: str
+    node_id: str
+    expected_epoch: int
+    above_epoch: int = 0
+
+
+class MarkReady(Command, frozen=True):
+    """The owner wrote READY or woke the tenant: it answers."""
+
+    at: datetime
+    tenant_id: str
+    node_id: str
+    epoch: int
+
+
+class SetTenantStatus(Command, frozen=True):
+    """Active or idle, as its owner reported."""
+
+    at: datetime
+    tenant_id: str
+    epoch: int
+    status: TenantStatus
+
+
+class DeleteTenant(Command, frozen=True):
+    """Begin to delete: routes end now, the name is free again, the id never is."""
+
+    at: datetime
+    tenant_id: str
+    expected_version: int = 0
+
+
+class TenantReleased(Command, frozen=True):
+    """Nothing of a tenant runs any more on the node that had it."""
+
+    at: datetime
+    tenant_id: str
+    node_id: str
+    epoch: int
+
+
+class RegisterNode(Command, frozen=True):
+    """A node started. The same ``start_id`` again changes nothing."""
+
+    at: datetime
+    node_id: str
+    start_id: str
+    address: str
+    capacity: int
+    region: str = ""
+    zone: str = ""
+    software_version: str = ""
+
+
+class SetNodeStatus(Command, frozen=True):
+    """Healthy, degraded, draining or down, of this incarnation."""
+
+    at: datetime
+    node_id: str
+    incarnation: int
+    status: NodeStatus
+
+
+class SetNodeCapacity(Command, frozen=True):
+    """The node's bound on tenants changed."""
+
+    at: datetime
+    node_id: str
+    incarnation: int
+    capacity: int
+
+
+AnyCommand = (
+    CreateTenant
+    | UpdateTenant
+    | AssignTenant
+    | MarkReady
+    | SetTenantStatus
+    | DeleteTenant
+    | TenantReleased
+    | RegisterNode
+    | SetNodeStatus
+    | SetNodeCapacity
+)
+
+
+class Keyed(msgspec.Struct, frozen=True, array_like=True):
+    """What stands in the log: a command and its idempotency key (empty: none)."""
+
+    key: str
+    command: AnyCommand
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Keyed)
+
+
+def encode(keyed: Keyed) -> bytes:
+    """The bytes of a log entry."""
+    return _encoder.encode(keyed)
+
+
+def decode(data: bytes) -> Keyed:
+    """The command of a log entry. :raises msgspec.DecodeError: it is none."""
+    return _decoder.decode(data)

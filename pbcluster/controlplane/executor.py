@@ -1,0 +1,199 @@
+"""Carries decisions out: from the planner's effects to proposals, pushes, probes and broadcasts.
+
+It decides nothing. Several times a second, and at once after every applied command that may matter,
+it asks the planner for effects; each one that ends is reported back to the planner, so that what
+failed is tried again. After each applied command it tells the nodes whose list changed and
+publishes the command's broadcast, if it is the leader. Telling is a hint: a node that missed it
+gets the list with its next lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from pbcluster import wire
+from pbcluster.controlplane import commands as c
+from pbcluster.controlplane.consensus import Consensus
+from pbcluster.controlplane.liveness import Liveness, ProbeNode
+from pbcluster.controlplane.planner import Assign, Effect, Forget, Planner, SetStatus
+from pbcluster.controlplane.registry import Applied, Outcome
+from pbcluster.durations import Durations
+from pbcluster.errors import PBClusterError
+from pbcluster.transport.interfaces import Publisher, RequestServer
+
+#: The planner is asked so often. Much shorter than any duration it works with.
+TICK_S = 0.1
+
+log = Logger()
+
+
+def utc_now() -> datetime:
+    """The clock of proposals."""
+    return datetime.now(UTC)
+
+
+class Executor:
+    """The leader's hands."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        consensus: Consensus,
+        liveness: Liveness,
+        planner: Planner,
+        server: RequestServer,
+        publisher: Publisher,
+        durations: Durations,
+        wall_clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._clock = clock
+        self._consensus = consensus
+        self._liveness = liveness
+        self._planner = planner
+        self._server = server
+        self._publisher = publisher
+        self._durations = durations
+        self._wall_clock = wall_clock
+        self._loop = LoopingCall(self.tick)
+        self._loop.clock = clock
+        self._storm = False
+
+    def start(self) -> None:
+        """Begin; the consensus must have started."""
+        self._consensus.subscribe(self._applied)
+        self._loop.start(TICK_S, now=True).addErrback(
+            lambda failure: log.failure("the planner's loop ended", failure)
+        )
+
+    def stop(self) -> None:
+        """End; what is under way ends by its own deadline."""
+        if self._loop.running:
+            self._loop.stop()
+
+    # -- from the planner to the world --
+
+    def tick(self) -> None:
+        """One round of planning."""
+        if not self._consensus.is_leader:
+            return
+        try:
+            effects = self._planner.tick(self._clock.seconds())
+        except Exception:
+            # A loop that ends for one bad record would leave every other tenant alone.
+            log.failure("planning failed")
+            return
+        for effect in effects:
+            self._run(self._carry_out(effect))
+        self._tell_storm()
+
+    def _tell_storm(self) -> None:
+        storm = self._liveness.storm()
+        if storm != self._storm:
+            self._storm = storm
+            suspected = ", ".join(self._liveness.suspected())
+            if storm:
+                log.critical(
+                    "too many nodes do not answer ({suspected}): nothing is moved in the "
+                    "background until fewer are silent",
+                    suspected=suspected,
+                )
+            else:
+                log.info("enough nodes answer again: moving tenants in the background goes on")
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        Deferred.fromCoroutine(work).addErrback(lambda failure: log.failure("failed", failure))
+
+    async def _carry_out(self, effect: Effect) -> None:
+        if isinstance(effect, ProbeNode):
+            await self.probe(effect)
+        elif isinstance(effect, Assign):
+            try:
+                await self.assign(effect)
+            except PBClusterError as error:
+                log.warn(
+                    "tenant {tenant} was not assigned to {node}: {error}",
+                    tenant=effect.tenant_id,
+                    node=effect.node_id,
+                    error=error.message,
+                )
+        elif isinstance(effect, Forget):
+            await self._forget(effect)
+        else:
+            await self._set_status(effect)
+
+    async def probe(self, effect: ProbeNode) -> None:
+        """Ask a node whether it is there; silence is the liveness core's to judge."""
+        timeout_s = self._durations.probe_timeout_s
+        try:
+            probe = wire.Probe(effect.incarnation)
+            wire.expect(await self._server.ask(effect.node_id, probe, timeout_s=timeout_s), wire.Ok)
+        except PBClusterError as error:
+            log.info("probe of {node}: {error}", node=effect.node_id, error=error.message)
+            return
+        self._liveness.heard(effect.node_id, effect.incarnation, self._clock.seconds())
+
+    async def assign(self, effect: Assign) -> Outcome:
+        """Propose an assignment. :raises PBClusterError: it was refused or not committed."""
+        command = c.AssignTenant(
+            self._wall_clock(),
+            effect.tenant_id,
+            effect.node_id,
+            effect.expected_epoch,
+            effect.above_epoch,
+        )
+        failed = True
+        try:
+            outcome = await self._consensus.propose(command)
+            failed = False
+        finally:
+            self._planner.assigned(effect.tenant_id, self._clock.seconds(), failed=failed)
+        log.info(
+            "tenant {tenant} goes to {node} under epoch {epoch}: {reason}",
+            tenant=effect.tenant_id,
+            node=effect.node_id,
+            epoch=outcome.epoch,
+            reason=effect.reason,
+        )
+        return outcome
+
+    async def _forget(self, effect: Forget) -> None:
+        command = c.TenantReleased(
+            self._wall_clock(), effect.tenant_id, effect.node_id, effect.epoch
+        )
+        failed = True
+        try:
+            await self._consensus.propose(command)
+            failed = False
+        except PBClusterError as error:
+            log.warn("tenant {t} cannot be ended: {e}", t=effect.tenant_id, e=error.message)
+        finally:
+            self._planner.assigned(effect.tenant_id, self._clock.seconds(), failed=failed)
+
+    async def _set_status(self, effect: SetStatus) -> None:
+        command = c.SetNodeStatus(
+            self._wall_clock(), effect.node_id, effect.incarnation, effect.status
+        )
+        try:
+            await self._consensus.propose(command)
+            log.info("node {n} is {s}", n=effect.node_id, s=effect.status.value)
+        except PBClusterError as error:
+            log.warn("status of node {n}: {e}", n=effect.node_id, e=error.message)
+        finally:
+            self._planner.status_set(effect.node_id)
+
+    # -- from the log to the world --
+
+    def _applied(self, applied: Applied) -> None:
+        if not self._consensus.is_leader:
+            return
+        for node_id in applied.changed_nodes:
+            self._server.tell(node_id, self._consensus.registry.assignments(node_id))
+        if applied.broadcast is not None:
+            self._publisher.publish(applied.broadcast)

@@ -1,0 +1,287 @@
+"""What nodes and gateways ask of a member, and the answers.
+
+Every question was checked by the transport (cluster, sender, size, types). Here its sender is held
+against what it says of itself, then it is answered from applied state or turned into a command with
+its idempotency key. A node's word is taken for itself only: no node speaks for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from pbcluster import wire
+from pbcluster.controlplane import commands as c
+from pbcluster.controlplane.consensus import Consensus
+from pbcluster.controlplane.executor import Executor, utc_now
+from pbcluster.controlplane.liveness import Liveness
+from pbcluster.controlplane.planner import Planner
+from pbcluster.errors import (
+    CallerError,
+    Forbidden,
+    NotFound,
+    NotLeader,
+    PBClusterError,
+    RemoteProtocolError,
+    Unavailable,
+    WrongEpoch,
+)
+from pbcluster.records import NodeStatus, TenantRecord, TenantStatus
+from pbcluster.transport.interfaces import Asked
+
+#: A look-up that waits (for an epoch, for a take-over) looks again so often.
+LOOK_AGAIN_S = 0.05
+#: It stops waiting so long before its asker's deadline, so that the answer still arrives.
+ANSWER_MARGIN_S = 0.1
+
+log = Logger()
+
+
+class Requests:
+    """Answers questions; :meth:`__call__` is the transport's ``Handler``."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        consensus: Consensus,
+        liveness: Liveness,
+        planner: Planner,
+        executor: Executor,
+        wall_clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._clock = clock
+        self._consensus = consensus
+        self._liveness = liveness
+        self._planner = planner
+        self._executor = executor
+        self._wall_clock = wall_clock
+        self._answers: dict[type, Callable[[Asked, Any], Awaitable[wire.Body]]] = {
+            wire.RegisterNode: self._register,
+            wire.Heartbeat: self._heartbeat,
+            wire.Lease: self._lease,
+            wire.NodeCapacity: self._capacity,
+            wire.TenantReport: self._report,
+            wire.LookupRoute: self._lookup,
+            wire.SuspectNode: self._suspect,
+            wire.SnapshotRequest: self._snapshot,
+        }
+        #: What a node said of a tenant that failed: soft, shown to operators, one line a tenant.
+        self.failures: dict[str, str] = {}
+
+    async def __call__(self, asked: Asked, body: wire.Body) -> wire.Body:
+        """Answer one question.
+
+        :raises RemoteProtocolError: a kind that is not asked of members.
+        :raises Forbidden: the sender speaks for another node.
+        :raises NotLeader: only the leader can answer this.
+        """
+        answer = self._answers.get(type(body))
+        if answer is None:
+            raise RemoteProtocolError(f"{type(body).__name__} is not asked of a member")
+        speaker = getattr(body, "node_id", None)
+        own = not isinstance(body, wire.SuspectNode)
+        if own and speaker is not None and speaker != asked.sender:
+            raise Forbidden(f"{asked.sender} may not speak for {speaker}")
+        if not isinstance(body, wire.LookupRoute | wire.SnapshotRequest):
+            self._need_leader()
+        return await answer(asked, body)
+
+    def _need_leader(self) -> None:
+        if not self._consensus.is_leader:
+            leader = self._consensus.leader_endpoint
+            raise NotLeader("this member is not the leader", leader=leader, retry_after_s=0.1)
+
+    # -- nodes ------------------------------------------------------------------------------------
+
+    async def _register(self, asked: Asked, body: wire.RegisterNode) -> wire.Body:
+        if not (1 <= body.capacity <= 10_000 and body.address.startswith("http")):
+            raise CallerError("a node needs an address (URL) and a capacity from 1 to 10000")
+        command = c.RegisterNode(
+            self._wall_clock(),
+            body.node_id,
+            body.start_id,
+            body.address,
+            body.capacity,
+            body.region,
+            body.zone,
+            body.software_version,
+        )
+        outcome = await self._consensus.propose(command, asked.idempotency_key)
+        self._liveness.known(body.node_id, outcome.incarnation, self._clock.seconds())
+        assignments = self._consensus.registry.assignments(body.node_id)
+        return wire.Registered(outcome.incarnation, assignments)
+
+    async def _heartbeat(self, asked: Asked, body: wire.Heartbeat) -> wire.Body:
+        self._check_incarnation(body.node_id, body.incarnation)
+        self._liveness.heartbeat(body, self._clock.seconds())
+        return wire.Ok()
+
+    def _check_incarnation(self, node_id: str, incarnation: int) -> None:
+        node = self._consensus.registry.node(node_id)
+        if node.incarnation != incarnation:
+            raise WrongEpoch(
+                f"node {node_id!r} is at incarnation {node.incarnation}, not {incarnation}",
+                incarnation=node.incarnation,
+            )
+
+    async def _lease(self, asked: Asked, body: wire.Lease) -> wire.Body:
+        self._check_incarnation(body.node_id, body.incarnation)
+        await self._consensus.read_barrier()
+        # From here to the answer nothing may wait: what is covered is decided now.
+        now = self._clock.seconds()
+        self._liveness.known(body.node_id, body.incarnation, now)
+        granted = self._liveness.lease(body.node_id, body.incarnation, now)
+        registry = self._consensus.registry
+        index = registry.node(body.node_id).assignments_index
+        behind = body.assignments_index != index
+        return wire.LeaseAck(
+            granted,
+            index,
+            self._liveness.not_covered(body.node_id),
+            registry.assignments(body.node_id) if behind else None,
+        )
+
+    async def _capacity(self, asked: Asked, body: wire.NodeCapacity) -> wire.Body:
+        node = self._consensus.registry.node(body.node_id)
+        key, at = asked.idempotency_key, self._wall_clock()
+        if node.capacity != body.max_tenants:
+            await self._consensus.propose(
+                c.SetNodeCapacity(at, body.node_id, body.incarnation, body.max_tenants),
+                key and f"{key}/capacity",
+            )
+        draining = node.status is NodeStatus.DRAINING
+        if body.draining != draining:
+            status = NodeStatus.DRAINING if body.draining else NodeStatus.HEALTHY
+            await self._consensus.propose(
+                c.SetNodeStatus(at, body.node_id, body.incarnation, status),
+                key and f"{key}/status",
+            )
+        return wire.Ok()
+
+    async def _report(self, asked: Asked, body: wire.TenantReport) -> wire.Body:
+        self._check_incarnation(body.node_id, body.incarnation)
+        tenant = self._consensus.registry.tenant(body.tenant_id)
+        if (tenant.node_id, tenant.epoch) != (body.node_id, body.epoch):
+            # Late, from before a take-over: true then, of no consequence now.
+            return wire.Ok()
+        handlers = {
+            "ready": self._ready,
+            "refused": self._refused,
+            "failed": self._failed,
+            "released": self._released,
+            "stopped": self._stopped,
+        }
+        handler = handlers.get(body.outcome)
+        if handler is None:
+            known = ", ".join(handlers)
+            raise RemoteProtocolError(f"outcome {body.outcome!r} is unknown; known are: {known}")
+        await handler(asked.idempotency_key, tenant, body)
+        return wire.Ok()
+
+    async def _ready(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
+        self.failures.pop(tenant.id, None)
+        if tenant.ever_ready and tenant.status is TenantStatus.ACTIVE:
+            return
+        command = c.MarkReady(self._wall_clock(), tenant.id, body.node_id, body.epoch)
+        await self._consensus.propose(command, key)
+
+    async def _refused(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
+        effect = self._planner.replace_epoch(tenant, body.observed_epoch, self._clock.seconds())
+        log.warn(
+            "{node} cannot own {tenant} under epoch {epoch}: {detail}",
+            node=body.node_id,
+            tenant=tenant.id,
+            epoch=body.epoch,
+            detail=body.detail,
+        )
+        if effect is not None:
+            await self._executor.assign(effect)
+
+    async def _failed(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
+        self.failures[tenant.id] = body.detail[:500]
+
+    async def _released(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
+        command = c.TenantReleased(self._wall_clock(), tenant.id, body.node_id, body.epoch)
+        await self._consensus.propose(command, key)
+
+    async def _stopped(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
+        if tenant.status is TenantStatus.IDLE:
+            return
+        at = self._wall_clock()
+        command = c.SetTenantStatus(at, tenant.id, body.epoch, TenantStatus.IDLE)
+        await self._consensus.propose(command, key)
+
+    # -- gateways ---------------------------------------------------------------------------------
+
+    async def _lookup(self, asked: Asked, body: wire.LookupRoute) -> wire.Body:
+        until = asked.deadline - ANSWER_MARGIN_S
+        while True:
+            try:
+                return await self._look(body)
+            except Unavailable as error:
+                if self._clock.seconds() + LOOK_AGAIN_S >= until or isinstance(error, NotLeader):
+                    raise
+                if error.retry_after_s > 0.5:
+                    raise
+            await deferLater(self._clock, LOOK_AGAIN_S)
+
+    async def _look(self, body: wire.LookupRoute) -> wire.Body:
+        tenant = self._find(body)
+        if tenant.status not in (TenantStatus.CREATED, TenantStatus.ACTIVE, TenantStatus.IDLE):
+            raise NotFound(f"tenant {tenant.name!r} is {tenant.status.value}")
+        if body.place:
+            self._need_leader()
+            effect = self._planner.place(tenant, self._clock.seconds())
+            if effect is not None:
+                try:
+                    await self._executor.assign(effect)
+                except WrongEpoch as error:
+                    raise Unavailable(error.message, retry_after_s=LOOK_AGAIN_S) from None
+                tenant = self._find(body)
+        if tenant.epoch < body.min_epoch:
+            raise Unavailable(
+                f"tenant {tenant.name!r} is at epoch {tenant.epoch} here, {body.min_epoch} was "
+                "asked for",
+                retry_after_s=LOOK_AGAIN_S,
+            )
+        registry = self._consensus.registry
+        return wire.RouteFound(registry.applied_index, registry.route(tenant))
+
+    def _find(self, body: wire.LookupRoute) -> TenantRecord:
+        registry = self._consensus.registry
+        keys = [key for key in (body.tenant_id, body.name, body.domain) if key]
+        if len(keys) != 1:
+            raise RemoteProtocolError("a look-up names exactly one of id, name and domain")
+        if body.domain:
+            return registry.tenant_by_domain(body.domain)
+        return registry.tenant(keys[0])
+
+    async def _suspect(self, asked: Asked, body: wire.SuspectNode) -> wire.Body:
+        now = self._clock.seconds()
+        probe = self._liveness.doubted(body.node_id, body.incarnation, now)
+        if probe is not None:
+            log.info(
+                "{gateway} cannot reach {node}: {reason}",
+                gateway=asked.sender,
+                node=body.node_id,
+                reason=body.reason,
+            )
+            await self._executor.probe(probe)
+        return wire.Ok()
+
+    async def _snapshot(self, asked: Asked, body: wire.SnapshotRequest) -> wire.Body:
+        if len(body.tenant_ids) > wire.MAX_SNAPSHOT_TENANTS:
+            raise RemoteProtocolError(f"at most {wire.MAX_SNAPSHOT_TENANTS} tenants at once")
+        registry = self._consensus.registry
+        routes = []
+        for tenant_id in body.tenant_ids:
+            try:
+                routes.append(registry.route(registry.tenant(tenant_id)))
+            except PBClusterError:
+                continue
+        return wire.Snapshot(registry.applied_index, tuple(routes))
