@@ -7,6 +7,8 @@ assignments under way is bounded, so that the death of a full node cannot flood 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 
 from pbcluster.controlplane.liveness import Liveness, ProbeNode
@@ -56,13 +58,27 @@ Effect = ProbeNode | Assign | Forget | SetStatus
 class Planner:
     """Decides for one leader."""
 
-    def __init__(self, registry: Registry, liveness: Liveness, *, node_down_after_s: float) -> None:
-        self._registry = registry
+    def __init__(
+        self,
+        registry: Callable[[], Registry],
+        liveness: Liveness,
+        *,
+        node_down_after_s: float,
+    ) -> None:
+        """
+        :param registry: gives the applied state (a snapshot may replace the object).
+        :param node_down_after_s: a node without a sign of life for so long is shown as down.
+        """
+        self._current = registry
         self._liveness = liveness
         self._node_down_after_s = node_down_after_s
         self._assigning: set[str] = set()
         self._not_before: dict[str, float] = {}
         self._setting: set[str] = set()
+
+    @property
+    def _registry(self) -> Registry:
+        return self._current()
 
     # -- what is under way --
 

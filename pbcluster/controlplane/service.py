@@ -1,0 +1,183 @@
+"""A member as a Twisted service: starts its parts in order, ends them in the reverse.
+
+Order: recover the registry, then bind the sockets, then plan. So nothing is answered from a state
+that is not whole, and a store that fails its check stops the process before it says a word.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, cast
+
+from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IReactorTCP
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.web.server import Site
+
+from pbcluster import ready_file
+from pbcluster.config import MemberConfig, Secrets
+from pbcluster.controlplane.admin_api import AdminAPI
+from pbcluster.controlplane.admin_auth import AdminAuth
+from pbcluster.controlplane.executor import Executor
+from pbcluster.controlplane.liveness import Liveness
+from pbcluster.controlplane.planner import Planner
+from pbcluster.controlplane.requests import Requests
+from pbcluster.controlplane.single import SingleMember
+from pbcluster.controlplane.store import LogStore
+from pbcluster.durations import Durations
+from pbcluster.errors import ConfigError, PBClusterError
+from pbcluster.transport.broadcasts import ZmqPublisher
+from pbcluster.transport.request_server import ZmqRequestServer
+from pbcluster.transport.sockets import Sockets
+
+#: A request line and its headers; bodies are bounded by the API itself.
+ADMIN_TIMEOUT_S = 75
+log = Logger()
+
+
+class MemberService(Service):
+    """One control-plane member."""
+
+    name = "pbcluster member"
+
+    def __init__(self, reactor: Any, config: MemberConfig, secrets: Secrets, sockets: Sockets):
+        """
+        :param reactor: TCP, time, threads and descriptors; what the tap obtained.
+        """
+        self._reactor = reactor
+        self._config = config
+        self._secrets = secrets
+        self._sockets = sockets
+        self._durations = Durations()
+        self._consensus: SingleMember | None = None
+        self._executor: Executor | None = None
+        self._server = ZmqRequestServer(sockets, config.request_endpoint)
+        self._publisher = ZmqPublisher(sockets, config.broadcast_endpoint)
+        self._admin: IListeningPort | None = None
+
+    def startService(self) -> None:
+        """Start; what cannot be started ends the process with one sentence."""
+        super().startService()
+        ready_file.remove(self._config.data_dir)
+        started = Deferred.fromCoroutine(self._start())
+        started.addErrback(self._cannot_start)
+
+    def _cannot_start(self, failure: Any) -> None:
+        if failure.check(PBClusterError):
+            self._end(str(failure.value))
+        else:
+            log.failure("the member cannot start", failure)
+            self._end(f"internal error: {failure.value}")
+
+    def _end(self, reason: str) -> None:
+        log.critical("member {id} ends: {reason}", id=self._config.id, reason=reason)
+        print(f"pbcp: {reason}", file=sys.stderr, flush=True)
+        if self._reactor.running:
+            self._reactor.fireSystemEvent("shutdown")
+        self._reactor._exitCode = 1
+
+    async def _start(self) -> None:
+        self._durations.check()
+        config = self._config
+        store = LogStore(config.data_dir / "store", config.cluster_id)
+        consensus = SingleMember(
+            self._reactor,
+            store,
+            config.base_domain,
+            lambda: self._server.endpoint,
+            self._end,
+        )
+        self._consensus = consensus
+        await consensus.start()
+        liveness = Liveness(self._durations, self._reactor.seconds())
+        planner = Planner(
+            lambda: consensus.registry, liveness, node_down_after_s=config.node_down_after_s
+        )
+        self._executor = Executor(
+            self._reactor,
+            consensus,
+            liveness,
+            planner,
+            self._server,
+            self._publisher,
+            self._durations,
+        )
+        requests = Requests(self._reactor, consensus, liveness, planner, self._executor)
+        api = AdminAPI(
+            self._reactor,
+            consensus,
+            liveness,
+            planner,
+            self._executor,
+            requests,
+            AdminAuth(self._secrets.admin_token_hash),
+            lambda function, *args: deferToThreadPool(
+                self._reactor, self._reactor.getThreadPool(), function, *args
+            ),
+        )
+        self._admin = listen(self._reactor, config.admin_listen, api, "admin-listen")
+        self._publisher.start()
+        self._server.start(requests)
+        self._executor.start()
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        assert self._admin is not None
+        host, _ = self._config.admin_listen
+        port = cast(IPv4Address | IPv6Address, self._admin.getHost()).port
+        admin = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        ready_file.write(
+            self._config.data_dir,
+            admin=admin,
+            request=self._server.endpoint,
+            broadcast=self._publisher.endpoint,
+        )
+        log.info("member {id} serves; admin API at {admin}", id=self._config.id, admin=admin)
+
+    async def _stop(self) -> None:
+        if self._executor is not None:
+            self._executor.stop()
+        if self._admin is not None:
+            await maybeDeferred(self._admin.stopListening)
+        self._server.stop()
+        self._publisher.stop()
+        if self._consensus is not None and self._consensus.is_leader:
+            await self._consensus.stop()
+        self._sockets.close()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop; fires when everything is closed."""
+        super().stopService()
+        ready_file.remove(self._config.data_dir)
+        return Deferred.fromCoroutine(self._stop())
+
+
+class _QuietSite(Site):
+    """A site without an access log: the API writes its own, which holds no query."""
+
+    displayTracebacks = False
+    noisy = False
+
+    def log(self, request: Any) -> None:
+        """Nothing."""
+
+
+def listen(
+    reactor: IReactorTCP, address: tuple[str, int], api: AdminAPI, option: str
+) -> IListeningPort:
+    """Serve the admin API.
+
+    :raises ConfigError: the port cannot be had; names it and the option.
+    """
+    host, port = address
+    site = _QuietSite(api.resource(), timeout=ADMIN_TIMEOUT_S)
+    try:
+        return reactor.listenTCP(port, cast(Any, site), interface=host)
+    except CannotListenError as error:
+        raise ConfigError(
+            f"cannot listen at {host}:{port} (--{option}): {error.socketError.strerror}"
+        ) from None

@@ -1,0 +1,35 @@
+"""``twistd pbcp``: options and service of a control-plane member."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.application.service import IService
+
+from pbcluster.config import MemberConfig
+from pbcluster.options import ServiceOptions, make_options
+
+Options = make_options(
+    MemberConfig,
+    "One member of pbcluster's control plane: it keeps the registry of tenants, nodes and routes, "
+    "decides which node owns which tenant, and serves the admin API. "
+    "`pbcluster init` writes its configuration file.",
+)
+
+
+def makeService(options: ServiceOptions) -> IService:
+    """The service that twistd runs."""
+    from twisted.internet import reactor
+
+    from pbcluster.controlplane.service import MemberService
+    from pbcluster.transport.curve import Curve, PlainSockets
+    from pbcluster.transport.sockets import Sockets
+
+    parsed = options.parsed
+    config = parsed.config
+    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    security = (
+        PlainSockets() if config.insecure_plain_sockets else Curve.of(parsed.secrets, parsed.peers)
+    )
+    sockets = Sockets(cast(Any, reactor), config.cluster_id, config.id, security)
+    return MemberService(reactor, config, parsed.secrets, sockets)
