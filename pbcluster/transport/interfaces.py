@@ -22,12 +22,15 @@ class Asked:
     :ivar idempotency_key: the same for each repetition of one question; may be empty.
     :ivar deadline: in seconds of the receiver's clock; an answer after it is of no use.
     :ivar arrived: in seconds of the receiver's clock.
+    :ivar role: the sender's role by the peers file (member, node, gateway); empty where nothing
+        is proven (plain sockets, in memory).
     """
 
     sender: str
     idempotency_key: str
     deadline: float
     arrived: float
+    role: str = ""
 
 
 #: Answers a question. What it raises is sent back as ``wire.ErrorReply``.

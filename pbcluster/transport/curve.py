@@ -1,0 +1,172 @@
+"""Who may talk to us: CURVE keys, the allow-list, and the handler that enforces it (ZAP).
+
+``Security`` is a value: :class:`PlainSockets` (loopback only) or :class:`Curve`. With CURVE, libzmq
+asks a handler at ``inproc://zeromq.zap.01`` about every connection to a listening socket (ZeroMQ
+RFC 27): here a key is allowed when it stands in the peers file and its role may use that socket.
+The key then comes with every message as ``User-Id``, so that it can be compared with the sender
+that the message claims, even after the allow-list has changed.
+
+Secret keys never appear in a ``repr``, a log or an error.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import attrs
+import zmq
+import zmq.utils.z85
+
+from pbcluster.config import Peer, Secrets
+from pbcluster.errors import ConfigError
+
+#: All roles of the peers file.
+ROLES = ("member", "node", "gateway")
+ZAP_ENDPOINT = "inproc://zeromq.zap.01"
+_ZAP_VERSION = b"1.0"
+_Z85_LENGTH = 40
+
+
+@attrs.frozen(repr=False)
+class KeyPair:
+    """A CURVE key pair in Z85 (ZeroMQ RFC 32), 40 characters each. Its ``repr`` shows none."""
+
+    public: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"<KeyPair {self.public[:6]}…>"
+
+
+def generate_keys() -> KeyPair:
+    """A new random key pair."""
+    public, secret = zmq.curve_keypair()
+    return KeyPair(public.decode(), secret.decode())
+
+
+def public_of(secret: str) -> str:
+    """The public key of a secret one.
+
+    :raises ConfigError: not 40 characters of Z85; the text is not shown.
+    """
+    try:
+        return zmq.curve_public(_checked(secret, "curve_secret").encode()).decode()
+    except zmq.ZMQError:
+        raise ConfigError("curve_secret is no key: 40 characters of Z85 are allowed") from None
+
+
+@attrs.frozen
+class PlainSockets:
+    """No encryption and no proof of who it is; endpoints must be loopback addresses."""
+
+
+@attrs.frozen(repr=False)
+class Curve:
+    """Encrypted and proven.
+
+    :ivar secret: this process's secret key, Z85.
+    :ivar public: its public key.
+    :ivar peers: all processes of the cluster by id, this one included.
+    """
+
+    secret: str
+    public: str
+    peers: Mapping[str, Peer]
+
+    def __repr__(self) -> str:
+        return f"<Curve {self.public[:6]}… and {len(self.peers)} peers>"
+
+    @classmethod
+    def of(cls, secrets: Secrets, peers: Mapping[str, Peer]) -> Curve:
+        """From the secrets file and the peers file.
+
+        :raises ConfigError: ``curve_secret`` is missing or no key.
+        """
+        return cls(secrets.curve_secret, public_of(secrets.curve_secret), peers)
+
+
+Security = PlainSockets | Curve
+
+
+class AllowList:
+    """Which key belongs to which process; may be replaced while connections are open."""
+
+    def __init__(self, peers: Mapping[str, Peer]) -> None:
+        """
+        :raises ConfigError: two processes with one key, or a key that is none.
+        """
+        self._by_id: dict[str, Peer] = {}
+        self._by_key: dict[str, Peer] = {}
+        self.replace(peers)
+
+    def replace(self, peers: Mapping[str, Peer]) -> None:
+        """Allow ``peers`` and nobody else. On an error the former list stays."""
+        by_key: dict[str, Peer] = {}
+        for peer in peers.values():
+            if not peer.curve_public:
+                continue
+            _checked(peer.curve_public, f"curve_public of {peer.id}")
+            if peer.curve_public in by_key:
+                other = by_key[peer.curve_public].id
+                raise ConfigError(f"{peer.id} and {other} have the same key; each needs its own")
+            by_key[peer.curve_public] = peer
+        self._by_key = by_key
+        self._by_id = dict(peers)
+
+    def by_key(self, key: str) -> Peer | None:
+        """The process with this public key."""
+        return self._by_key.get(key)
+
+    def key_of(self, process_id: str) -> str:
+        """The public key of a process.
+
+        :raises ConfigError: it is unknown or has none.
+        """
+        peer = self._by_id.get(process_id)
+        if peer is None or not peer.curve_public:
+            raise ConfigError(
+                f"the peers file has no curve_public key for {process_id!r}; addresses of members "
+                "must name them: tcp://HOST:PORT#MEMBER_ID"
+            )
+        return peer.curve_public
+
+
+class ZapHandler:
+    """Decides about connections. Takes and gives the parts of messages; opens no socket.
+
+    :ivar counts: ``accepted`` and ``refused`` connections.
+    """
+
+    def __init__(self, allowed: AllowList) -> None:
+        self.counts: Counter[str] = Counter()
+        self._allowed = allowed
+
+    def reply(self, parts: Sequence[bytes]) -> list[bytes] | None:
+        """The reply to a ZAP request; None for what is no request.
+
+        :param parts: routing identity, empty, version, request id, domain, address, identity,
+            mechanism, 32-byte key. The domain lists the roles that may use the socket.
+        """
+        if len(parts) < 8 or parts[2] != _ZAP_VERSION:
+            return None
+        way_back, empty, version, request_id, domain, _, _, mechanism = parts[:8]
+        key = ""
+        if mechanism == b"CURVE" and len(parts) == 9 and len(parts[8]) == 32:
+            key = zmq.utils.z85.encode(parts[8]).decode()
+        peer = self._allowed.by_key(key)
+        fine = peer is not None and peer.role in domain.decode("latin-1").split(",")
+        self.counts["accepted" if fine else "refused"] += 1
+        code, text, user_id = (b"200", b"OK", key) if fine else (b"400", b"not allowed", "")
+        return [way_back, empty, version, request_id, code, text, user_id.encode(), b""]
+
+
+def _checked(key: str, what: str) -> str:
+    try:
+        if len(key) == _Z85_LENGTH and len(zmq.utils.z85.decode(key)) == 32:
+            return key
+    except (KeyError, ValueError, OverflowError, UnicodeError):
+        pass
+    except Exception as error:  # struct.error and whatever the decoder meets in odd text
+        raise ConfigError(f"{what} is no key ({type(error).__name__})") from None
+    raise ConfigError(f"{what} is no key: 40 characters of Z85 are allowed")

@@ -1,0 +1,159 @@
+"""Which member a question goes to next, and when. Pure: time and random come in.
+
+One :class:`Members` holds what all questions of a process have learnt; one :class:`Choice` steers
+one question. The rules:
+
+* The last known leader first; for questions that any member may answer, the one that answered last.
+* ``NotLeader`` with a hint: to the hinted member at once, but after ``HINTS_AT_ONCE`` hints in one
+  question only after a pause (two members may point at each other during an election).
+* Silence, a lost session or ``NotLeader`` without a hint: to the next member at once, each member
+  once per round. After a whole round in vain: a pause, longer each time, jittered so that the
+  nodes of a cluster do not come back in step.
+* ``Busy``: a pause, then again.
+* One attempt takes at most half of what is left, so that another member can be asked as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import attrs
+
+#: A member that has not answered by then is stuck or away (its answers take milliseconds).
+ATTEMPT_TIMEOUT_S = 1.0
+#: Halving stops here; shorter attempts would only lose answers that are on their way.
+SHORTEST_ATTEMPT_S = 0.05
+#: An election takes 0.25 to 0.5 s: the first pauses are shorter, none is much longer.
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 0.5
+#: A hint may be outdated once; twice in one question means that an election is going on.
+HINTS_AT_ONCE = 2
+
+
+class Uniform(Protocol):
+    """The part of ``random.Random`` that is needed."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """A number between ``a`` and ``b``."""
+
+
+@attrs.frozen
+class Attempt:
+    """Ask ``member`` after ``pause_s``, and wait ``timeout_s`` for its answer."""
+
+    member: int
+    pause_s: float
+    timeout_s: float
+
+
+class Members:
+    """What is known of the members; they are numbered in the order given.
+
+    :ivar leader: the believed leader.
+    :ivar preferred: who answered the last question that any member may answer.
+    :ivar reachable: those with an open session now.
+    """
+
+    def __init__(self, names: Sequence[Sequence[str]], random: Uniform) -> None:
+        """
+        :param names: for each member the words by which a hint may name it (endpoint, id).
+        :param random: for the first choice and the jitter.
+        """
+        self.count = len(names)
+        self.leader: int | None = None
+        self.preferred = min(int(random.uniform(0, self.count)), self.count - 1)
+        self.reachable: set[int] = set()
+        self.random = random
+        self._numbers = {word: n for n, words in enumerate(names) for word in words if word}
+
+    def by_name(self, name: object) -> int | None:
+        """The member that a hint names, if it is one of ours."""
+        return self._numbers.get(name) if isinstance(name, str) else None
+
+
+class Choice:
+    """Steers one question until it is answered or its time is over."""
+
+    def __init__(self, members: Members, *, deadline: float, any_member: bool) -> None:
+        """
+        :param deadline: in seconds, of the clock that :meth:`next` gets.
+        :param any_member: the leader is not needed.
+        """
+        self._members = members
+        self._deadline = deadline
+        self._any_member = any_member
+        self._in_vain: set[int] = set()
+        self._last = members.preferred - 1
+        self._hint: int | None = None
+        self._hints = 0
+        self._pauses = 0
+        self._pause_s = 0.0
+
+    def next(self, now: float) -> Attempt | None:
+        """The next attempt, or None when the time is over."""
+        left_s = self._deadline - now
+        if left_s <= 0:
+            return None
+        member = self._pick()
+        pause_s, self._pause_s = min(self._pause_s, left_s / 2), 0.0
+        half_s = min(ATTEMPT_TIMEOUT_S, (left_s - pause_s) / 2)
+        self._last = member
+        return Attempt(member, pause_s, min(left_s - pause_s, max(half_s, SHORTEST_ATTEMPT_S)))
+
+    def answered(self, member: int) -> None:
+        """``member`` answered: it is remembered."""
+        self._members.preferred = member
+        if not self._any_member:
+            self._members.leader = member
+
+    def silent(self, member: int) -> None:
+        """``member`` did not answer in time, or has no session."""
+        self._forget(member)
+        self._in_vain.add(member)
+
+    def not_leader(self, member: int, hint: object) -> None:
+        """``member`` is not the leader; ``hint`` (endpoint or id) may say who is."""
+        self._forget(member)
+        self._in_vain.add(member)
+        hinted = self._members.by_name(hint)
+        if hinted is None or hinted == member:
+            return
+        self._members.leader = hinted
+        self._hint = hinted
+        self._hints += 1
+        if self._hints > HINTS_AT_ONCE:
+            self._pause()
+
+    def busy(self, member: int) -> None:
+        """``member`` has no room now: the leader is asked again, else another one."""
+        if self._any_member:
+            self._in_vain.add(member)
+        else:
+            self._hint = member
+        self._pause()
+
+    def _pick(self) -> int:
+        if self._hint is not None:
+            hinted, self._hint = self._hint, None
+            return hinted
+        if len(self._in_vain) >= self._members.count:
+            self._in_vain.clear()
+            self._pause()
+        first = self._members.preferred if self._any_member else self._members.leader
+        if first is not None and first not in self._in_vain:
+            return first
+        ring = [
+            (self._last + step) % self._members.count for step in range(1, 1 + self._members.count)
+        ]
+        left = [member for member in ring if member not in self._in_vain]
+        return next((member for member in left if member in self._members.reachable), left[0])
+
+    def _forget(self, member: int) -> None:
+        if self._members.leader == member:
+            self._members.leader = None
+
+    def _pause(self) -> None:
+        longest_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self._pauses, 10))
+        self._pauses += 1
+        self._pause_s = self._members.random.uniform(longest_s / 2, longest_s)

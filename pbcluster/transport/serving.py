@@ -1,0 +1,142 @@
+"""The listening side of the request sockets, without the socket.
+
+Takes frames, gives frames; ``request_server`` and the in-memory transport put it on a wire. A
+*session* is the way back to one process: for ZeroMQ its routing identity, ``ID.TOKEN``, where the
+token is random for each start of the process. Where it is, is learnt from frames that passed all
+checks only, so that nobody can draw another's messages to himself by choosing its identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from pbcluster.errors import DeadlineExceeded, LocalProtocolError, Unavailable
+from pbcluster.transport.answering import MAX_RUNNING, MAX_RUNNING_PER_PEER, Answering
+from pbcluster.transport.envelopes import FrameChecks, Junk, seal, sorted_counts
+from pbcluster.transport.interfaces import Handler
+from pbcluster.transport.pending import FIRST_EVEN, PendingAnswers
+from pbcluster.wire import STATE_CHANGING, Body, Envelope, ErrorReply, Ok
+
+#: Processes with a way back. A cluster has hundreds; the oldest are forgotten beyond this.
+MAX_SESSIONS = 10_000
+#: Questions of ours that wait for processes: one probe a node at the same time is plenty.
+MAX_PENDING = 4096
+
+
+def session_name(process_id: str, token: str) -> bytes:
+    """The routing identity by which a process opens its sessions."""
+    return f"{process_id}.{token}".encode()
+
+
+class ServingSide:
+    """Answers questions and asks processes that have opened a session.
+
+    :ivar checks: what was refused.
+    :ivar late: answers that came after their question was given up.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        cluster_id: str,
+        own_id: str,
+        send: Callable[[bytes, bytes], bool],
+        *,
+        max_running: int = MAX_RUNNING,
+        max_running_per_peer: int = MAX_RUNNING_PER_PEER,
+    ) -> None:
+        """
+        :param send: takes a session and a frame; False if it is gone or full.
+        """
+        log = Logger()
+        self.checks = FrameChecks(cluster_id, lambda line: log.warn("{line}", line=line))
+        self.late = 0
+        self._clock = clock
+        self._cluster_id = cluster_id
+        self._own_id = own_id
+        self._send = send
+        self._sessions: dict[str, bytes] = {}
+        self._pending = PendingAnswers(clock, FIRST_EVEN, MAX_PENDING)
+        self._answering = Answering(
+            clock,
+            cluster_id,
+            own_id,
+            send,
+            max_running=max_running,
+            max_running_per_peer=max_running_per_peer,
+        )
+
+    def start(self, handler: Handler) -> None:
+        """Answer with ``handler`` from now on."""
+        self._answering.start(handler)
+
+    def stop(self) -> None:
+        """Forget all sessions; what is under way fails with ``Unavailable``."""
+        self._answering.stop()
+        self._sessions.clear()
+        self._pending.fail(Unavailable, "the request server was stopped")
+
+    def counts(self) -> dict[str, int]:
+        """Counters for metrics, by name."""
+        junk = {f"junk_{cause.value}": n for cause, n in sorted_counts(self.checks.counts)}
+        return {**junk, **self._answering.counts, "late": self.late}
+
+    def frame(
+        self, session: bytes, parts: Sequence[bytes], proven: str | None, role: str = ""
+    ) -> None:
+        """A message arrived over ``session``; ``proven`` as in :meth:`FrameChecks.open`."""
+        now = self._clock.seconds()
+        envelope = self.checks.open(parts, proven, now)
+        if envelope is None:
+            return
+        if session.partition(b".")[0] != envelope.sender.encode():
+            self.checks.refuse(Junk.SENDER, now)
+            return
+        self._learn(envelope.sender, session)
+        if self._pending.is_answer(envelope.request_id):
+            if not self._pending.answered(envelope.sender, envelope.request_id, envelope.body):
+                self.late += 1
+        elif envelope.request_id or not isinstance(envelope.body, Ok):  # Ok unasked: a greeting
+            self._answering.question(session, envelope, role)
+
+    async def ask(self, peer: str, body: Body, *, timeout_s: float) -> Body:
+        """As :meth:`RequestServer.ask`; an ``ErrorReply`` is raised as its exception."""
+        session = self._sessions.get(peer)
+        if session is None:
+            raise DeadlineExceeded(f"{peer} has no session here")
+        request_id, answer = self._pending.open(peer, timeout_s)
+        try:
+            if not self._send(session, self._frame(request_id, timeout_s, body)):
+                raise DeadlineExceeded(f"the session of {peer} is gone or full")
+            reply = await answer
+        finally:
+            self._pending.forget(request_id)
+        if isinstance(reply, ErrorReply):
+            raise reply.exception()
+        return reply
+
+    def tell(self, peer: str, body: Body) -> bool:
+        """As :meth:`RequestServer.tell`."""
+        session = self._sessions.get(peer)
+        return session is not None and self._send(session, self._frame(0, 0.0, body))
+
+    def peers(self) -> list[str]:
+        """Ids of the processes that have opened a session, perhaps gone since."""
+        return list(self._sessions)
+
+    def _frame(self, request_id: int, timeout_s: float, body: Body) -> bytes:
+        if isinstance(body, STATE_CHANGING):
+            raise LocalProtocolError(f"{type(body).__name__} is no question of a member")
+        timeout_ms = max(1, int(timeout_s * 1000)) if request_id else 0
+        return seal(Envelope(self._cluster_id, self._own_id, request_id, timeout_ms, "", body))
+
+    def _learn(self, peer: str, session: bytes) -> None:
+        if self._sessions.get(peer) == session:
+            return
+        self._sessions.pop(peer, None)
+        if len(self._sessions) >= MAX_SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
+        self._sessions[peer] = session
