@@ -33,8 +33,8 @@ from pbcluster.controlplane.liveness import Liveness
 from pbcluster.controlplane.planner import Planner
 from pbcluster.controlplane.requests import Requests
 from pbcluster.errors import (
+    Conflict,
     InvalidInput,
-    NoCapacity,
     NotFound,
     PBClusterError,
     TooLarge,
@@ -46,6 +46,7 @@ MAX_BODY_BYTES = 1024 * 1024
 #: PocketBase's own cost; about 50 ms in a thread.
 BCRYPT_COST = 10
 MAX_WAIT_S = 60.0
+MAX_KEY_BYTES = 200
 _LOOK_AGAIN_S = 0.02
 _ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -83,6 +84,15 @@ def _refuse(request: Request, error: PBClusterError) -> bytes:
     if error.status == 401:
         request.setHeader(b"www-authenticate", b"Bearer")
     return _answer(request, error.status, admin_json.error_body(error))
+
+
+def _idempotency_key(request: Request) -> str:
+    """The request's key, empty if it has none. :raises InvalidInput: it cannot be one."""
+    key: bytes = request.getHeader(b"idempotency-key") or b""
+    rule = f"at most {MAX_KEY_BYTES} printable ASCII characters"
+    if len(key) > MAX_KEY_BYTES or not key.decode("latin-1").isprintable() or not key.isascii():
+        raise InvalidInput(f"Idempotency-Key: {rule}", field="Idempotency-Key", allowed=rule)
+    return key.decode("ascii")
 
 
 class AdminAPI:
@@ -155,7 +165,7 @@ class AdminAPI:
 
     def _authorise(self, request: Request) -> None:
         address = getattr(request.getClientAddress(), "host", "?")
-        self._auth.check(request.getHeader("authorization"), address, self._clock.seconds())
+        self._auth.check(request.getHeader(b"authorization"), address, self._clock.seconds())
 
     @app.handle_errors(HTTPException)
     def _no_route(self, request: Request, failure: Any) -> bytes:
@@ -172,7 +182,7 @@ class AdminAPI:
         """Cluster health: without the token only whether this member serves."""
         serving = self._consensus.is_leader
         shown: dict[str, Any] = {"status": "ok" if serving else "unavailable", "leader": serving}
-        if request.getHeader("authorization") is not None:
+        if request.getHeader(b"authorization") is not None:
             self._authorise(request)
             registry = self._consensus.registry
             counts: dict[str, int] = {}
@@ -184,7 +194,7 @@ class AdminAPI:
                 node.id: {"status": node.status.value, "alive": self._liveness.alive(node.id)}
                 for node in registry.nodes()
             }
-            shown["alarms"] = ["too many nodes do not answer"] if self._liveness.storm() else []
+            shown["alarms"] = ["too many nodes do not answer"] if self._planner.storm() else []
         return (200 if serving else 503), shown
 
     # -- tenants ----------------------------------------------------------------------------------
@@ -206,9 +216,7 @@ class AdminAPI:
         """Create a tenant; with ``?wait=SECONDS`` answer when it is ready."""
         wanted = admin_json.new_tenant(_body(request))
         wait_s = self._wait_of(request)
-        key = request.getHeader("idempotency-key") or ""
-        if len(key) > 200:
-            raise InvalidInput("an Idempotency-Key has at most 200 characters", field="key")
+        key = _idempotency_key(request)
         self._check_room()
         superuser = None
         if wanted.email:
@@ -227,6 +235,8 @@ class AdminAPI:
         )
         outcome = await self._consensus.propose(command, key and f"admin/{key}")
         tenant = self._consensus.registry.tenant(outcome.tenant_id)
+        if tenant.name != wanted.name:
+            raise Conflict("this Idempotency-Key was used to create another tenant", field="name")
         await self._place(tenant)
         tenant = await self._wait_ready(tenant.id, wait_s)
         return (201 if tenant.ever_ready else 202), self._shown(tenant)
@@ -244,9 +254,8 @@ class AdminAPI:
             effect = self._planner.place(tenant, self._clock.seconds())
             if effect is not None:
                 await self._executor.assign(effect)
-        except NoCapacity:
-            raise
         except PBClusterError as error:
+            # It exists now, so this is no failure of its creation: its first request places it.
             log.info("tenant {t} is placed later: {e}", t=tenant.id, e=error.message)
 
     async def _wait_ready(self, tenant_id: str, wait_s: float) -> TenantRecord:

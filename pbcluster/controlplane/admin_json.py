@@ -23,6 +23,7 @@ from pbcluster.records import (
     MAX_METADATA_BYTES,
     Durability,
     NodeRecord,
+    NodeStatus,
     TenantQuotas,
     TenantRecord,
     check_name,
@@ -87,9 +88,19 @@ _KINDS: dict[type, str] = {
 def parse(body: bytes) -> Any:
     """Decoded JSON. :raises CallerError: it is none."""
     try:
-        return json.loads(body)
+        value = json.loads(body, parse_constant=_no_constant)
+        json.dumps(value).encode()
+        msgspec.msgpack.encode(value)
+    except OverflowError:
+        raise CallerError("the body has a whole number of more than 64 bits") from None
     except (ValueError, RecursionError):
         raise CallerError("the body is not valid JSON") from None
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    """NaN and Infinity are Python's, not JSON's (RFC 8259 section 6)."""
+    raise ValueError(name)
 
 
 def new_tenant(body: bytes) -> NewTenant:
@@ -210,7 +221,8 @@ def tenant_json(
         shown["nodeAddr"] = ""
     usage = liveness.usage(tenant.node_id, tenant.id)
     shown["state"] = usage.state if usage is not None else ""
-    shown["lastAccess"] = usage.last_access if usage is not None else None
+    access = usage.last_access if usage is not None else None
+    shown["lastAccess"] = access and access.isoformat(timespec="milliseconds")
     shown["lastError"] = failure or (usage.error if usage is not None else "")
     return shown
 
@@ -227,6 +239,8 @@ def node_json(
     if last is not None:
         at, beat = last
         seen = datetime.fromtimestamp(wall.timestamp() - (now - at), UTC)
+        if node.status is NodeStatus.HEALTHY and beat.status == NodeStatus.DEGRADED.value:
+            shown["status"] = beat.status
         shown["lastHeartbeat"] = seen.isoformat(timespec="milliseconds")
         shown["activeCount"] = beat.active_tenants
         shown["cachedCount"] = beat.cached_tenants

@@ -68,6 +68,10 @@ class Executor:
     def start(self) -> None:
         """Begin; the consensus must have started."""
         self._consensus.subscribe(self._applied)
+        if self._consensus.is_leader:
+            # Who missed what was committed but not published before a crash learns of it now.
+            last = self._consensus.registry.last_broadcast
+            self._publisher.publish(wire.Broadcast(wire.BEACON, last, last))
         self._loop.start(TICK_S, now=True).addErrback(
             lambda failure: log.failure("the planner's loop ended", failure)
         )
@@ -94,7 +98,7 @@ class Executor:
         self._tell_storm()
 
     def _tell_storm(self) -> None:
-        storm = self._liveness.storm()
+        storm = self._planner.storm()
         if storm != self._storm:
             self._storm = storm
             suspected = ", ".join(self._liveness.suspected())
@@ -140,7 +144,19 @@ class Executor:
         self._liveness.heard(effect.node_id, effect.incarnation, self._clock.seconds())
 
     async def assign(self, effect: Assign) -> Outcome:
-        """Propose an assignment. :raises PBClusterError: it was refused or not committed."""
+        """Propose an assignment.
+
+        An asker that goes away while this waits cancels its waiting only: from the decision to its
+        end the loser's acknowledgements must leave the tenant out, whoever asked.
+
+        :raises PBClusterError: it was refused or not committed.
+        """
+        waiting: Deferred[Outcome] = Deferred()
+        work = Deferred.fromCoroutine(self._assign(effect))
+        work.addCallbacks(waiting.callback, waiting.errback)
+        return await waiting
+
+    async def _assign(self, effect: Assign) -> Outcome:
         command = c.AssignTenant(
             self._wall_clock(),
             effect.tenant_id,
@@ -193,7 +209,10 @@ class Executor:
     def _applied(self, applied: Applied) -> None:
         if not self._consensus.is_leader:
             return
-        for node_id in applied.changed_nodes:
-            self._server.tell(node_id, self._consensus.registry.assignments(node_id))
         if applied.broadcast is not None:
             self._publisher.publish(applied.broadcast)
+        for node_id in applied.changed_nodes:
+            try:
+                self._server.tell(node_id, self._consensus.registry.assignments(node_id))
+            except PBClusterError as error:
+                log.error("{node} cannot be told its tenants: {e}", node=node_id, e=error.message)

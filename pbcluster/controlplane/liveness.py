@@ -9,7 +9,9 @@ nothing away before a whole margin has passed. The rules (section "Ownership", r
   was *sent* to it, whatever it says meanwhile: by then every proof it could hold has run out.
 * A tenant that is being taken away stays uncovered from the decision on, even if its node is heard
   again before the decision is committed.
-* A lease of an older incarnation is refused and proves nothing about the new one.
+* A lease of an older incarnation is refused and proves nothing about the new one. What the older
+  one was promised holds for the margin: until then the new one gets no new epoch, so that the two
+  cannot answer side by side (``may_renew``).
 
 Times are seconds of one monotonic clock, passed in. This module sends nothing.
 """
@@ -21,16 +23,14 @@ import attrs
 from pbcluster.durations import Durations
 from pbcluster.wire import Heartbeat, TenantUsage
 
-#: More than this share of the nodes (but at least one node) suspected at once looks like our own
-#: network: background reassignment stops until it is fewer, or until somebody asks for a tenant.
-STORM_SHARE = 0.2
-
 
 @attrs.define
 class _Node:
     incarnation: int
     heard_at: float
     last_ack_at: float
+    #: Last acknowledgement to an older incarnation, or the beginning of this leader.
+    before_ack_at: float
     probed_at: float | None = None
     suspected_at: float | None = None
     heartbeat_at: float | None = None
@@ -66,7 +66,7 @@ class Liveness:
         if node is None or node.incarnation < incarnation:
             before = node.last_ack_at if node is not None else self._began
             # What the old incarnation was promised holds for the margin, whoever speaks now.
-            self._nodes[node_id] = _Node(incarnation, now, before)
+            self._nodes[node_id] = _Node(incarnation, now, before, before)
 
     def lease(self, node_id: str, incarnation: int, now: float) -> bool:
         """A lease renewal arrived, and its answer will be sent now.
@@ -147,10 +147,11 @@ class Liveness:
         earliest = max(earliest, node.last_ack_at + self._durations.reassign_margin_s)
         return node.suspected_at is not None and now >= earliest
 
-    def storm(self) -> bool:
-        """Whether so many nodes are suspected that the fault may be ours."""
-        suspected = sum(node.suspected_at is not None for node in self._nodes.values())
-        return suspected > max(1.0, STORM_SHARE * len(self._nodes))
+    def may_renew(self, node_id: str, now: float) -> bool:
+        """Whether no older incarnation of a node can hold a proof any more."""
+        node = self._nodes.get(node_id)
+        before = self._began if node is None else node.before_ack_at
+        return now >= before + self._durations.reassign_margin_s
 
     def suspected(self) -> tuple[str, ...]:
         """Ids of all suspected nodes."""

@@ -19,11 +19,13 @@ class Candidate:
     """A node as placement sees it.
 
     :ivar assigned: tenants it has. :ivar alive: its lease is good and it is not suspected.
+    :ivar degraded: it says itself that it is not well; taken only if every other one is worse.
     """
 
     node: NodeRecord
     assigned: int
     alive: bool
+    degraded: bool = False
 
     def objection(self) -> str:
         """Why it cannot take another tenant; empty: it can."""
@@ -59,6 +61,7 @@ def choose(candidates: Sequence[Candidate], *, prefer: str = "") -> Choice:
         able,
         key=lambda each: (
             each.node.id != prefer,
+            each.degraded,
             each.assigned / each.node.capacity,
             each.assigned,
             each.node.id,
@@ -66,6 +69,7 @@ def choose(candidates: Sequence[Candidate], *, prefer: str = "") -> Choice:
     )
     for each in able:
         if each is not best:
-            reasons[each.node.id] = f"has {each.assigned} of {each.node.capacity} tenants"
+            unwell = " and is degraded" if each.degraded else ""
+            reasons[each.node.id] = f"has {each.assigned} of {each.node.capacity} tenants{unwell}"
     del reasons[best.node.id]
     return Choice(best.node.id, reasons)

@@ -19,6 +19,9 @@ from pbcluster.records import NodeStatus, TenantRecord, TenantStatus
 
 #: Assignments under way at once.
 MAX_ASSIGNING = 64
+#: More than this share of the nodes (but at least one node) suspected at once looks like our own
+#: network: background reassignment stops until it is fewer, or until somebody asks for a tenant.
+STORM_SHARE = 0.2
 #: After a failure (no room, proposal refused) a tenant is left alone for so long, unless asked for.
 RETRY_S = 1.0
 
@@ -119,7 +122,7 @@ class Planner:
 
     def _rescues(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
-        if self._liveness.storm():
+        if self.storm():
             return effects
         for node_id in self._liveness.suspected():
             for tenant_id in sorted(self._registry.tenants_of(node_id)):
@@ -146,6 +149,17 @@ class Planner:
         except NoCapacity:
             self._not_before[tenant.id] = now + RETRY_S
             return None
+
+    def storm(self) -> bool:
+        """Whether so many nodes are suspected at once that the fault may be ours.
+
+        A dead node that has nothing left to give away does not count: else three machines that
+        were retired would stop the rescue of all others for good.
+        """
+        suspected = set(self._liveness.suspected())
+        silent = sum(self._registry.count_of(node_id) > 0 for node_id in suspected)
+        others = sum(node.id not in suspected for node in self._registry.nodes())
+        return silent > max(1.0, STORM_SHARE * (silent + others))
 
     def place(self, tenant: TenantRecord, now: float) -> Assign | None:
         """Somebody asks for this tenant: give it a living node if it has none.
@@ -174,9 +188,15 @@ class Planner:
 
         :returns: None if an assignment is under way already.
         :raises NoCapacity: no node can take it.
+        :raises Unavailable: an older start of the node may still answer for a moment.
         """
         if tenant.id in self._assigning:
             return None
+        if not self._liveness.may_renew(tenant.node_id, now):
+            raise Unavailable(
+                f"an older start of node {tenant.node_id} may still answer for a moment",
+                retry_after_s=0.2,
+            )
         return self._assign(tenant, "its epoch was refused", now, above_epoch, tenant.node_id)
 
     def _assign(
@@ -196,6 +216,11 @@ class Planner:
                 self._registry.count_of(node.id)
                 - (tenant is not None and tenant.node_id == node.id),
                 self._liveness.alive(node.id),
+                self._degraded(node.id),
             )
             for node in self._registry.nodes()
         ]
+
+    def _degraded(self, node_id: str) -> bool:
+        last = self._liveness.last_heartbeat(node_id)
+        return last is not None and last[1].status == NodeStatus.DEGRADED.value

@@ -39,6 +39,9 @@ from pbcluster.records import (
 #: Outcomes kept for repeated commands. At 500 changes a second this is more than 30 s of memory;
 #: a client repeats for at most 10 s.
 MAX_OUTCOMES = 20_000
+#: Starts remembered of each node, so that a process that was replaced cannot come back as a new
+#: one; it would have to sleep through this many starts of its successor.
+MAX_STARTS = 32
 #: Statuses of a tenant that has an owner and routes.
 LIVING = frozenset({TenantStatus.CREATED, TenantStatus.ACTIVE, TenantStatus.IDLE})
 
@@ -75,6 +78,7 @@ class _State(msgspec.Struct, array_like=True):
     tenants: list[TenantRecord]
     nodes: list[NodeRecord]
     outcomes: list[tuple[str, Outcome]]
+    starts: dict[str, list[str]] = {}
 
 
 class Registry:
@@ -93,6 +97,8 @@ class Registry:
         self._domains: dict[str, str] = {}
         self._tenants_of: dict[str, set[str]] = {}
         self._outcomes: dict[str, Outcome] = {}
+        #: Node → its former ``start_id``s, the newest last.
+        self._starts: dict[str, list[str]] = {}
         self._appliers: dict[type, Callable[[int, Any], _Change]] = {
             c.CreateTenant: self._create_tenant,
             c.UpdateTenant: self._update_tenant,
@@ -203,6 +209,7 @@ class Registry:
             list(self._tenants.values()),
             list(self._nodes.values()),
             list(self._outcomes.items()),
+            self._starts,
         )
         return msgspec.msgpack.encode(state)
 
@@ -214,6 +221,7 @@ class Registry:
         registry.applied_index = state.applied_index
         registry.last_broadcast = state.last_broadcast
         registry._outcomes = dict(state.outcomes)
+        registry._starts = state.starts
         for node in state.nodes:
             registry._nodes[node.id] = node
         for tenant in state.tenants:
@@ -410,19 +418,23 @@ class Registry:
 
     def _tenant_released(self, index: int, command: c.TenantReleased) -> _Change:
         tenant = self.tenant(command.tenant_id)
-        if (tenant.node_id, tenant.epoch) != (command.node_id, command.epoch):
+        if not tenant.node_id or (tenant.node_id, tenant.epoch) != (command.node_id, command.epoch):
             raise WrongEpoch(f"tenant {tenant.name!r} is at epoch {tenant.epoch}")
-        if tenant.status is TenantStatus.DELETING:
-            self._put(
-                msgspec.structs.replace(
-                    tenant,
-                    status=TenantStatus.DELETED,
-                    node_id="",
-                    version=index,
-                    updated=command.at,
-                )
+        deleting = tenant.status is TenantStatus.DELETING
+        self._put(
+            msgspec.structs.replace(
+                tenant,
+                status=TenantStatus.DELETED if deleting else tenant.status,
+                node_id="",
+                version=index,
+                updated=command.at,
             )
-        return _Change(Outcome(index, tenant.id, tenant.epoch))
+        )
+        if deleting:
+            # It left the node's list when the deletion began.
+            return _Change(Outcome(index, tenant.id, tenant.epoch))
+        self._touch_node(index, command.node_id)
+        return _Change(Outcome(index, tenant.id, tenant.epoch), nodes=(command.node_id,))
 
     def _owned(self, tenant_id: str, node_id: str, epoch: int) -> TenantRecord:
         tenant = self._living(tenant_id)
@@ -438,6 +450,12 @@ class Registry:
         known = self._nodes.get(command.node_id)
         if known is not None and known.start_id == command.start_id:
             return _Change(Outcome(index, incarnation=known.incarnation))
+        if command.start_id in self._starts.get(command.node_id, ()):
+            raise WrongEpoch(f"this start of node {command.node_id!r} was replaced by a newer one")
+        if known is not None:
+            starts = [*self._starts.get(known.id, ()), known.start_id]
+            self._starts[known.id] = starts[-MAX_STARTS:]
+            self._end_deleting(index, known.id, command)
         incarnation = known.incarnation + 1 if known is not None else 1
         self._nodes[command.node_id] = NodeRecord(
             id=command.node_id,
@@ -458,6 +476,20 @@ class Registry:
             topic="node.up",
             node_id=command.node_id,
         )
+
+    def _end_deleting(self, index: int, node_id: str, command: c.RegisterNode) -> None:
+        """A new start never had what was being deleted, so it will never report its release."""
+        for tenant_id in sorted(self.tenants_of(node_id)):
+            tenant = self._tenants[tenant_id]
+            if tenant.status is TenantStatus.DELETING:
+                ended = msgspec.structs.replace(
+                    tenant,
+                    status=TenantStatus.DELETED,
+                    node_id="",
+                    version=index,
+                    updated=command.at,
+                )
+                self._put(ended)
 
     def _set_node_status(self, index: int, command: c.SetNodeStatus) -> _Change:
         node = self._of_incarnation(command.node_id, command.incarnation)

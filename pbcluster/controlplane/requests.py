@@ -16,14 +16,15 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from pbcluster import wire
+from pbcluster.config import http_url
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.consensus import Consensus
 from pbcluster.controlplane.executor import Executor, utc_now
 from pbcluster.controlplane.liveness import Liveness
 from pbcluster.controlplane.planner import Planner
 from pbcluster.errors import (
-    CallerError,
     Forbidden,
+    InvalidInput,
     NotFound,
     NotLeader,
     PBClusterError,
@@ -31,11 +32,18 @@ from pbcluster.errors import (
     Unavailable,
     WrongEpoch,
 )
-from pbcluster.records import NodeStatus, TenantRecord, TenantStatus
+from pbcluster.records import NodeStatus, TenantRecord, TenantStatus, check_process_id
 from pbcluster.transport.interfaces import Asked
 
 #: A look-up that waits (for an epoch, for a take-over) looks again so often.
 LOOK_AGAIN_S = 0.05
+#: Words that a node says of itself (region, zone, version, start id) go into the log.
+MAX_WORD = 200
+MAX_KEY = 200
+#: As in the node's settings.
+MAX_CAPACITY = 10_000
+#: 19 digits less a margin: no node may drive an epoch to where it cannot grow any more.
+MAX_OBSERVED_EPOCH = 10**15
 #: It stops waiting so long before its asker's deadline, so that the answer still arrives.
 ANSWER_MARGIN_S = 0.1
 
@@ -85,8 +93,13 @@ class Requests:
             raise RemoteProtocolError(f"{type(body).__name__} is not asked of a member")
         speaker = getattr(body, "node_id", None)
         own = not isinstance(body, wire.SuspectNode)
-        if own and speaker is not None and speaker != asked.sender:
-            raise Forbidden(f"{asked.sender} may not speak for {speaker}")
+        if own and speaker is not None:
+            if speaker != asked.sender:
+                raise Forbidden(f"{asked.sender} may not speak for {speaker}")
+            if asked.role not in ("", "node"):
+                raise Forbidden(f"{asked.sender} is a {asked.role}, not a node")
+        if len(asked.idempotency_key) > MAX_KEY:
+            raise RemoteProtocolError(f"an idempotency key has at most {MAX_KEY} characters")
         if not isinstance(body, wire.LookupRoute | wire.SnapshotRequest):
             self._need_leader()
         return await answer(asked, body)
@@ -99,8 +112,7 @@ class Requests:
     # -- nodes ------------------------------------------------------------------------------------
 
     async def _register(self, asked: Asked, body: wire.RegisterNode) -> wire.Body:
-        if not (1 <= body.capacity <= 10_000 and body.address.startswith("http")):
-            raise CallerError("a node needs an address (URL) and a capacity from 1 to 10000")
+        _check_registration(body)
         command = c.RegisterNode(
             self._wall_clock(),
             body.node_id,
@@ -148,6 +160,7 @@ class Requests:
 
     async def _capacity(self, asked: Asked, body: wire.NodeCapacity) -> wire.Body:
         node = self._consensus.registry.node(body.node_id)
+        _check_capacity(body.max_tenants, "max_tenants")
         key, at = asked.idempotency_key, self._wall_clock()
         if node.capacity != body.max_tenants:
             await self._consensus.propose(
@@ -164,7 +177,12 @@ class Requests:
         return wire.Ok()
 
     async def _report(self, asked: Asked, body: wire.TenantReport) -> wire.Body:
-        self._check_incarnation(body.node_id, body.incarnation)
+        try:
+            self._check_incarnation(body.node_id, body.incarnation)
+        except WrongEpoch as error:
+            # Not the report is wrong but the standing: it must be told again, not thrown away.
+            told = f"{error.message}: register, then repeat"
+            raise Unavailable(told, retry_after_s=0.2) from None
         tenant = self._consensus.registry.tenant(body.tenant_id)
         if (tenant.node_id, tenant.epoch) != (body.node_id, body.epoch):
             # Late, from before a take-over: true then, of no consequence now.
@@ -176,6 +194,12 @@ class Requests:
             "released": self._released,
             "stopped": self._stopped,
         }
+        if not 0 <= body.observed_epoch <= MAX_OBSERVED_EPOCH:
+            raise InvalidInput(
+                f"observed_epoch {body.observed_epoch} is not allowed: 0 to {MAX_OBSERVED_EPOCH}",
+                field="observed_epoch",
+                allowed=f"0 to {MAX_OBSERVED_EPOCH}",
+            )
         handler = handlers.get(body.outcome)
         if handler is None:
             known = ", ".join(handlers)
@@ -206,6 +230,7 @@ class Requests:
         self.failures[tenant.id] = body.detail[:500]
 
     async def _released(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
+        self.failures.pop(tenant.id, None)
         command = c.TenantReleased(self._wall_clock(), tenant.id, body.node_id, body.epoch)
         await self._consensus.propose(command, key)
 
@@ -219,7 +244,9 @@ class Requests:
     # -- gateways ---------------------------------------------------------------------------------
 
     async def _lookup(self, asked: Asked, body: wire.LookupRoute) -> wire.Body:
-        until = asked.deadline - ANSWER_MARGIN_S
+        # Counted from here: the transport's clock need not be ours.
+        left = asked.deadline - asked.arrived
+        until = self._clock.seconds() + left - ANSWER_MARGIN_S
         while True:
             try:
                 return await self._look(body)
@@ -285,3 +312,30 @@ class Requests:
             except PBClusterError:
                 continue
         return wire.Snapshot(registry.applied_index, tuple(routes))
+
+
+def _check_registration(body: wire.RegisterNode) -> None:
+    """:raises InvalidInput: a field cannot be used; names it."""
+    check_process_id(body.node_id, "node_id")
+    _check_capacity(body.capacity, "capacity")
+    try:
+        http_url(body.address)
+    except ValueError:
+        rule = "http://HOST:PORT or https://HOST:PORT"
+        raise InvalidInput(
+            f"address {body.address[:MAX_WORD]!r} is not allowed: {rule}",
+            field="address",
+            allowed=rule,
+        ) from None
+    for field in ("start_id", "address", "region", "zone", "software_version"):
+        if len(getattr(body, field)) > MAX_WORD:
+            rule = f"at most {MAX_WORD} characters"
+            raise InvalidInput(f"{field} is too long: {rule}", field=field, allowed=rule)
+    if not body.start_id:
+        raise InvalidInput("start_id is empty", field="start_id", allowed="a random word")
+
+
+def _check_capacity(capacity: int, field: str) -> None:
+    if not 1 <= capacity <= MAX_CAPACITY:
+        rule = f"1 to {MAX_CAPACITY}"
+        raise InvalidInput(f"{field} {capacity} is not allowed: {rule}", field=field, allowed=rule)

@@ -6,30 +6,35 @@ that is not whole, and a store that fails its check stops the process before it 
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort, IReactorTCP
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.web.server import Site
+from twisted.web.server import Request, Site
 
 from pbcluster import ready_file
 from pbcluster.config import MemberConfig, Secrets
-from pbcluster.controlplane.admin_api import AdminAPI
+from pbcluster.controlplane.admin_api import MAX_BODY_BYTES, AdminAPI
 from pbcluster.controlplane.admin_auth import AdminAuth
+from pbcluster.controlplane.admin_json import error_body
 from pbcluster.controlplane.executor import Executor
 from pbcluster.controlplane.liveness import Liveness
 from pbcluster.controlplane.planner import Planner
 from pbcluster.controlplane.requests import Requests
 from pbcluster.controlplane.single import SingleMember
+from pbcluster.controlplane.steady_clock import SteadyClock
 from pbcluster.controlplane.store import LogStore
 from pbcluster.durations import Durations
-from pbcluster.errors import ConfigError, PBClusterError
+from pbcluster.errors import ConfigError, PBClusterError, TooLarge
 from pbcluster.transport.broadcasts import ZmqPublisher
 from pbcluster.transport.request_server import ZmqRequestServer
 from pbcluster.transport.sockets import Sockets
@@ -76,9 +81,13 @@ class MemberService(Service):
     def _end(self, reason: str) -> None:
         log.critical("member {id} ends: {reason}", id=self._config.id, reason=reason)
         print(f"pbcp: {reason}", file=sys.stderr, flush=True)
-        if self._reactor.running:
-            self._reactor.fireSystemEvent("shutdown")
         self._reactor._exitCode = 1
+        # Before the reactor runs there is nothing to stop yet: it stops as soon as it does.
+        self._reactor.callWhenRunning(self._stop_reactor)
+
+    def _stop_reactor(self) -> None:
+        with suppress(ReactorNotRunning):
+            self._reactor.stop()
 
     async def _start(self) -> None:
         self._durations.check()
@@ -93,12 +102,13 @@ class MemberService(Service):
         )
         self._consensus = consensus
         await consensus.start()
-        liveness = Liveness(self._durations, self._reactor.seconds())
+        clock = SteadyClock(self._reactor)
+        liveness = Liveness(self._durations, clock.seconds())
         planner = Planner(
             lambda: consensus.registry, liveness, node_down_after_s=config.node_down_after_s
         )
         self._executor = Executor(
-            self._reactor,
+            clock,
             consensus,
             liveness,
             planner,
@@ -106,9 +116,9 @@ class MemberService(Service):
             self._publisher,
             self._durations,
         )
-        requests = Requests(self._reactor, consensus, liveness, planner, self._executor)
+        requests = Requests(clock, consensus, liveness, planner, self._executor)
         api = AdminAPI(
-            self._reactor,
+            clock,
             consensus,
             liveness,
             planner,
@@ -120,8 +130,8 @@ class MemberService(Service):
             ),
         )
         self._admin = listen(self._reactor, config.admin_listen, api, "admin-listen")
-        self._publisher.start()
-        self._server.start(requests)
+        _bound("broadcast-endpoint", self._publisher.start)
+        _bound("request-endpoint", lambda: self._server.start(requests))
         self._executor.start()
         self._tell_ready()
 
@@ -156,6 +166,39 @@ class MemberService(Service):
         return Deferred.fromCoroutine(self._stop())
 
 
+class BoundedRequest(Request):
+    """A request whose body is refused before it is read, once it is known to be too long."""
+
+    _read_bytes = 0
+    _refused = False
+
+    def gotLength(self, length: int | None) -> None:
+        """The length of the body by its header, None if it comes in chunks."""
+        super().gotLength(length)
+        self._bound(length or 0)
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """A piece of the body."""
+        self._read_bytes += len(data)
+        if self._bound(self._read_bytes):
+            super().handleContentChunk(data)
+
+    def _bound(self, size_bytes: int) -> bool:
+        if size_bytes <= MAX_BODY_BYTES:
+            return True
+        transport = self.channel.transport
+        if transport is not None and not self._refused:
+            self._refused = True
+            error = TooLarge(f"a body may have at most {MAX_BODY_BYTES} bytes")
+            body = json.dumps(error_body(error)).encode() + b"\n"
+            transport.write(
+                b"HTTP/1.1 413 Content Too Large\r\nServer: pbcluster\r\nConnection: close\r\n"
+                b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            )
+            self.channel.loseConnection()
+        return False
+
+
 class _QuietSite(Site):
     """A site without an access log: the API writes its own, which holds no query."""
 
@@ -164,6 +207,14 @@ class _QuietSite(Site):
 
     def log(self, request: Any) -> None:
         """Nothing."""
+
+
+def _bound(option: str, start: Callable[[], None]) -> None:
+    """:raises ConfigError: names the option too."""
+    try:
+        start()
+    except ConfigError as error:
+        raise ConfigError(f"{error} (--{option})") from None
 
 
 def listen(
@@ -175,6 +226,7 @@ def listen(
     """
     host, port = address
     site = _QuietSite(api.resource(), timeout=ADMIN_TIMEOUT_S)
+    site.requestFactory = BoundedRequest
     try:
         return reactor.listenTCP(port, cast(Any, site), interface=host)
     except CannotListenError as error:

@@ -111,11 +111,13 @@ class SingleMember:
         if self._store.nearly_full():
             raise Busy("the store is nearly full: changes are refused, reads go on")
         keyed = Keyed(key, command)
+        # First of all: what has no encoding must not take an index, or the log would have a hole.
+        data = commands.encode(keyed)
         index = self._next_index
         self._next_index += 1
         answer: Deferred[Outcome] = Deferred()
         self._pending[index] = (keyed, answer)
-        entry = Entry(index, TERM, commands.encode(keyed))
+        entry = Entry(index, TERM, data)
 
         def written(error: BaseException | None) -> None:
             self._reactor.callFromThread(self._durable, index, error)
@@ -144,7 +146,11 @@ class SingleMember:
         applied = self._registry.apply(index, keyed)
         self._since_snapshot += 1
         for callback in self._callbacks:
-            callback(applied)
+            try:
+                callback(applied)
+            except Exception:
+                # The command is committed: whoever proposed it must hear so.
+                log.failure("a subscriber failed at index {index}", index=index)
         if self._open and self._since_snapshot >= self._snapshot_every:
             self._snapshot()
         answer.callback(applied.outcome)

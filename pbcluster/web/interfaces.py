@@ -26,6 +26,9 @@ class RequestHead:
     :ivar headers: (name as sent, value) pairs, in order, hop-by-hop fields and Host included.
     :ivar content_length: bytes, or None when chunked or without a body.
     :ivar peer_host: the client's IP address as text.
+    :ivar http_10: the client speaks HTTP/1.0: no chunked answer, no 100 Continue.
+    :ivar keep_alive: it wants to use the connection again.
+    :ivar expects_continue: it waits for 100 Continue before it sends the body.
     """
 
     method: bytes
@@ -36,6 +39,9 @@ class RequestHead:
     chunked: bool
     peer_host: str
     secure: bool = False
+    http_10: bool = False
+    keep_alive: bool = True
+    expects_continue: bool = False
 
     @property
     def has_body(self) -> bool:
@@ -95,6 +101,8 @@ class Attempt:
 
     :ivar repeatable: the request's body is unread or still whole in the replay buffer, and nothing
         was passed to the client: the exchange may be forwarded again or answered locally.
+    :ivar reused: it used a pooled connection; that such a one ends without a response says nothing
+        about the upstream's health.
     :ivar head: the upstream's response head if one came (also when it was refused).
     """
 
@@ -104,6 +112,7 @@ class Attempt:
     error: str = ""
     request_bytes: int = 0
     response_bytes: int = 0
+    reused: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -119,6 +128,8 @@ class Forward:
     :ivar on_end: called when the last bytes of the response are about to be released; they wait for
         it. If it raises :class:`Refuse`, the client's connection is aborted instead.
     :ivar reuse: whether a pooled idle connection may be used.
+    :ivar idle_timeout_s: silence allowed inside the response, not counted while the client is slow;
+        longer than PocketBase keeps a silent event stream (5 minutes).
     """
 
     host: str
@@ -131,6 +142,7 @@ class Forward:
     on_response: Callable[[ResponseHead], Awaitable[ResponseHead] | ResponseHead] | None = None
     on_end: Callable[[], Awaitable[None] | None] | None = None
     reuse: bool = True
+    idle_timeout_s: float = 600.0
 
 
 class Exchange(Protocol):
@@ -164,6 +176,13 @@ class Exchange(Protocol):
 
     def when_gone(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once if the client goes away before the response is complete."""
+
+    def limit_body(self, max_bytes: int) -> bool:
+        """Set this request's largest body, in bytes (the server's own limit holds until then).
+
+        :return: False if it is known to be larger: then it was answered 413 and is over, and
+            :attr:`client_gone` is true.
+        """
 
 
 #: Receives each exchange once its head has passed the rules.

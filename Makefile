@@ -1,0 +1,75 @@
+# make run     a whole cluster on this machine, in the foreground
+# make test    lint, types, import contracts, documentation, then every test once
+# `make help` lists the rest. Needs Linux, Python 3.11+ with venv, and the package registries.
+
+PYTHON ?= python3
+# Where `make run` keeps its cluster, and further options for `pbcluster up`.
+DIR ?= cluster
+UP ?=
+# Fewer tests than this is a failure: an empty suite passes trial. Raise it as tests are added.
+MIN_TESTS = 100
+# Rounds of `make soak-crossing`.
+N ?= 20
+TRIAL ?= tests
+
+VENV = .venv
+BIN = $(VENV)/bin
+RUN_STAMP = $(VENV)/.installed-run
+DEV_STAMP = $(VENV)/.installed-dev
+# The newer editable installs of setuptools hide twisted/plugins from Twisted.
+EDITABLE = --config-settings editable_mode=compat
+PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help run test lint types docs bench soak-crossing preflight clean
+.DEFAULT_GOAL = help
+
+help:
+	@echo "make run                 start a whole cluster here; Ctrl-C stops it (DIR=cluster, UP='--nodes 3')"
+	@echo "make test                everything that must hold, as continuous integration sees it"
+	@echo "make lint                ruff, mypy and the import contracts alone"
+	@echo "make docs                the documentation, into docs/_build/html"
+	@echo "make bench               the figures of docs/benchmarks, measured here"
+	@echo "make soak-crossing N=20  kill nodes under writing clients, N rounds"
+	@echo "make clean               remove what was built (not the cluster in $(DIR))"
+
+preflight:
+	@sh .ci/preflight "$(PYTHON)"
+
+$(BIN)/python: | preflight
+	@echo "making $(VENV) ..."
+	@"$(PYTHON)" -m venv $(VENV)
+
+$(RUN_STAMP): pyproject.toml | preflight $(BIN)/python
+	@echo "installing pbcluster into $(VENV) ..."
+	@$(PIP) install $(EDITABLE) --editable .
+	@touch $@
+
+$(DEV_STAMP): pyproject.toml | preflight $(BIN)/python
+	@echo "installing pbcluster and what its tests need into $(VENV) ..."
+	@$(PIP) install $(EDITABLE) --editable '.[dev]'
+	@touch $(RUN_STAMP) $@
+
+run: $(RUN_STAMP)
+	@$(BIN)/pbcluster up --dir "$(DIR)" --demo $(UP)
+
+test: $(DEV_STAMP) lint docs
+	@sh .ci/trial $(BIN)/python $(MIN_TESTS) $(TRIAL)
+
+lint: $(DEV_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(DEV_STAMP)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+bench: $(DEV_STAMP)
+	$(BIN)/python -m benchmarks
+
+soak-crossing: $(DEV_STAMP)
+	$(BIN)/python -m pbcluster.testing.soak_crossing --rounds $(N)
+
+clean:
+	rm -rf $(VENV) build dist docs/_build *.egg-info _trial_temp* .mypy_cache .ruff_cache .import_linter_cache
+	find pbcluster tests twisted -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,171 @@
+"""The admin API as a command sees it: bearer token in, records out, errors as one sentence.
+
+Blocking, one request a call, each with a timeout. The token is read from ``DIR/admin.token`` by the
+caller and travels in a header only.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import attrs
+
+from pbcluster.cli.http import Unreachable, ask
+from pbcluster.errors import (
+    CallerError,
+    Conflict,
+    DeadlineExceeded,
+    InvalidInput,
+    NotFound,
+    PBClusterError,
+    Unauthorized,
+    Unavailable,
+)
+
+#: Seconds the control plane itself waits for a new tenant, and we for it in all.
+CREATE_WAIT_S = 30
+DELETE_WAIT_S = 10
+ANSWER_WITHIN_S = 60.0
+_TIMEOUT_S = 10.0
+_PER_PAGE = 200
+_MAX_PAGES = 1000
+_POLL_S = 0.05
+_BY_STATUS: dict[int, type[PBClusterError]] = {
+    400: InvalidInput,
+    401: Unauthorized,
+    404: NotFound,
+    409: Conflict,
+}
+
+
+@attrs.frozen
+class AdminClient:
+    """Asks one member's admin API.
+
+    :ivar url: its base URL, without a path.
+    :ivar token: the bearer token.
+    """
+
+    url: str
+    token: str = attrs.field(repr=False)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        timeout_s: float = _TIMEOUT_S,
+    ) -> Any:
+        """One call.
+
+        :param path: below ``/api/cp``, with its query.
+        :returns: the decoded JSON, None for an empty answer.
+        :raises PBClusterError: what the API answered, or that it did not.
+        """
+        headers = {"Authorization": f"Bearer {self.token}", "Accept": "application/json"}
+        content = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            content = json.dumps(body).encode()
+        answer = ask(
+            method,
+            f"{self.url}/api/cp{path}",
+            headers=headers,
+            body=content,
+            timeout_s=timeout_s,
+        )
+        try:
+            decoded = json.loads(answer.body) if answer.body.strip() else None
+        except ValueError:
+            decoded = None
+        if answer.status >= 400:
+            raise _error(answer.status, decoded)
+        return decoded
+
+    def health(self, timeout_s: float = 2.0) -> dict[str, Any]:
+        """What the member says of itself."""
+        found = self.request("GET", "/health", timeout_s=timeout_s)
+        return found if isinstance(found, dict) else {}
+
+    def all(self, what: str) -> list[dict[str, Any]]:
+        """Every item of a list (``tenants``, ``nodes``), page after page."""
+        return list(self._pages(what))
+
+    def _pages(self, what: str) -> Iterator[dict[str, Any]]:
+        for page in range(1, _MAX_PAGES + 1):
+            query = urlencode({"page": page, "perPage": _PER_PAGE})
+            found = self.request("GET", f"/{what}?{query}") or {}
+            items = found.get("items", [])
+            yield from items
+            if not items or page * int(found.get("perPage") or _PER_PAGE) >= int(
+                found.get("totalItems") or 0
+            ):
+                return
+
+    def create_tenant(
+        self, name: str, email: str = "", password: str = "", **more: Any
+    ) -> dict[str, Any]:
+        """Create a tenant; returns its record once the control plane stopped waiting for it.
+
+        :param email: login of its first superuser; empty: none.
+        :param more: further fields of the request, such as ``durability``.
+        """
+        body: dict[str, Any] = {"name": name} | more
+        if email:
+            body["superuser"] = {"email": email, "password": password}
+        path = f"/tenants?wait={CREATE_WAIT_S}"
+        created = self.request("POST", path, body, timeout_s=CREATE_WAIT_S + _TIMEOUT_S)
+        return created if isinstance(created, dict) else {}
+
+    def tenant(self, name_or_id: str) -> dict[str, Any]:
+        """One tenant's record."""
+        return dict(self.request("GET", f"/tenants/{quote(name_or_id, safe='')}"))
+
+    def delete_tenant(self, name_or_id: str) -> dict[str, Any]:
+        """Delete a tenant. :returns: its record, whose status tells whether the end is done."""
+        path = f"/tenants/{quote(name_or_id, safe='')}?wait={DELETE_WAIT_S}"
+        deleted = self.request("DELETE", path, timeout_s=DELETE_WAIT_S + _TIMEOUT_S)
+        return deleted if isinstance(deleted, dict) else {}
+
+
+def _error(status: int, body: Any) -> PBClusterError:
+    """The error of an answer ``{"status", "message", "data"}``; PocketBase nests field errors."""
+    told = body if isinstance(body, dict) else {}
+    message = str(told.get("message") or f"the admin API answered with status {status}")
+    data = told.get("data")
+    for field, detail in data.items() if isinstance(data, dict) else ():
+        text = detail.get("message") if isinstance(detail, dict) else None
+        if text and str(text) not in message:
+            message += f" ({field}: {text})"
+    fallback: type[PBClusterError] = CallerError if status < 500 else Unavailable
+    return _BY_STATUS.get(status, fallback)(message)
+
+
+def wait_tenant_answers(gateway_url: str, host: str, timeout_s: float = ANSWER_WITHIN_S) -> None:
+    """Wait until the tenant's health check answers 200 through the gateway.
+
+    :param host: the tenant's host name, sent as Host: it need not resolve here.
+    :raises DeadlineExceeded: it did not within ``timeout_s`` seconds; says what came instead.
+    """
+    until = time.monotonic() + timeout_s
+    last = "nothing"
+    while (left := until - time.monotonic()) > 0:
+        try:
+            answer = ask(
+                "GET",
+                f"{gateway_url}/api/health",
+                headers={"Host": host},
+                timeout_s=min(left, CREATE_WAIT_S),
+            )
+            if answer.status == 200:
+                return
+            last = f"status {answer.status} {answer.body[:200].decode('utf-8', 'replace')}"
+        except Unreachable as error:
+            last = str(error)
+        time.sleep(_POLL_S)
+    raise DeadlineExceeded(f"{host} did not answer within {timeout_s:.0f} s; the last was: {last}")

@@ -1,0 +1,160 @@
+"""``tenants create|list|show|delete``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from pbcluster import records
+from pbcluster.cli import show
+from pbcluster.cli.admin import wait_tenant_answers
+from pbcluster.cli.demo import generate_password
+from pbcluster.cli.options import admin_of, dir_option, json_option
+from pbcluster.errors import InvalidInput
+
+_MAX_PASSWORD_BYTES = 4096
+
+
+@click.group()
+def tenants() -> None:
+    """Create, list, show and delete tenants. A tenant is named by its name or its id."""
+
+
+@tenants.command()
+@click.argument("name")
+@click.option("--superuser", "email", required=True, help="Email of its first superuser.")
+@click.option(
+    "--password-stdin",
+    is_flag=True,
+    help="Read the superuser's password from standard input (its first line); "
+    "without it one is generated and shown once.",
+)
+@click.option(
+    "--durability",
+    type=click.Choice([word.value for word in records.Durability]),
+    help="sync: a write is acknowledged when it is in S3; async: at once.  [default: sync]",
+)
+@dir_option
+@json_option
+def create(
+    name: str,
+    email: str,
+    password_stdin: bool,
+    durability: str | None,
+    directory: str,
+    as_json: bool,
+) -> None:
+    """Create a tenant; returns when it answers through the gateway.
+
+    \b
+    Examples:
+      pbcluster tenants create shop --superuser me@example.com
+      pbcluster tenants create shop --superuser me@example.com --password-stdin < password.txt
+    """
+    records.check_name(name)
+    password = _password_from_stdin() if password_stdin else generate_password()
+    _, plan, client = admin_of(directory)
+    more = {"durability": durability} if durability else {}
+    created = client.create_tenant(name, email, password, **more)
+    wait_tenant_answers(plan.gateway_url, f"{name}.{plan.base_domain}")
+    url = plan.tenant_url(name)
+    facts: dict[str, Any] = {"url": url, "dashboard": f"{url}/_/", "superuser": email}
+    if not password_stdin:
+        facts["password"] = password
+    if as_json:
+        show.print_json(created | facts)
+        return
+    show.say(f"tenant {name!r} answers: {url}")
+    show.say(f"dashboard  {facts['dashboard']}")
+    show.say(f"login      {email}")
+    if not password_stdin:
+        show.say(f"password   {password}   (shown only now)")
+
+
+def _password_from_stdin() -> str:
+    if sys.stdin.isatty():
+        return str(click.prompt("Password", hide_input=True, err=True))
+    line = sys.stdin.readline(_MAX_PASSWORD_BYTES).rstrip("\r\n")
+    if not line:
+        raise InvalidInput(
+            "standard input holds no password; pass it as its first line",
+            field="password",
+            allowed="a line that is not empty",
+        )
+    return line
+
+
+@tenants.command(name="list")
+@dir_option
+@json_option
+def list_command(directory: str, as_json: bool) -> None:
+    """List all tenants."""
+    _, plan, client = admin_of(directory)
+    found = client.all("tenants")
+    if as_json:
+        show.print_json(found)
+        return
+    rows = [
+        (
+            str(tenant.get("name", "")),
+            str(tenant.get("status", "")),
+            str(tenant.get("nodeID", "")),
+            str(tenant.get("epoch", "")),
+            str(tenant.get("id", "")),
+            plan.tenant_url(str(tenant.get("name", ""))),
+        )
+        for tenant in found
+    ]
+    show.table(("name", "status", "node", "epoch", "id", "url"), rows)
+
+
+@tenants.command(name="show")
+@click.argument("tenant")
+@dir_option
+@json_option
+def show_command(tenant: str, directory: str, as_json: bool) -> None:
+    """Show all that is known of one tenant."""
+    _, plan, client = admin_of(directory)
+    found = client.tenant(tenant)
+    found["url"] = plan.tenant_url(str(found.get("name", "")))
+    if as_json:
+        show.print_json(found)
+        return
+    show.table(("field", "value"), [(name, _text(value)) for name, value in found.items()])
+
+
+@tenants.command()
+@click.argument("tenant")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@dir_option
+@json_option
+def delete(tenant: str, yes: bool, directory: str, as_json: bool) -> None:
+    """Delete a tenant for good. Asks before it does, unless --yes is given."""
+    _, _, client = admin_of(directory)
+    found = client.tenant(tenant)
+    label = f"{found.get('name', tenant)} ({found.get('id', '')})"
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InvalidInput(
+                f"deleting {label} cannot be undone: say --yes", field="yes", allowed="--yes"
+            )
+        click.confirm(f"Delete tenant {label} with all its data?", abort=True, err=True)
+    # By id: the name could belong to another tenant by now.
+    deleted = client.delete_tenant(str(found.get("id") or tenant))
+    done = deleted.get("status") == records.TenantStatus.DELETED.value
+    if as_json:
+        show.print_json(deleted | {"deleted": done})
+    else:
+        show.say(f"deleted {label}" if done else f"{label} is being deleted; it answers no more")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict | list):
+        return (
+            ", ".join(f"{k}={v}" for k, v in value.items())
+            if isinstance(value, dict)
+            else (", ".join(map(str, value)))
+        )
+    return "" if value is None else str(value)

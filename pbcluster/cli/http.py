@@ -1,0 +1,66 @@
+"""Small, bounded HTTP questions to this machine's own services. No reactor, no proxy settings.
+
+Every call has a timeout and a largest answer; what fails is an :class:`Unreachable` that names the
+address, never a traceback.
+"""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import attrs
+
+from pbcluster.errors import Unavailable
+
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+
+
+class Unreachable(Unavailable):
+    """Nobody listens there, or no whole answer came in time."""
+
+    code = "unreachable"
+
+
+@attrs.frozen
+class Answer:
+    """Status, body and headers (names in lower case) of an answer."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+def ask(
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    timeout_s: float = 5.0,
+) -> Answer:
+    """Send one request and read its whole answer.
+
+    :param url: ``http://HOST:PORT/PATH?QUERY``.
+    :param timeout_s: for the connection and for each wait for bytes.
+    :raises Unreachable: no connection, no answer in time, or too large an answer.
+    """
+    parts = urlsplit(url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    connection = http.client.HTTPConnection(
+        parts.hostname or "", parts.port or 80, timeout=timeout_s
+    )
+    try:
+        connection.request(method, target, body=body, headers=dict(headers or {}))
+        response = connection.getresponse()
+        content = response.read(MAX_ANSWER_BYTES + 1)
+        if len(content) > MAX_ANSWER_BYTES:
+            raise Unreachable(f"{url} answered more than {MAX_ANSWER_BYTES} bytes")
+        found = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, content, found)
+    except (OSError, http.client.HTTPException) as error:
+        reason = str(error) or type(error).__name__
+        raise Unreachable(f"no answer from {parts.scheme}://{parts.netloc}: {reason}") from None
+    finally:
+        connection.close()

@@ -1,0 +1,321 @@
+"""Write a cluster directory: the plan, and from it every file that a process needs.
+
+The plan alone decides what is written. Secrets and keys are made once and kept: writing again, with
+another port or one more node, keeps those of every process that was there. Nothing is started.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import zmq
+
+from pbcluster import binaries, config
+from pbcluster.cli.layout import (
+    BUCKET,
+    KINDS,
+    LOOPBACK,
+    MAX_NODES,
+    ClusterDir,
+    Plan,
+    Process,
+    plan_content,
+    to_toml,
+    write_file,
+)
+from pbcluster.cli.ports import DEFAULT_ADMIN_PORT, DEFAULT_GATEWAY_PORT, Picker
+from pbcluster.errors import ConfigError, InvalidInput
+
+DEFAULT_NODES = 2
+DEFAULT_MEMBERS = 1
+DEFAULT_BASE_DOMAIN = "localhost"
+#: SeaweedFS's listeners.
+_S3_PORTS = (
+    "s3",
+    "s3_grpc",
+    "filer",
+    "filer_grpc",
+    "master",
+    "master_grpc",
+    "volume",
+    "volume_grpc",
+)
+
+
+@attrs.frozen(kw_only=True)
+class Wish:
+    """What the user asked for; None: the default, or what the directory has already.
+
+    Ports are TCP ports, 0 for any free one. ``binaries``: other builds, NAME=PATH.
+    ``settings``: kind → settings of all of that kind.
+    """
+
+    nodes: int | None = None
+    members: int | None = None
+    gateway_port: int | None = None
+    admin_port: int | None = None
+    internal_port: int | None = None
+    base_domain: str | None = None
+    insecure_plain_sockets: bool | None = None
+    binaries: tuple[str, ...] | None = None
+    settings: Mapping[str, Mapping[str, Any]] | None = None
+
+
+def check_wish(wish: Wish) -> None:
+    """Raise :class:`InvalidInput` or :class:`ConfigError` for what cannot be."""
+    if wish.nodes is not None and not 1 <= wish.nodes <= MAX_NODES:
+        allowed = f"1 to {MAX_NODES}"
+        raise InvalidInput(
+            f"--nodes is {wish.nodes}; allowed: {allowed}", field="nodes", allowed=allowed
+        )
+    if wish.members not in (None, 1):
+        raise InvalidInput(
+            f"--members is {wish.members}; this release runs one control-plane member, three and "
+            "five come with replication (docs/known-issues)",
+            field="members",
+            allowed="1",
+        )
+    binaries.parse_overrides(wish.binaries or ())
+    if wish.base_domain is not None:
+        try:
+            config.domain(wish.base_domain)
+        except (ValueError, InvalidInput):
+            raise InvalidInput(
+                f"--base-domain is {wish.base_domain!r}; allowed: a domain like localhost or "
+                "apps.example.com",
+                field="base_domain",
+                allowed="a domain",
+            ) from None
+
+
+def initialise(where: ClusterDir, wish: Wish) -> Plan:
+    """Make a new cluster directory.
+
+    :raises ConfigError: there is one already, or the directory cannot be written.
+    :raises InvalidInput: the wish cannot be.
+    """
+    if where.exists():
+        raise ConfigError(
+            f"{where.root} holds a cluster already: `pbcluster up --dir {where.root}` starts it"
+        )
+    check_wish(wish)
+    plan = new_plan(wish)
+    write_all(where, plan)
+    return plan
+
+
+def ensure(where: ClusterDir, wish: Wish) -> Plan:
+    """The plan of a directory that exists, changed as wished, or of a new one.
+
+    Call it only while the cluster is stopped.
+    """
+    if not where.exists():
+        return initialise(where, wish)
+    check_wish(wish)
+    old = where.load_plan()
+    plan = changed_plan(old, wish)
+    # Also repairs a directory whose first writing was interrupted.
+    write_all(where, plan)
+    return plan
+
+
+def new_plan(wish: Wish) -> Plan:
+    """A plan with free ports and a random cluster id."""
+    picker = Picker(
+        DEFAULT_GATEWAY_PORT if wish.gateway_port is None else wish.gateway_port,
+        DEFAULT_ADMIN_PORT if wish.admin_port is None else wish.admin_port,
+        wish.internal_port,
+    )
+    member = {"admin": picker.admin}
+    member |= {use: picker.take(use) for use in ("requests", "broadcasts")}
+    nodes = DEFAULT_NODES if wish.nodes is None else wish.nodes
+    return Plan(
+        cluster_id=f"cluster_{secrets.token_hex(8)}",
+        base_domain=config.domain(wish.base_domain or DEFAULT_BASE_DOMAIN),
+        insecure_plain_sockets=bool(wish.insecure_plain_sockets),
+        processes=(
+            Process("s3", "s3_1", {use: picker.take(use) for use in _S3_PORTS}),
+            Process("member", "member_1", member),
+            *(Process("node", f"node_{n}", {"http": picker.take("node")}) for n in _from_1(nodes)),
+            Process("gateway", "gateway_1", {"http": picker.gateway}),
+        ),
+        binaries=wish.binaries or (),
+        settings=_settings(wish.settings or {}),
+    )
+
+
+def changed_plan(old: Plan, wish: Wish) -> Plan:
+    """The old plan with what was wished; what was not keeps its place and ports."""
+    asked = (wish.gateway_port, wish.admin_port, wish.internal_port, wish.nodes)
+    if asked == (None, None, None, None):
+        return _with_words(old, wish)
+    picker = Picker(
+        old.gateway_port if wish.gateway_port is None else wish.gateway_port,
+        old.admin_port if wish.admin_port is None else wish.admin_port,
+        wish.internal_port,
+    )
+    keep = wish.internal_port is None
+    if keep:
+        picker.reserve([port for process in old.processes for port in process.ports.values()])
+
+    def ports(process: Process) -> dict[str, int]:
+        public = {("gateway", "http"): picker.gateway, ("member", "admin"): picker.admin}
+        return {
+            use: public.get((process.kind, use), port if keep else 0) or picker.take(use)
+            for use, port in process.ports.items()
+        }
+
+    wanted = len(old.of("node")) if wish.nodes is None else wish.nodes
+    kept = [p for p in old.processes if p.kind != "node" or p in old.of("node")[:wanted]]
+    processes = [Process(p.kind, p.id, ports(p)) for p in kept]
+    known = {p.id for p in processes}
+    fresh = (f"node_{n}" for n in _from_1(MAX_NODES * 2) if f"node_{n}" not in known)
+    for _ in range(wanted - sum(p.kind == "node" for p in processes)):
+        processes.append(Process("node", next(fresh), {"http": picker.take("node")}))
+    processes.sort(key=lambda p: KINDS.index(p.kind))
+    return _with_words(attrs.evolve(old, processes=tuple(processes)), wish)
+
+
+def _with_words(plan: Plan, wish: Wish) -> Plan:
+    plain = wish.insecure_plain_sockets
+    return attrs.evolve(
+        plan,
+        base_domain=config.domain(wish.base_domain or plan.base_domain),
+        insecure_plain_sockets=plan.insecure_plain_sockets if plain is None else plain,
+        binaries=plan.binaries if wish.binaries is None else wish.binaries,
+        settings=plan.settings if wish.settings is None else _settings(wish.settings),
+    )
+
+
+def _settings(wished: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {kind: dict(rows) for kind, rows in wished.items()}
+
+
+def _from_1(count: int) -> range:
+    return range(1, count + 1)
+
+
+# -- writing --------------------------------------------------------------------------------------
+
+
+def write_all(where: ClusterDir, plan: Plan) -> None:
+    """Write every file of the plan, keeping the secrets that are there.
+
+    :raises ConfigError: a file cannot be written; names it.
+    """
+    try:
+        for folder in ("config", "secrets", "data", "log", "run"):
+            (where.root / folder).mkdir(parents=True, exist_ok=True)
+        for private in (where.root / "secrets", where.root / "data", where.run):
+            private.chmod(0o700)
+        _write_secrets(where, plan)
+        for process in plan.processes:
+            if process.kind != "s3":
+                content = settings_of(where, plan, process)
+                write_file(where.config(process.id), to_toml(content))
+        # Last: a directory with a plan is a whole one.
+        write_file(where.plan_file, to_toml(plan_content(plan)))
+    except OSError as error:
+        raise ConfigError(f"cannot write {error.filename}: {error.strerror}") from None
+
+
+def settings_of(where: ClusterDir, plan: Plan, process: Process) -> dict[str, Any]:
+    """The content of ``config/<id>.toml``. Paths are relative to that file."""
+    members = plan.of("member")
+    common = {
+        "id": process.id,
+        "cluster_id": plan.cluster_id,
+        "data_dir": f"../data/{process.id}",
+        "secrets_file": f"../secrets/{process.id}.toml",
+        "peers_file": "peers.toml",
+        "insecure_plain_sockets": plan.insecure_plain_sockets,
+    }
+    control = {
+        # Who connects under CURVE must know whose key to expect: the member's id goes along.
+        "members": [f"{_tcp(member, 'requests')}#{member.id}" for member in members],
+        "broadcasts": [f"{_tcp(member, 'broadcasts')}#{member.id}" for member in members],
+    }
+    own: dict[str, dict[str, Any]] = {
+        "member": {
+            "base_domain": plan.base_domain,
+            "request_endpoint": _tcp(process, "requests"),
+            "broadcast_endpoint": _tcp(process, "broadcasts"),
+            "admin_listen": f"{LOOPBACK}:{process.ports.get('admin')}",
+        },
+        "node": control
+        | {
+            "listen": f"{LOOPBACK}:{process.ports.get('http')}",
+            "s3_endpoint": f"http://{LOOPBACK}:{plan.of('s3')[0].ports['s3']}",
+            "s3_bucket": BUCKET,
+            "binaries": list(plan.binaries),
+        },
+        "gateway": control
+        | {
+            "listen": f"{LOOPBACK}:{process.ports.get('http')}",
+            "base_domains": [plan.base_domain],
+        },
+    }
+    return common | own[process.kind] | plan.settings.get(process.kind, {})
+
+
+def _tcp(process: Process, use: str) -> str:
+    return f"tcp://{LOOPBACK}:{process.ports.get(use)}"
+
+
+def _write_secrets(where: ClusterDir, plan: Plan) -> None:
+    kept = _kept(where, plan)
+    token = where.token_file.read_text().strip() if where.token_file.exists() else ""
+    if not token:
+        token = secrets.token_urlsafe(32)
+        write_file(where.token_file, token + "\n", 0o600)
+    s3 = kept["s3_1"] or {
+        "s3_access_key": f"pbc{secrets.token_hex(8)}",
+        "s3_secret_key": secrets.token_urlsafe(30),
+    }
+    # One key for all nodes: any of them may have to open any tenant's settings.
+    tenant_key = next((k["tenant_key"] for k in kept.values() if k.get("tenant_key")), "")
+    gateways = {
+        gateway.id: kept[gateway.id].get("gateway_keys", {}).get(gateway.id)
+        or secrets.token_urlsafe(32)
+        for gateway in plan.of("gateway")
+    }
+    peers: dict[str, Any] = {}
+    for process in plan.processes:
+        own: dict[str, Any] = {"s3": s3, "member": {}, "node": {}, "gateway": {}}[process.kind]
+        if process.kind != "s3":
+            own["curve_secret"], public = curve_pair(kept[process.id].get("curve_secret", ""))
+            peers[process.id] = {"role": process.kind, "curve_public": public}
+        if process.kind == "member":
+            own["admin_token_hash"] = hashlib.sha256(token.encode()).hexdigest()
+        if process.kind == "node":
+            tenant_key = tenant_key or secrets.token_urlsafe(32)
+            own |= s3 | {"tenant_key": tenant_key, "gateway_keys": gateways}
+        if process.kind == "gateway":
+            own["gateway_keys"] = {process.id: gateways[process.id]}
+        write_file(where.secrets(process.id), to_toml(own), 0o600)
+    write_file(where.peers_file, to_toml({"peers": peers}))
+
+
+def _kept(where: ClusterDir, plan: Plan) -> dict[str, dict[str, Any]]:
+    return {
+        process.id: config.read_toml(file) if (file := where.secrets(process.id)).exists() else {}
+        for process in plan.processes
+    }
+
+
+def curve_pair(secret: str) -> tuple[str, str]:
+    """The CURVE pair (RFC 26 of ZeroMQ) in Z85: the given secret with its public half, or anew."""
+    if secret:
+        return secret, zmq.curve_public(secret.encode()).decode()
+    public, fresh = zmq.curve_keypair()
+    return fresh.decode(), public.decode()
+
+
+def s3_keys(where: ClusterDir, plan: Plan) -> tuple[str, str]:
+    """Access key and secret key of the cluster's S3."""
+    content = config.load_secrets(where.secrets(plan.of("s3")[0].id))
+    return content.s3_access_key, content.s3_secret_key

@@ -1,0 +1,296 @@
+"""The files of a cluster directory, and the plan (``cluster.toml``) from which the rest is made.
+
+    DIR/cluster.toml          the plan: id, base domain, every process with its ports
+    DIR/config/<id>.toml      settings of one process      DIR/config/peers.toml   all public keys
+    DIR/secrets/<id>.toml     its secrets, mode 0600       DIR/admin.token         mode 0600
+    DIR/data/<id>/            what it stores               DIR/log/<id>.log        what it prints
+    DIR/run/                  supervisor.json, state.json, supervisor.lock, supervisor.log
+
+This module names and reads them; ``initialise`` writes them. Every file is written whole or not at
+all: beside, then renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from pbcluster import config
+from pbcluster.errors import ConfigError, InvalidInput, PBClusterError
+
+KINDS = ("s3", "member", "node", "gateway")
+LOOPBACK = "127.0.0.1"
+MAX_NODES = 32
+BUCKET = "pbcluster"
+
+
+@attrs.frozen
+class Process:
+    """One process of the plan.
+
+    :ivar kind: one of :data:`KINDS`.
+    :ivar ports: what each of its ports is for → its number.
+    """
+
+    kind: str
+    id: str
+    ports: dict[str, int]
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """What a cluster consists of. ``cluster.toml`` is its written form.
+
+    :ivar binaries: other builds to use, ``NAME=PATH``.
+    :ivar settings: kind → further settings of every process of that kind, as in its own file.
+    """
+
+    cluster_id: str
+    base_domain: str
+    insecure_plain_sockets: bool
+    processes: tuple[Process, ...]
+    binaries: tuple[str, ...] = ()
+    settings: dict[str, dict[str, Any]] = attrs.field(factory=dict)
+
+    def of(self, kind: str) -> tuple[Process, ...]:
+        """All processes of a kind, in the plan's order."""
+        return tuple(process for process in self.processes if process.kind == kind)
+
+    def process(self, name: str) -> Process:
+        """The process with this id.
+
+        :raises InvalidInput: there is none; names those that are.
+        """
+        for process in self.processes:
+            if process.id == name:
+                return process
+        known = ", ".join(process.id for process in self.processes)
+        raise InvalidInput(f"no process {name!r}; there are: {known}", field="id", allowed=known)
+
+    @property
+    def gateway_port(self) -> int:
+        """Port of the (first) gateway's public listener."""
+        return self.of("gateway")[0].ports["http"]
+
+    @property
+    def admin_port(self) -> int:
+        """Port of the (first) member's admin API."""
+        return self.of("member")[0].ports["admin"]
+
+    @property
+    def gateway_url(self) -> str:
+        """URL of the gateway; tenants answer there under their own host names."""
+        return f"http://{LOOPBACK}:{self.gateway_port}"
+
+    @property
+    def admin_url(self) -> str:
+        """URL of the admin API."""
+        return f"http://{LOOPBACK}:{self.admin_port}"
+
+    def tenant_url(self, name: str) -> str:
+        """URL of a tenant for browsers."""
+        return f"http://{name}.{self.base_domain}:{self.gateway_port}"
+
+
+@attrs.frozen
+class ClusterDir:
+    """The paths of one cluster directory (absolute)."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, path: Path | str) -> ClusterDir:
+        """The directory as an absolute path; it need not exist."""
+        return cls(Path(path).expanduser().absolute())
+
+    @property
+    def plan_file(self) -> Path:
+        """cluster.toml"""
+        return self.root / "cluster.toml"
+
+    @property
+    def peers_file(self) -> Path:
+        """Public keys of all processes."""
+        return self.root / "config" / "peers.toml"
+
+    @property
+    def token_file(self) -> Path:
+        """The admin token, mode 0600."""
+        return self.root / "admin.token"
+
+    @property
+    def demo_file(self) -> Path:
+        """The login of the demo tenant, mode 0600."""
+        return self.root / "demo.login"
+
+    @property
+    def run(self) -> Path:
+        """Where the supervisor notes what runs."""
+        return self.root / "run"
+
+    @property
+    def state_file(self) -> Path:
+        """What runs now, written by the supervisor."""
+        return self.run / "state.json"
+
+    @property
+    def supervisor_file(self) -> Path:
+        """Identity of the supervisor that runs now."""
+        return self.run / "supervisor.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """Locked (flock) by the supervisor as long as it lives."""
+        return self.run / "supervisor.lock"
+
+    @property
+    def supervisor_log(self) -> Path:
+        """Output of a detached supervisor."""
+        return self.run / "supervisor.log"
+
+    def config(self, name: str) -> Path:
+        """Settings of a process."""
+        return self.root / "config" / f"{name}.toml"
+
+    def secrets(self, name: str) -> Path:
+        """Secrets of a process, mode 0600."""
+        return self.root / "secrets" / f"{name}.toml"
+
+    def data(self, name: str) -> Path:
+        """Data directory of a process."""
+        return self.root / "data" / name
+
+    def log(self, name: str) -> Path:
+        """Output of a process."""
+        return self.root / "log" / f"{name}.log"
+
+    def exists(self) -> bool:
+        """Whether ``init`` was here."""
+        return self.plan_file.exists()
+
+    def load_plan(self) -> Plan:
+        """Read ``cluster.toml``.
+
+        :raises ConfigError: there is none, or it is not what ``init`` wrote.
+        """
+        if not self.exists():
+            raise ConfigError(
+                f"there is no cluster in {self.root}: make one with `pbcluster init --dir "
+                f"{self.root}` or `pbcluster up --dir {self.root}`"
+            )
+        return parse_plan(config.read_toml(self.plan_file), str(self.plan_file))
+
+    def token(self) -> str:
+        """The admin token.
+
+        :raises ConfigError: it cannot be read.
+        """
+        return self._read(self.token_file).strip()
+
+    def _read(self, file: Path) -> str:
+        try:
+            return file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"cannot read {file}: {error.strerror}") from None
+
+
+def parse_plan(content: dict[str, Any], where: str) -> Plan:
+    """A plan from its TOML form.
+
+    :param where: named in errors.
+    :raises ConfigError: something is missing or wrong; names it.
+    """
+    rows = content.get("processes")
+    if not isinstance(rows, list) or not rows:
+        raise ConfigError(f"{where} lists no [[processes]]; `pbcluster init` writes a whole one")
+    try:
+        plan = Plan(
+            cluster_id=config.text(content["cluster_id"]),
+            base_domain=config.domain(content["base_domain"]),
+            insecure_plain_sockets=config.boolean(content["insecure_plain_sockets"]),
+            processes=tuple(_parse_process(row, where) for row in rows),
+            binaries=tuple(map(config.text, content.get("binaries", ()))),
+            settings=content.get("settings", {}),
+        )
+    except KeyError as error:
+        raise ConfigError(f"{where} lacks {error.args[0]!r}") from None
+    except (ValueError, TypeError, PBClusterError) as error:
+        raise ConfigError(f"{where}: {error or 'a value is not allowed'}") from None
+    for kind in KINDS:
+        if not plan.of(kind):
+            raise ConfigError(f"{where} has no process of kind {kind!r}")
+    for kind, rows in plan.settings.items():
+        if kind not in KINDS[1:] or not isinstance(rows, dict):
+            raise ConfigError(f"{where}: [settings.{kind}]; allowed: {', '.join(KINDS[1:])}")
+    return plan
+
+
+def _parse_process(row: dict[str, Any], where: str) -> Process:
+    kind, name, ports = row["kind"], config.process_id(row["id"]), row["ports"]
+    if kind not in KINDS:
+        raise ConfigError(f"{where}: kind {kind!r} of {name}; allowed: {', '.join(KINDS)}")
+    for use, port in ports.items():
+        if not isinstance(port, int) or not 1 <= port <= 65535:
+            raise ConfigError(f"{where}: port {use} of {name} is {port!r}; allowed: 1 to 65535")
+    return Process(kind, name, dict(ports))
+
+
+def plan_content(plan: Plan) -> dict[str, Any]:
+    """The TOML form of a plan."""
+    content: dict[str, Any] = {
+        "cluster_id": plan.cluster_id,
+        "base_domain": plan.base_domain,
+        "insecure_plain_sockets": plan.insecure_plain_sockets,
+        "binaries": list(plan.binaries),
+        "processes": [attrs.asdict(process) for process in plan.processes],
+    }
+    return content | ({"settings": plan.settings} if plan.settings else {})
+
+
+def to_toml(content: dict[str, Any]) -> str:
+    """TOML of strings, numbers, booleans, lists of them, tables and lists of tables.
+
+    The standard library reads TOML but does not write it; JSON's spelling of strings, numbers,
+    booleans and lists of them is TOML's too.
+    """
+    plain, tables = [], []
+    for key, value in content.items():
+        if isinstance(value, dict):
+            tables.append(_table(f"[{key}]", value))
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            tables.extend(_table(f"[[{key}]]", row, key) for row in value)
+        else:
+            plain.append(f"{key} = {_toml_value(value)}")
+    return "\n".join([*plain, *tables]) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    # TOML forbids a raw DEL in strings, JSON allows it; nothing else differs for our values.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _table(head: str, rows: dict[str, Any], inside: str = "") -> str:
+    name = inside or head.strip("[]")
+    lines = [f"\n{head}"]
+    lines += [f"{k} = {_toml_value(v)}" for k, v in rows.items() if not isinstance(v, dict)]
+    for key, value in rows.items():
+        if isinstance(value, dict):
+            lines.append(_table(f"[{name}.{key}]", value))
+    return "\n".join(lines)
+
+
+def write_file(file: Path, text: str, mode: int = 0o644) -> None:
+    """Write a file whole: beside, synced, renamed. Its mode holds from the first byte."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f".{file.name}.{os.getpid()}.new")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with open(descriptor, "w", encoding="utf-8") as stream:
+        os.fchmod(descriptor, mode)
+        stream.write(text)
+        stream.flush()
+        os.fsync(descriptor)
+    os.replace(beside, file)

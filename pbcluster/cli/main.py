@@ -1,0 +1,64 @@
+"""The entry point ``pbcluster``: all commands under one name, every failure as one sentence.
+
+Exit codes: 0 done; 1 it could not be done; 2 the request or the configuration is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from pbcluster import __version__
+from pbcluster.cli import commands_cluster, commands_nodes, commands_tenants, show
+from pbcluster.errors import ConfigError, InvalidInput, PBClusterError
+
+EXIT_FAILED = 1
+EXIT_WRONG = 2
+
+
+class _Commands(click.Group):
+    """A group whose commands end with a sentence and an exit code, never with a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PBClusterError as error:
+            show.warn(f"pbcluster: {error}")
+            ctx.exit(EXIT_WRONG if isinstance(error, ConfigError | InvalidInput) else EXIT_FAILED)
+        except BrokenPipeError:
+            # Whoever read our output has enough; nothing more may be written at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(EXIT_FAILED)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pbcluster")
+def cli() -> None:
+    """Many PocketBase backends on many machines, as one platform.
+
+    A cluster on this machine lives in one directory (--dir, default ./cluster):
+
+    \b
+      pbcluster up                        start everything, Ctrl-C stops it
+      pbcluster tenants create shop --superuser me@example.com
+      pbcluster status                    what runs where
+      pbcluster down                      stop a cluster started with --detach
+
+    Every command takes --json for output that programs read.
+    """
+
+
+for _command in (*commands_cluster.COMMANDS, commands_tenants.tenants, commands_nodes.nodes):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli(prog_name="pbcluster")
+
+
+if __name__ == "__main__":
+    main()

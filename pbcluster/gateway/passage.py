@@ -1,0 +1,408 @@
+"""One request on its way through the gateway, from its head to its end.
+
+tenant → route → leave of the node's breaker → signed and forwarded. If all of that is at hand (the
+usual case) nothing waits and no coroutine is made. Otherwise the request is *held*, its body
+unread: the control plane is asked, pauses are made, attempts repeated as ``retries`` allows, until
+an answer begins, the client goes, or ``hold_s`` is over.
+
+What an attempt says of the node (its breaker):
+
+==================================================  ==========================================
+any answer without the node's mark                  success, a tenant's 5xx included
+503 marked ``no-proof`` or ``busy``                 failure: the node as a whole is in trouble
+421 or 503 marked ``moved, loading, draining``      nothing: it is about one tenant, or planned
+no connection; no byte or junk before the answer    failure
+a pooled connection that ended without an answer    nothing: it was stale
+no answer in time                                   slow: counts if several tenants see it
+client gone, refused by ourselves                   nothing
+==================================================  ==========================================
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pbcluster.errors import Busy, NotFound, PBClusterError, TooLarge, Unavailable
+from pbcluster.gateway import retries
+from pbcluster.gateway.breaker import Ticket
+from pbcluster.gateway.forwarding import epoch_of, host_and_port, mark_of, to_client, to_node
+from pbcluster.gateway.pages import error_page
+from pbcluster.gateway.parts import Parts, Record
+from pbcluster.gateway.retries import Verdict
+from pbcluster.gateway.tenant_id import TenantKey
+from pbcluster.web.interfaces import Attempt, Exchange, Forward, Outcome, Refuse, ResponseHead
+from pbcluster.wire import Route
+
+#: PocketBase cuts a request after 5 minutes; the node, which waits as long, answers first.
+FIRST_BYTE_TIMEOUT_S = 315.0
+CONNECT_TIMEOUT_S = 1.0
+#: These marks mean that the node as a whole is in trouble.
+_NODE_IN_TROUBLE = (b"no-proof", b"busy")
+_UNKNOWN_HOST = "no tenant answers at this host name"
+
+log = Logger()
+
+
+class Passage:
+    """See the module.
+
+    :ivar record: filled in as the request goes on.
+    """
+
+    __slots__ = (
+        "_budgeted",
+        "_deadline",
+        "_exchange",
+        "_failed_on",
+        "_finished",
+        "_fresh",
+        "_head",
+        "_key",
+        "_limited",
+        "_marked",
+        "_min_epoch",
+        "_parts",
+        "_pauses",
+        "_repeats",
+        "_route",
+        "_started",
+        "_ticket",
+        "_why",
+        "record",
+    )
+
+    def __init__(self, parts: Parts, exchange: Exchange) -> None:
+        head = exchange.head
+        self.record = Record(
+            parts.new_id(),
+            head.method.decode("latin-1"),
+            head.target.partition(b"?")[0].decode("latin-1"),
+            head.peer_host,
+        )
+        self._parts = parts
+        self._exchange = exchange
+        self._head = head
+        self._started = parts.clock.seconds()
+        self._deadline = self._started + parts.hold_s
+        self._key = TenantKey("name", "")
+        self._route: Route | None = None
+        self._ticket: Ticket | None = None
+        self._why: PBClusterError = Unavailable("the tenant is not available")
+        #: Ask the control plane before the next attempt, for at least this epoch.
+        self._fresh = False
+        self._min_epoch = 0
+        #: The life of a node, and the epoch, with which the last attempt failed.
+        self._failed_on: tuple[str, int, int] | None = None
+        self._marked = False
+        self._repeats = 0
+        self._pauses = 0
+        self._budgeted = False
+        self._limited = False
+        self._finished = False
+
+    def begin(self) -> None:
+        """Take the request on its way."""
+        parts = self._parts
+        key = parts.tenants.find(self._head)
+        if key is None:
+            self._refuse(NotFound(_UNKNOWN_HOST))
+            return
+        self._key = key
+        route = parts.lookups.cached(key)
+        if route is None:
+            if parts.routes.is_absent(key, self._started):
+                self._refuse(NotFound(_UNKNOWN_HOST))
+                return
+        else:
+            self.record.source = "cache"
+            if self._dispatch(route):
+                return
+            self._fresh = True
+        self._hold()
+
+    # -- attempts ---------------------------------------------------------------------------------
+
+    def _dispatch(self, route: Route) -> bool:
+        """Send the request to ``route``, or answer it; False: not now."""
+        parts, exchange, head = self._parts, self._exchange, self._head
+        self._route = route
+        record = self.record
+        record.tenant, record.node = route.tenant_id, route.node_id
+        if route.hosts and head.host.decode("latin-1") not in route.hosts:
+            self._refuse(NotFound(_UNKNOWN_HOST))
+            return True
+        if not self._within_quota(route):
+            return True
+        try:
+            host, port = host_and_port(route.address)
+        except Unavailable as error:
+            self._why = error
+            return False
+        same = self._failed_on == _life(route) and not self._marked
+        if same and not parts.budget.take(parts.active()):
+            self._why = Busy("too many requests are being repeated")
+            return False
+        ticket = parts.nodes.admit(route, safe=head.method in (b"GET", b"HEAD"))
+        if ticket is None:
+            if same:
+                parts.budget.give_back()
+            self._why = Unavailable("the tenant's node does not answer")
+            return False
+        self._budgeted = same
+        self._ticket = ticket
+        record.attempts += 1
+        exchange.forward(
+            Forward(
+                host=host,
+                port=port,
+                method=head.method,
+                target=head.target,
+                headers=to_node(
+                    head, route, parts.gateway_id, parts.key, record.request_id, parts.unix_ms()
+                ),
+                connect_timeout_s=CONNECT_TIMEOUT_S,
+                first_byte_timeout_s=FIRST_BYTE_TIMEOUT_S,
+                on_response=self._responded,
+            ),
+            self._done,
+        )
+        return True
+
+    def _within_quota(self, route: Route) -> bool:
+        """Apply the tenant's own bound of the body's size; False: it was answered 413."""
+        limit = route.max_body_bytes
+        if not limit or self._limited or not self._head.has_body:
+            return True
+        self._limited = True
+        if (self._head.content_length or 0) > limit:
+            self._refuse(TooLarge(f"the request body is larger than {limit} bytes"))
+            return False
+        if self._exchange.limit_body(limit):
+            return True
+        self.record.status, self.record.outcome = 413, "answered"
+        self._finish()
+        return False
+
+    def _responded(self, head: ResponseHead) -> ResponseHead:
+        """The answer's head came: pass it on, or refuse it when the request may go on."""
+        route, ticket, nodes = self._route, self._ticket, self._parts.nodes
+        assert route is not None
+        assert ticket is not None
+        self._ticket = None
+        self._return_budget()
+        mark = mark_of(head)
+        if mark is None:
+            nodes.succeeded(route, ticket)
+        elif mark in _NODE_IN_TROUBLE:
+            nodes.failed(route, ticket, f"marked {mark.decode()}", unreachable=False)
+        else:
+            nodes.dropped(route, ticket)
+        now = self._parts.clock.seconds()
+        # At the end of its time a request gets the node's own reason, if that is one for clients.
+        if mark is not None and (now < self._deadline or head.status != 503):
+            raise Refuse(mark.decode("latin-1"))
+        self.record.first_byte_s = now - self._started
+        content_type = head.get(b"content-type") or b""
+        self.record.stream = content_type.lower().startswith(b"text/event-stream")
+        self.record.status = head.status
+        return to_client(head, self.record.request_id)
+
+    def _done(self, attempt: Attempt) -> None:
+        """The attempt is over."""
+        record = self.record
+        record.outcome = attempt.outcome.value
+        record.request_bytes = attempt.request_bytes
+        record.response_bytes = attempt.response_bytes
+        self._return_budget()
+        self._tell_breaker(attempt)
+        self._marked = attempt.head is not None and mark_of(attempt.head) is not None
+        verdict = retries.judge(
+            attempt, self._head.method, marked=self._marked, repeats=self._repeats
+        )
+        if verdict is Verdict.OVER:
+            self._finish()
+        elif verdict is Verdict.FAILED:
+            self._refuse(self._reason(attempt))
+        else:
+            self._prepare_again(attempt)
+            self._hold()
+
+    def _return_budget(self) -> None:
+        if self._budgeted:
+            self._budgeted = False
+            self._parts.budget.give_back()
+
+    def _tell_breaker(self, attempt: Attempt) -> None:
+        ticket, self._ticket = self._ticket, None
+        route, nodes = self._route, self._parts.nodes
+        if ticket is None or route is None:
+            return
+        why = attempt.error or attempt.outcome.value
+        if attempt.outcome is Outcome.NOT_SENT:
+            nodes.failed(route, ticket, why, unreachable=True)
+        elif attempt.outcome is Outcome.NO_RESPONSE and not attempt.reused:
+            nodes.failed(route, ticket, why, unreachable=False)
+        elif attempt.outcome is Outcome.TIMEOUT:
+            nodes.slow(route, ticket)
+        else:
+            nodes.dropped(route, ticket)
+
+    def _prepare_again(self, attempt: Attempt) -> None:
+        """Remember what the attempt taught, for the next one."""
+        route = self._route
+        assert route is not None
+        self._fresh = True
+        self._failed_on = _life(route)
+        self._why = self._reason(attempt)
+        if attempt.outcome is Outcome.NO_RESPONSE:
+            self._repeats += 1
+        if self._marked and attempt.head is not None and mark_of(attempt.head) == b"moved":
+            known = epoch_of(attempt.head)
+            self._min_epoch = max(self._min_epoch, route.epoch, known)
+            self._parts.routes.doubt(route.tenant_id, known)
+
+    def _reason(self, attempt: Attempt) -> PBClusterError:
+        """What the client is told if this was the last attempt."""
+        if attempt.outcome is Outcome.TIMEOUT:
+            return _NoAnswer("the tenant did not answer in time")
+        if self._marked and attempt.head is not None:
+            mark = (mark_of(attempt.head) or b"").decode("latin-1")
+            return Unavailable(f"the tenant is not ready ({mark})")
+        if attempt.outcome is Outcome.NOT_SENT:
+            return Unavailable("the tenant's node cannot be reached")
+        return _BrokenOff(
+            "the connection to the tenant broke; whether the request was carried out is not known"
+        )
+
+    # -- holding ----------------------------------------------------------------------------------
+
+    def _hold(self) -> None:
+        """Wait for a way, then go on."""
+        task = Deferred.fromCoroutine(self._held())
+        task.addErrback(self.broken)
+        if not task.called:
+            self._exchange.when_gone(task.cancel)
+
+    def broken(self, failure: Failure) -> None:
+        """A bug of ours: the client gets an error if it can, and nothing stays counted."""
+        log.failure("a request failed", failure=failure)
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None and self._route is not None:
+            self._parts.nodes.dropped(self._route, ticket)
+        self._return_budget()
+        if not self._finished:
+            self._exchange.abort()
+            self.record.outcome = "broken"
+            self._finish()
+
+    async def _held(self) -> None:
+        parts, name = self._parts, self._key.value
+        if not parts.holds.enter(name):
+            self._refuse(Busy("too many requests wait for this tenant"))
+            return
+        since = parts.clock.seconds()
+        try:
+            error = await self._seek()
+        except CancelledError:
+            error = None
+            self._finish_gone()
+        finally:
+            parts.holds.leave(name)
+            self.record.held_s += parts.clock.seconds() - since
+        if error is not None:
+            self._refuse(error)
+
+    async def _seek(self) -> PBClusterError | None:
+        """Until the request is on its way or answered (None), or cannot be (the reason)."""
+        parts = self._parts
+        while not self._exchange.client_gone:
+            try:
+                route = await self._next_route()
+                if self._failed_on == _life(route):
+                    await self._pause()
+                    route = self._newest(route)
+                if self._dispatch(route):
+                    return None
+                self._fresh = True
+            except NotFound as error:
+                return error
+            except Unavailable as error:
+                self._why = error
+            if parts.clock.seconds() >= self._deadline:
+                return self._why
+            await self._pause()
+        self._finish_gone()
+        return None
+
+    def _newest(self, route: Route) -> Route:
+        """What a broadcast may have told during the pause."""
+        entry = self._parts.routes.peek(self._key)
+        return entry.route if entry is not None and entry.usable else route
+
+    async def _next_route(self) -> Route:
+        lookups = self._parts.lookups
+        if self._fresh:
+            found = await lookups.renew(self._key, self._min_epoch)
+        else:
+            found = await lookups.find(self._key)
+        self.record.source = found.source
+        return found.route
+
+    async def _pause(self) -> None:
+        parts = self._parts
+        left = max(0.0, self._deadline - parts.clock.seconds())
+        pause = min(retries.pause_s(self._pauses, parts.random), left)
+        self._pauses += 1
+        await parts.waits.pause(self._key.value, pause)
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def _refuse(self, error: PBClusterError) -> None:
+        """Answer with an error."""
+        if self._finished:
+            return
+        record = self.record
+        if self._exchange.client_gone:
+            self._finish_gone()
+            return
+        record.status, record.outcome = error.status, record.outcome or "answered"
+        retry_after_s = error.retry_after_s if isinstance(error, Unavailable) else 0.0
+        page = error_page(self._head, error.status, error.message, record.request_id, retry_after_s)
+        self._exchange.respond(
+            page.status, page.body, content_type=page.content_type, headers=page.headers
+        )
+        self._finish()
+
+    def _finish_gone(self) -> None:
+        self.record.outcome = Outcome.CLIENT_GONE.value
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._finished:
+            return
+        self._finished = True
+        self.record.duration_s = self._parts.clock.seconds() - self._started
+        if self._route is not None:
+            self.record.breaker = self._parts.nodes.state(self._route).value
+        self._parts.over(self.record)
+
+
+class _NoAnswer(PBClusterError):
+    """The tenant took too long."""
+
+    status = 504
+    code = "tenant_timeout"
+
+
+class _BrokenOff(PBClusterError):
+    """The node went away with the request in its hands."""
+
+    status = 502
+    code = "broken_off"
+
+
+def _life(route: Route) -> tuple[str, int, int]:
+    """What a failure is held against: this node, in this life, as owner under this epoch."""
+    return route.node_id, route.incarnation, route.epoch

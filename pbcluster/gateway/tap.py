@@ -1,0 +1,42 @@
+"""``twistd pbgateway``: options and service of a gateway."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.application.service import IService
+
+from pbcluster.config import GatewayConfig
+from pbcluster.options import ServiceOptions, make_options
+
+Options = make_options(
+    GatewayConfig,
+    "A gateway of pbcluster: it takes the requests of all users and brings each to the node that "
+    "owns its tenant. `pbcluster init` writes its configuration file.",
+)
+
+
+def makeService(options: ServiceOptions) -> IService:
+    """The service that twistd runs."""
+    from twisted.internet import reactor
+
+    from pbcluster.gateway.service import ControlPlane, GatewayService
+    from pbcluster.transport.addresses import member_addresses
+    from pbcluster.transport.broadcasts import ZmqSubscriber
+    from pbcluster.transport.control_plane_client import ZmqControlPlaneClient
+    from pbcluster.transport.curve import Curve, PlainSockets
+    from pbcluster.transport.sockets import Sockets
+
+    parsed = options.parsed
+    config = parsed.config
+    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    security = (
+        PlainSockets() if config.insecure_plain_sockets else Curve.of(parsed.secrets, parsed.peers)
+    )
+    sockets = Sockets(cast(Any, reactor), config.cluster_id, config.id, security)
+    control_plane = ControlPlane(
+        ZmqControlPlaneClient(sockets, member_addresses(config.members)),
+        ZmqSubscriber(sockets, member_addresses(config.broadcasts)),
+        sockets.close,
+    )
+    return GatewayService(reactor, config, parsed.secrets, control_plane)

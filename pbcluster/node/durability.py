@@ -1,0 +1,233 @@
+"""When a write may be acknowledged (rules 6 and 7 of "Ownership"): group commit for one tenant.
+
+A write's response is held from the moment its headers arrived (PocketBase committed before it sent
+them) until
+
+1. a sync of Litestream's that *began afterwards* succeeded: what an earlier sync saw is unknown;
+2. the database file is still the one that is replicated (same device and inode);
+3. the owner object, asked for after the sync's answer, shows our nonce: a successor that claimed in
+   between restored without this write, so acknowledging it would promise what is lost.
+
+One sync is in flight at a time; all writes that arrive meanwhile share the next one. The owner is
+asked while the next sync runs. A round that fails withholds its writes: they are answered with an
+error, never with PocketBase's response.
+
+An ``async`` tenant's write is released at once while nothing acknowledged has been waiting for a
+sync longer than 5 s; a sync runs each second while something is unsynced. Older than that, its
+writes wait like those of a ``sync`` tenant, so that no more than 5 s can ever be lost.
+
+Pure: times come in (seconds of CLOCK_BOOTTIME), frozen effects come out; no clock, no I/O.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+from pbcluster.records import Durability
+
+#: Writes that may wait at once for one tenant: each holds a connection and up to 64 KiB.
+MAX_WAITING = 1000
+#: Rounds whose owner check may be under way at once; more would mean that S3 stopped answering.
+MAX_CHECKS = 4
+#: An ``async`` tenant's oldest acknowledged but unsynced write is at most so old.
+ASYNC_LOSS_BOUND_S = 5.0
+#: An ``async`` tenant is synced so often while something is unsynced.
+ASYNC_SYNC_INTERVAL_S = 1.0
+
+
+class Reason(enum.Enum):
+    """Why a write is not acknowledged."""
+
+    SYNC_FAILED = "sync_failed"
+    OWNER_UNKNOWN = "owner_unknown"
+    OWNERSHIP_LOST = "ownership_lost"
+    DATABASE_REPLACED = "database_replaced"
+    STOPPED = "stopped"
+    BUSY = "busy"
+
+
+@attrs.frozen
+class BeginSync:
+    """Sync now; answer with :meth:`GroupCommit.sync_succeeded` or ``sync_failed``."""
+
+    round: int
+
+
+@attrs.frozen
+class CheckOwner:
+    """Read the owner object now; answer with ``owner_checked`` or ``owner_unknown``."""
+
+    round: int
+
+
+@attrs.frozen
+class Release:
+    """These writes are durable (or need not be): let their responses go."""
+
+    tickets: tuple[int, ...]
+
+
+@attrs.frozen
+class Withhold:
+    """These writes must not be acknowledged."""
+
+    tickets: tuple[int, ...]
+    reason: Reason
+    detail: str = ""
+
+
+@attrs.frozen
+class Fence:
+    """The tenant is not ours, or its replica is not of its database: stop everything of it."""
+
+    reason: Reason
+
+
+Effect = BeginSync | CheckOwner | Release | Withhold | Fence
+Effects = tuple[Effect, ...]
+
+
+@attrs.frozen
+class _Round:
+    tickets: tuple[int, ...]
+    #: When the oldest write was released that only this round makes durable.
+    released_since: float | None
+
+
+class GroupCommit:
+    """The writes of one tenant from their response to their acknowledgement."""
+
+    def __init__(self, durability: Durability, identity: tuple[int, int]) -> None:
+        """
+        :param identity: device and inode of the database that is replicated.
+        """
+        self._durability = durability
+        self._identity = identity
+        self._waiting: list[int] = []
+        self._syncing: tuple[int, _Round] | None = None
+        self._checking: dict[int, _Round] = {}
+        self._rounds = 0
+        self._released_since: float | None = None
+        self._last_began: float | None = None
+        self._ended = False
+
+    @property
+    def waiting(self) -> int:
+        """Writes that are held now."""
+        return len(self._waiting) + sum(len(each.tickets) for each in self._under_way())
+
+    @property
+    def unsynced_since(self) -> float | None:
+        """Since when an acknowledged write waits for a sync (``async`` only), None: none does."""
+        times = [each.released_since for each in self._under_way()] + [self._released_since]
+        return min((time for time in times if time is not None), default=None)
+
+    def responded(self, ticket: int, now: float) -> Effects:
+        """A write's response headers (or its last chunk) arrived from PocketBase.
+
+        :param ticket: names the write; unique among those that wait.
+        """
+        if self._ended:
+            return (Withhold((ticket,), Reason.STOPPED),)
+        if self._durability is Durability.ASYNC:
+            oldest = self.unsynced_since
+            if oldest is None or now - oldest <= ASYNC_LOSS_BOUND_S:
+                if self._released_since is None:
+                    self._released_since = now
+                return (Release((ticket,)),)
+        if self.waiting >= MAX_WAITING:
+            return (Withhold((ticket,), Reason.BUSY, f"{MAX_WAITING} writes wait already"),)
+        self._waiting.append(ticket)
+        return self._next(now)
+
+    def tick(self, now: float) -> Effects:
+        """Call it at least each second: begins the background sync of an ``async`` tenant."""
+        if self._released_since is None or self._ended or self._syncing is not None:
+            return ()
+        if self._last_began is not None and now - self._last_began < ASYNC_SYNC_INTERVAL_S:
+            return ()
+        return self._begin(now)
+
+    def sync_succeeded(self, round: int, now: float, identity: tuple[int, int] | None) -> Effects:
+        """The sync of this round answered "synced".
+
+        :param identity: device and inode of the database, looked up after the answer.
+        """
+        current = self._end_sync(round)
+        if current is None:
+            return ()
+        if identity != self._identity:
+            return self._fence(current.tickets, Reason.DATABASE_REPLACED)
+        self._checking[round] = current
+        return (CheckOwner(round), *self._next(now))
+
+    def sync_failed(self, round: int, now: float, detail: str) -> Effects:
+        """The sync of this round failed or did not answer in time."""
+        return self._round_failed(self._end_sync(round), Reason.SYNC_FAILED, now, detail)
+
+    def owner_checked(self, round: int, now: float, *, ours: bool) -> Effects:
+        """The owner object, asked for after the sync's answer, was read.
+
+        :param ours: it shows our nonce.
+        """
+        current = self._checking.pop(round, None)
+        if current is None:
+            return ()
+        if not ours:
+            return self._fence(current.tickets, Reason.OWNERSHIP_LOST)
+        released = (Release(current.tickets),) if current.tickets else ()
+        return (*released, *self._next(now))
+
+    def owner_unknown(self, round: int, now: float, detail: str) -> Effects:
+        """The owner object could not be read."""
+        current = self._checking.pop(round, None)
+        return self._round_failed(current, Reason.OWNER_UNKNOWN, now, detail)
+
+    def stop(self, reason: Reason = Reason.STOPPED) -> Effects:
+        """Nothing of this tenant is acknowledged any more."""
+        tickets = [ticket for each in self._under_way() for ticket in each.tickets] + self._waiting
+        self._syncing, self._checking, self._waiting = None, {}, []
+        self._ended = True
+        return self._withhold(tuple(tickets), reason, "")
+
+    # -- inside --
+
+    def _next(self, now: float) -> Effects:
+        if self._waiting and self._syncing is None and len(self._checking) < MAX_CHECKS:
+            return self._begin(now)
+        return ()
+
+    def _begin(self, now: float) -> Effects:
+        self._rounds += 1
+        self._syncing = (self._rounds, _Round(tuple(self._waiting), self._released_since))
+        self._waiting, self._released_since = [], None
+        self._last_began = now
+        return (BeginSync(self._rounds),)
+
+    def _end_sync(self, round: int) -> _Round | None:
+        if self._syncing is None or self._syncing[0] != round:
+            return None
+        current, self._syncing = self._syncing[1], None
+        return current
+
+    def _under_way(self) -> list[_Round]:
+        syncing = [self._syncing[1]] if self._syncing is not None else []
+        return [*self._checking.values(), *syncing]
+
+    def _round_failed(
+        self, failed: _Round | None, reason: Reason, now: float, detail: str
+    ) -> Effects:
+        if failed is None:
+            return ()
+        if failed.released_since is not None:  # still unsynced: the next round must cover them
+            self._released_since = failed.released_since
+        return (*self._withhold(failed.tickets, reason, detail), *self._next(now))
+
+    def _withhold(self, tickets: tuple[int, ...], reason: Reason, detail: str) -> Effects:
+        return (Withhold(tickets, reason, detail),) if tickets else ()
+
+    def _fence(self, tickets: tuple[int, ...], reason: Reason) -> Effects:
+        withheld = self._withhold(tickets, reason, "")
+        return (*withheld, *self.stop(reason), Fence(reason))

@@ -1,0 +1,305 @@
+"""The node's front door: requests that a gateway signed, handed to the tenant's PocketBase.
+
+A request goes through these gates, in this order; each refusal before the hand-over carries the
+mark "not processed", so that the gateway may send it elsewhere whatever its method:
+
+1. the gateway's signature, else 401;
+2. the tenant is assigned here, under the request's epoch or a newer one, and the Host is one of its
+   names, else 421;
+3. it is loaded: the request waits, its body unread, else 503;
+4. a proof of ownership is held at the very moment of the hand-over, else 503.
+
+What comes back of a write is held until ``durability`` releases it. Marks of the platform are
+removed in both directions, so that neither a client nor a tenant's hook can speak in the node's
+name. No request is repeated here but a safe one that met a dead pooled connection.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from pbcluster import signing
+from pbcluster.errors import Busy, OwnershipLost, PBClusterError, Unauthorized, Unavailable
+from pbcluster.node.acks import Withheld
+from pbcluster.node.durability import Reason
+from pbcluster.node.parts import spawn
+from pbcluster.node.streams import Streams
+from pbcluster.node.tenant import NoProof, Tenant
+from pbcluster.node.tenants import Loading, Tenants
+from pbcluster.web.headers import end_to_end
+from pbcluster.web.interfaces import (
+    Attempt,
+    Exchange,
+    Forward,
+    Headers,
+    Outcome,
+    Refuse,
+    RequestHead,
+    ResponseHead,
+)
+
+log = Logger()
+
+#: A request waits so long for its tenant to load.
+HOLD_S = 30.0
+#: Requests that wait on this node in all.
+MAX_HELD = 10_000
+#: A tenant that comes and goes between two gates: more rounds would mean that it flaps.
+MAX_ROUNDS = 5
+SAFE_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+#: PocketBase cuts a request after 5 minutes.
+FIRST_BYTE_TIMEOUT_S = 310.0
+#: Made anew: Host by us, the length by the core.
+_OWN_FIELDS = frozenset((b"host", b"content-length"))
+#: Withheld for these reasons, the client's connection is cut: what we say would not be ours.
+_CUT = frozenset((Reason.OWNERSHIP_LOST, Reason.DATABASE_REPLACED))
+
+
+class Front:
+    """See the module; :meth:`handle` is the ``RequestHandler``.
+
+    :ivar starting: the node does not know yet what it owns: nothing is taken.
+    :ivar draining: the node ends: nothing new is taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        tenants: Tenants,
+        streams: Streams,
+        gateway_keys: Mapping[str, bytes],
+        clock: IReactorTime,
+        unix_ms: Callable[[], int],
+        answered: Callable[[int], None],
+        hold_s: float = HOLD_S,
+    ) -> None:
+        """
+        :param gateway_keys: gateway id → HMAC key. :param unix_ms: wall clock.
+        :param answered: counts the statuses that this node itself answered.
+        """
+        self.starting = True
+        self.draining = False
+        self._tenants = tenants
+        self._streams = streams
+        self._keys = gateway_keys
+        self._clock = clock
+        self._unix_ms = unix_ms
+        self._answered = answered
+        self._hold_s = hold_s
+        self._held = 0
+
+    def handle(self, exchange: Exchange) -> None:
+        """Take a request."""
+        head = exchange.head
+        try:
+            if head.target == b"/healthz" and head.get(signing.SIGNATURE.lower()) is None:
+                exchange.respond(200, b'{"status":"ok"}')
+                return
+            signed = signing.verify(
+                self._keys, head.method, head.target, head.headers, self._unix_ms()
+            )
+        except Unauthorized as error:
+            self.refuse(exchange, error)
+            return
+        spawn(self._serve(exchange, signed), f"a request for {signed.tenant_id}")
+
+    def refuse(self, exchange: Exchange, error: PBClusterError) -> None:
+        """Answer an error, with the mark if nothing was processed."""
+        if exchange.client_gone:
+            return
+        self._answered(error.status)
+        headers: list[tuple[bytes, bytes]] = []
+        mark = _mark_of(error)
+        if self.draining and mark:
+            mark = b"draining"
+        if mark:
+            headers.append((signing.NOT_PROCESSED, mark))
+        if mark == b"moved":
+            headers.append((signing.NODE_EPOCH, b"%d" % int(error.data.get("epoch", 0))))
+        if isinstance(error, Unavailable) and error.status == 503:
+            headers.append((b"Retry-After", b"%d" % max(1, round(error.retry_after_s))))
+        body = {"status": error.status, "message": error.message, "data": {"code": error.code}}
+        exchange.respond(error.status, json.dumps(body).encode(), headers=headers)
+
+    async def _serve(self, exchange: Exchange, signed: signing.Signed) -> None:
+        write = exchange.head.method not in SAFE_METHODS
+        if self._held >= MAX_HELD:
+            self.refuse(exchange, Busy(f"{MAX_HELD} requests wait on this node"))
+            return
+        self._held += 1
+        try:
+            tenant = await self._admit(exchange.head, signed, write=write)
+        except PBClusterError as error:
+            self.refuse(exchange, error)
+            return
+        finally:
+            self._held -= 1
+        # Nothing may wait between the last gate and the hand-over.
+        if not exchange.client_gone:
+            _Handover(self, exchange, tenant, self._tenants, self._streams, write=write).forward()
+
+    async def _admit(self, head: RequestHead, signed: signing.Signed, *, write: bool) -> Tenant:
+        """All gates; when it returns, each is open at this moment."""
+        if self.draining:
+            raise Loading("this node is being stopped")
+        if self.starting:
+            raise Loading("this node is starting")
+        deadline = self._clock.seconds() + self._hold_s
+        self._tenants.cache.asked(signed.tenant_id)
+        for _ in range(MAX_ROUNDS):
+            tenant = await self._tenants.assigned(signed.tenant_id, signed.epoch)
+            if head.host.decode("latin-1") not in tenant.assignment.hosts:
+                raise OwnershipLost("this host name is not the tenant's", epoch=tenant.epoch)
+            tenant = await self._tenants.ready(signed.tenant_id, write=write, deadline=deadline)
+            if tenant.proven():
+                return tenant
+            await tenant.prove()
+            if tenant.upstream(write=write) is not None and tenant.proven():
+                return tenant
+        raise Loading("the tenant comes and goes")
+
+
+def _mark_of(error: PBClusterError) -> bytes:
+    """The reason of the mark "not processed", empty: no mark."""
+    match error:
+        case OwnershipLost():
+            return b"moved"
+        case NoProof():
+            return b"no-proof"
+        case Busy():
+            return b"busy"
+        case Withheld():
+            return b""
+        case Unavailable():
+            return b"loading"
+    return b""
+
+
+class _Handover:
+    """One request in PocketBase's hands."""
+
+    def __init__(
+        self,
+        front: Front,
+        exchange: Exchange,
+        tenant: Tenant,
+        tenants: Tenants,
+        streams: Streams,
+        *,
+        write: bool,
+    ) -> None:
+        self._front = front
+        self._exchange = exchange
+        self._tenant = tenant
+        self._tenants = tenants
+        self._streams = streams
+        self._write = write
+        self._is_stream = False
+        self._endless = False
+        self._withheld: Withheld | None = None
+        self._again = write  # a write is never sent twice
+
+    def forward(self) -> None:
+        self._tenants.opened(self._tenant)
+        self._send(reuse=True)
+
+    def _send(self, *, reuse: bool) -> None:
+        upstream = self._tenant.upstream(write=self._write)
+        if upstream is None:
+            self._ended()
+            self._front.refuse(self._exchange, Loading("the tenant stopped"))
+            return
+        head = self._exchange.head
+        plan = Forward(
+            host=upstream[0],
+            port=upstream[1],
+            method=head.method,
+            target=head.target,
+            headers=upstream_headers(head),
+            first_byte_timeout_s=FIRST_BYTE_TIMEOUT_S,
+            on_response=self._responded,
+            on_end=self._last_chunk if self._write else None,
+            reuse=reuse,
+        )
+        self._exchange.forward(plan, self._done)
+
+    def _responded(self, head: ResponseHead) -> ResponseHead | Deferred[ResponseHead]:
+        clean = ResponseHead(head.status, head.reason, signing.without_marks(head.headers))
+        content_type = head.get(b"content-type") or b""
+        if content_type.lower().startswith(b"text/event-stream"):
+            self._is_stream = True
+            self._tenants.became_stream(self._tenant)
+            self._streams.add(self._tenant, self._exchange)
+        if not self._write:
+            return clean
+        self._endless = head.get(b"content-length") is None
+        return Deferred.fromCoroutine(self._acknowledged(clean))
+
+    async def _acknowledged(self, head: ResponseHead) -> ResponseHead:
+        await self._acknowledge()
+        return head
+
+    def _last_chunk(self) -> Deferred[None] | None:
+        # With a length the whole answer was made before its head was sent; streamed, it may tell of
+        # what was written meanwhile.
+        return Deferred.fromCoroutine(self._acknowledge()) if self._endless else None
+
+    async def _acknowledge(self) -> None:
+        try:
+            await self._tenant.acknowledge()
+        except Withheld as error:
+            self._withheld = error
+            raise Refuse(str(error)) from None
+
+    def _done(self, attempt: Attempt) -> None:
+        outcome = attempt.outcome
+        dead_connection = outcome is Outcome.NO_RESPONSE and attempt.repeatable
+        if dead_connection and not self._again and not self._exchange.client_gone:
+            self._again = True
+            self._send(reuse=False)
+            return
+        self._ended()
+        if outcome in (Outcome.COMPLETED, Outcome.BROKEN, Outcome.CLIENT_GONE):
+            return
+        if outcome is Outcome.REFUSED:
+            withheld = self._withheld or Withheld(Reason.STOPPED)
+            if withheld.reason in _CUT:
+                self._exchange.abort()
+            else:
+                self._front.refuse(self._exchange, withheld)
+        elif outcome is Outcome.NOT_SENT:
+            self._front.refuse(self._exchange, Loading("the tenant's PocketBase is not there"))
+        elif outcome is Outcome.TIMEOUT:
+            self._front.refuse(self._exchange, _NoAnswer("PocketBase did not answer in time"))
+        else:
+            self._front.refuse(self._exchange, _BadAnswer("PocketBase broke off"))
+
+    def _ended(self) -> None:
+        if self._is_stream:
+            self._streams.remove(self._tenant, self._exchange)
+        self._tenants.closed(self._tenant, stream=self._is_stream)
+
+
+class _NoAnswer(PBClusterError):
+    """The tenant's PocketBase took too long: its fault, not the node's."""
+
+    status = 504
+    code = "tenant_timeout"
+
+
+class _BadAnswer(PBClusterError):
+    """The tenant's PocketBase closed the connection without an answer."""
+
+    status = 502
+    code = "tenant_broke_off"
+
+
+def upstream_headers(head: RequestHead) -> Headers:
+    """The fields for PocketBase: the Host that came, no marks, nothing of the connection."""
+    fields = end_to_end(signing.without_marks(head.headers), _OWN_FIELDS)
+    return [(b"Host", head.get(b"host") or head.host), *fields]

@@ -1,0 +1,328 @@
+"""A node as a Twisted service: starts its parts in order, ends them in the reverse.
+
+Start: listen (answering "starting"), check the binaries, end orphans of a former life, wait for S3
+and test what ownership rests on, start Litestream, register, serve. A node whose S3 is away stays
+up, says so, and serves when it comes. End: take nothing new, let requests finish within a bound,
+stop every tenant with a last sync, then Litestream. Nothing is reported at an end: the assignments
+stay, and a restart resumes the copies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+
+from pbcluster import ready_file
+from pbcluster.config import NodeConfig, Secrets
+from pbcluster.durations import Durations
+from pbcluster.errors import ConfigError, PBClusterError, S3Unavailable
+from pbcluster.node.front import Front
+from pbcluster.node.heartbeat import Condition, NodeFacts, Standing
+from pbcluster.node.lifecycle import PRESENT, State
+from pbcluster.node.parts import NodeParts, pause, spawn
+from pbcluster.node.proofs import Proofs
+from pbcluster.node.reports import Reports
+from pbcluster.node.resources import Resources, is_short
+from pbcluster.node.shells import MakeShells
+from pbcluster.node.status_page import Metrics, StatusPage
+from pbcluster.node.streams import Streams
+from pbcluster.node.tenants import Tenants
+from pbcluster.records import NodeStatus
+from pbcluster.transport.addresses import member_addresses
+from pbcluster.transport.control_plane_client import ZmqControlPlaneClient
+from pbcluster.transport.sockets import Sockets
+from pbcluster.web.interfaces import RequestHandler
+from pbcluster.web.limits import HeadLimits, Limits
+from pbcluster.web.pool import UpstreamPool, tcp_endpoints
+from pbcluster.web.server import HTTPServerFactory
+
+#: After SIGTERM open requests may finish within this time.
+DRAIN_S = 10.0
+#: While S3 is away it is asked again after so long.
+S3_RETRY_S = 1.0
+#: … and the log says so again after so many tries.
+S3_TELL_EVERY = 30
+#: The gateway bounds heads and bodies; what it lets through, with what it adds, is let in here. It
+#: closes idle connections before the node does, so that no request meets a closing one.
+LIMITS = Limits(
+    head=HeadLimits(fields_bytes=24 * 1024, fields=128), max_body_bytes=2**40, keep_alive_s=90.0
+)
+BACKLOG = 4096
+#: A loop that runs so late makes a node degraded.
+MAX_LOOP_LAG_S = 0.25
+LAG_INTERVAL_S = 0.5
+
+log = Logger()
+
+
+def boottime() -> float:
+    """Seconds since the machine's start, the time it slept included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+def encryption_key(tenant_key: str, tenant_id: str) -> str:
+    """The key of a tenant's PocketBase settings: 32 hex characters of HMAC-SHA256."""
+    return hmac.new(tenant_key.encode(), tenant_id.encode(), hashlib.sha256).hexdigest()[:32]
+
+
+class NodeService(Service):
+    """One node."""
+
+    name = "pbcluster node"
+
+    def __init__(
+        self,
+        reactor: Any,
+        config: NodeConfig,
+        secrets_: Secrets,
+        sockets: Sockets,
+        make_shells: MakeShells,
+    ) -> None:
+        """
+        :param reactor: TCP, time, threads, processes and descriptors; what the tap obtained.
+        :raises ConfigError: a secret is missing.
+        """
+        for name in ("s3_access_key", "s3_secret_key", "tenant_key", "gateway_keys"):
+            if not getattr(secrets_, name):
+                raise ConfigError(f"{config.secrets_file} has no {name}; a node needs it")
+        self._reactor = reactor
+        self._config = config
+        self._sockets = sockets
+        self._durations = Durations()
+        self._client = ZmqControlPlaneClient(sockets, member_addresses(config.members))
+        self._shells = make_shells(reactor, config, secrets_)
+        self._metrics = Metrics()
+        self._resources = Resources(config.data_dir)
+        self._reports = Reports(reactor, self._client, self._incarnation, _random_word)
+        parts = NodeParts(
+            node_id=config.id,
+            clock=reactor,
+            boottime=boottime,
+            utc_now=utc_now,
+            new_nonce=_random_word,
+            encryption_key=lambda tenant_id: encryption_key(secrets_.tenant_key, tenant_id),
+            claims=self._shells.claims,
+            replication=self._shells.replication,
+            workloads=self._shells.workloads,
+            directories=self._shells.directories,
+            proofs=Proofs(self._durations),
+            report=self._reports.send,
+            observer=self._metrics,
+        )
+        self._parts = parts
+        self._tenants = Tenants(parts, capacity=config.capacity, idle_stop_s=config.idle_stop_s)
+        self._streams = Streams(reactor, boottime, self._durations.stream_grace_s)
+        self._front = Front(
+            tenants=self._tenants,
+            streams=self._streams,
+            gateway_keys={name: key.encode() for name, key in secrets_.gateway_keys.items()},
+            clock=reactor,
+            unix_ms=lambda: time.time_ns() // 1_000_000,
+            answered=self._metrics.answered,
+        )
+        self._pool = UpstreamPool(reactor, tcp_endpoints(reactor))
+        self._ports: list[IListeningPort] = []
+        self._factories: list[HTTPServerFactory] = []
+        self._phase = "starting"
+        self._lag_s = 0.0
+        self._stopping = False
+        self._watching: Deferred[None] | None = None
+        self._standing: Standing | None = None
+
+    def _incarnation(self) -> int:
+        return self._standing.incarnation if self._standing is not None else 0
+
+    # -- start --
+
+    def startService(self) -> None:
+        """Start; what cannot be started ends the process with one sentence."""
+        super().startService()
+        ready_file.remove(self._config.data_dir)
+        started = Deferred.fromCoroutine(self._start())
+        started.addErrback(self._cannot_start)
+
+    def _cannot_start(self, failure: Any) -> None:
+        if failure.check(PBClusterError):
+            reason = str(failure.value)
+        else:
+            log.failure("the node cannot start", failure)
+            reason = f"internal error: {failure.value}"
+        log.critical("node {id} ends: {reason}", id=self._config.id, reason=reason)
+        print(f"pbnode: {reason}", file=sys.stderr, flush=True)
+        if self._reactor.running:
+            self._reactor.fireSystemEvent("shutdown")
+        self._reactor._exitCode = 1
+
+    async def _start(self) -> None:
+        self._durations.check()
+        config = self._config
+        status = StatusPage(not_ready=self.not_ready, metrics=self._show_metrics)
+        metrics_url = self._listen(status.handle, config.metrics_listen, "metrics-listen")
+        url = self._listen(self._front.handle, config.listen, "listen")
+        self._watching = spawn(self._watch_lag(), "loop watch")
+        await self._shells.prepare()
+        await self._wait_for_s3()
+        if self._stopping:
+            return
+        self._phase = "starting Litestream"
+        await self._shells.replication.start()
+        self._phase = "waiting for the control plane"
+        address = config.advertise or url
+        standing = self._standing = Standing(
+            NodeFacts(
+                node_id=config.id,
+                start_id=_random_word(),
+                address=address,
+                capacity=config.capacity,
+                region=config.region,
+                zone=config.zone,
+            ),
+            clock=self._reactor,
+            boottime=boottime,
+            utc_now=utc_now,
+            client=self._client,
+            proofs=self._parts.proofs,
+            owned=self._tenants,
+            condition=self._condition,
+            new_key=_random_word,
+        )
+        self._client.start(standing.handle)
+        self._tenants.start()
+        await standing.start()
+        if self._stopping:
+            return
+        self._front.starting = False
+        self._phase = ""
+        ready_file.write(config.data_dir, node=url, metrics=metrics_url)
+        log.info("node {id} serves at {url}", id=config.id, url=url)
+
+    def _listen(self, handler: RequestHandler, where: tuple[str, int], option: str) -> str:
+        """Serve ``handler``; its URL. :raises ConfigError: the port cannot be had."""
+        host, port = where
+        factory = HTTPServerFactory(handler, LIMITS, self._reactor, pool=self._pool)
+        try:
+            listening = self._reactor.listenTCP(port, factory, backlog=BACKLOG, interface=host)
+        except CannotListenError as error:
+            raise ConfigError(
+                f"cannot listen at {host}:{port} (--{option}): {error.socketError.strerror}"
+            ) from None
+        self._ports.append(listening)
+        self._factories.append(factory)
+        real = cast(IPv4Address | IPv6Address, listening.getHost()).port
+        return f"http://{f'[{host}]' if ':' in host else host}:{real}"
+
+    async def _wait_for_s3(self) -> None:
+        tries = 0
+        while not self._stopping:
+            try:
+                await self._shells.claims.check()
+                return
+            except S3Unavailable as error:
+                self._phase = f"waiting for S3 at {self._config.s3_endpoint}: {error}"
+                if tries % S3_TELL_EVERY == 0:
+                    log.warn("node {id} is {phase}", id=self._config.id, phase=self._phase)
+            tries += 1
+            await pause(self._reactor, S3_RETRY_S)
+
+    # -- what it says of itself --
+
+    def not_ready(self) -> list[str]:
+        """Why requests are not served now; empty if they are."""
+        reasons = [self._phase] if self._phase else []
+        if self._front.draining:
+            reasons.append("being stopped")
+        if not self._tenants.replication_up:
+            reasons.append("Litestream does not run")
+        return reasons
+
+    def _condition(self) -> Condition:
+        states = Counter(each.state for each in self._tenants)
+        resources, cache = self._resources.read(), self._tenants.cache
+        hurt = not self._tenants.replication_up or self._lag_s > MAX_LOOP_LAG_S
+        status = NodeStatus.DEGRADED if hurt or is_short(resources) else NodeStatus.HEALTHY
+        return Condition(
+            status=NodeStatus.DRAINING if self._front.draining else status,
+            active=sum(states[state] for state in PRESENT),
+            cached=states[State.ABSENT],
+            hits=cache.hits,
+            misses=cache.misses,
+            evictions=cache.evictions,
+            resources=resources,
+            tenants=self._tenants.usage(),
+        )
+
+    def _show_metrics(self) -> bytes:
+        tenants, cache = list(self._tenants), self._tenants.cache
+        counts = Counter(each.state.value for each in tenants)
+        age = self._parts.proofs.lease_age_s(boottime())
+        gauges = {
+            "lease_age_seconds": -1.0 if age is None else age,
+            "assignments_index": self._tenants.obeyed_index,
+            "streams": len(self._streams),
+            "waiting_writes": sum(each.waiting_writes for each in tenants),
+            "cache_hits": cache.hits,
+            "cache_misses": cache.misses,
+            "cache_evictions": cache.evictions,
+            "away_gaps": self._standing.gaps if self._standing is not None else 0,
+        }
+        return self._metrics.show({state.value: counts[state.value] for state in State}, gauges)
+
+    async def _watch_lag(self) -> None:
+        while not self._stopping:
+            before = boottime()
+            await pause(self._reactor, LAG_INTERVAL_S)
+            self._lag_s = max(0.0, boottime() - before - LAG_INTERVAL_S)
+
+    # -- end --
+
+    def stopService(self) -> Deferred[None]:
+        """Stop; fires when everything ended."""
+        super().stopService()
+        ready_file.remove(self._config.data_dir)
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self._stopping = self._front.draining = True
+        if self._watching is not None:
+            self._watching.cancel()
+        standing = self._standing
+        if standing is not None:
+            await standing.announce_draining()
+        await self._tenants.stop(drain_s=DRAIN_S)
+        try:
+            await self._shells.replication.stop()
+        except PBClusterError as error:
+            log.error("Litestream did not end well: {error}", error=error)
+        self._reports.stop()
+        if standing is not None:
+            standing.stop()
+            self._client.stop()
+        for port in self._ports:
+            await maybeDeferred(port.stopListening)
+        for factory in self._factories:
+            await factory.drain(1.0)
+        self._pool.close()
+        self._shells.close()
+        self._sockets.close()
+
+
+def _random_word() -> str:
+    return secrets.token_hex(16)

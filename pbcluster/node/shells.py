@@ -1,0 +1,97 @@
+"""The node's outside in one value: the real one, or in tests one of fakes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+
+from pbcluster import binaries
+from pbcluster.config import NodeConfig, Secrets
+from pbcluster.node.claims import S3ClaimStore
+from pbcluster.node.directories import NodeDirectories
+from pbcluster.node.interfaces import ClaimStore, Replication, TenantDirectories, Workloads
+from pbcluster.node.orphans import end_orphans
+from pbcluster.node.replication import LitestreamDaemon
+from pbcluster.node.s3 import S3Address, S3Objects
+from pbcluster.node.workload import PocketBaseWorkloads
+
+NEEDED = ("pocketbase", "litestream")
+log = Logger()
+
+
+@attrs.frozen(kw_only=True)
+class Shells:
+    """S3, Litestream, PocketBase and the disk.
+
+    :ivar prepare: before anything is opened: checks the binaries, locks the data directory, ends
+        orphans. Raises ``ConfigError`` or ``ProcessFailed``.
+    :ivar close: after everything ended.
+    """
+
+    claims: ClaimStore
+    replication: Replication
+    workloads: Workloads
+    directories: TenantDirectories
+    prepare: Callable[[], Awaitable[None]]
+    close: Callable[[], None]
+
+
+#: Makes them from the reactor and the settings.
+MakeShells = Callable[[Any, NodeConfig, Secrets], Shells]
+
+
+def real_shells(reactor: Any, config: NodeConfig, secrets: Secrets) -> Shells:
+    """S3, Litestream, PocketBase and the disk as they are. Opens no connection yet.
+
+    :param reactor: TCP, time, threads, processes and UNIX sockets.
+    :raises ConfigError: a binary is missing, or ``--binary`` is not understood.
+    """
+    overrides = binaries.parse_overrides(config.binaries)
+    paths = {name: binaries.locate(name, overrides) for name in NEEDED}
+    address = S3Address(
+        endpoint=config.s3_endpoint,
+        bucket=config.s3_bucket,
+        region=config.s3_region,
+        access_key=secrets.s3_access_key,
+        secret_key=secrets.s3_secret_key,
+    )
+    objects = S3Objects(reactor, address)
+    directories = NodeDirectories(config.data_dir)
+    at_end: list[Callable[[], None]] = [objects.stop]
+
+    async def in_thread(call: Callable[[], Any]) -> Any:
+        return await deferToThreadPool(reactor, reactor.getThreadPool(), call)
+
+    async def prepare() -> None:
+        at_end.append(directories.lock_node())
+        await in_thread(lambda: binaries.verify(NEEDED, config.binaries, config.data_dir))
+        ended = await in_thread(lambda: end_orphans(config.data_dir))
+        if ended:
+            log.warn("ended {ended} processes left by an earlier node", ended=ended)
+        pruned = await in_thread(directories.prune_aside)
+        if pruned:
+            log.info("removed {pruned} old copies that were set aside", pruned=pruned)
+
+    def close() -> None:
+        for end in at_end:
+            end()
+
+    return Shells(
+        claims=S3ClaimStore(objects),
+        replication=LitestreamDaemon(
+            reactor, binary=paths["litestream"], data_dir=config.data_dir, address=address
+        ),
+        workloads=PocketBaseWorkloads(
+            reactor,
+            binary=paths["pocketbase"],
+            data_dir=config.data_dir,
+            lock_fd=directories.lock_fd,
+        ),
+        directories=directories,
+        prepare=prepare,
+        close=close,
+    )

@@ -1,0 +1,398 @@
+"""All tenants of a node: obeys the assignments, loads what is asked for, stops what must go.
+
+Level-triggered: each list of assignments is the whole truth, and a tick each second repairs what a
+lost event left behind. What is taken away stops answering within the same call in which the list is
+obeyed, before any later lease acknowledgement can count. Loads are bounded; a tenant loads once,
+and requests wait for it, bounded in number and time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.logger import Logger
+
+from pbcluster.errors import Busy, OwnershipLost, PBClusterError, Unavailable
+from pbcluster.node.assignments import Assignments
+from pbcluster.node.cache import Cache
+from pbcluster.node.lifecycle import State
+from pbcluster.node.parts import Changes, NodeParts, pause, spawn
+from pbcluster.node.tenant import Tenant
+from pbcluster.wire import NodeAssignments, TenantReport, TenantUsage
+
+log = Logger()
+
+#: Loads at once: each holds S3 transfers and a starting process; more only slow each other down.
+MAX_LOADS = 8
+#: A tenant that is taken away may finish its open requests for so long.
+RELEASE_DRAIN_S = 5.0
+#: A gateway may know of an assignment before this node does: the request waits so long for it.
+ARRIVAL_WAIT_S = 1.0
+MAX_ARRIVAL_WAITS = 1000
+#: Tenants that were given away → the lowest epoch that can own them now, so that old routes to them
+#: are answered without waiting and the next look-up asks for a newer one.
+MAX_GONE = 10_000
+#: An idle tenant is stopped only without open requests, so this is just a belt.
+IDLE_DRAIN_S = 1.0
+TICK_S = 1.0
+#: Litestream is started again after so long, doubling.
+REVIVE_BACKOFF_S = 0.2
+REVIVE_BACKOFF_MAX_S = 5.0
+
+
+class Loading(Unavailable):
+    """The tenant is being made ready; nothing was processed."""
+
+    code = "loading"
+
+
+class Tenants:
+    """See the module. Call :meth:`start` first.
+
+    :ivar replication_up: whether Litestream runs.
+    """
+
+    def __init__(self, parts: NodeParts, *, capacity: int, idle_stop_s: float) -> None:
+        self.cache = Cache(capacity)
+        self.replication_up = True
+        self._parts = parts
+        self._idle_stop_s = idle_stop_s
+        self._assignments = Assignments(parts.node_id)
+        self._tenants: dict[str, Tenant] = {}
+        self._ending: dict[str, Deferred[None]] = {}
+        self._loading: set[str] = set()
+        self._stopping: set[str] = set()
+        self._started_once: set[tuple[str, int]] = set()
+        self._slots = DeferredSemaphore(MAX_LOADS)
+        self._requests: dict[str, int] = {}
+        self._last_access: dict[str, datetime] = {}
+        self._gone: dict[str, int] = {}
+        self._arrivals = Changes(parts.clock, MAX_ARRIVAL_WAITS)
+        self._ticking: Deferred[None] | None = None
+        self._closed = False
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._parts.replication.when_lost(self._replication_lost)
+        self._ticking = spawn(self._tick(), "tick of the tenants")
+
+    # -- what is there --
+
+    def __iter__(self) -> Iterator[Tenant]:
+        return iter(list(self._tenants.values()))
+
+    def find(self, tenant_id: str) -> Tenant | None:
+        """The tenant if it is assigned to this node."""
+        return self._tenants.get(tenant_id)
+
+    @property
+    def obeyed_index(self) -> int:
+        """Index of the list obeyed, -1: none yet."""
+        return self._assignments.index
+
+    def usage(self) -> tuple[TenantUsage, ...]:
+        """What happened to each tenant since the last call."""
+        counts, self._requests = self._requests, {}
+        return tuple(
+            TenantUsage(
+                tenant_id=each.tenant_id,
+                state=each.state.value,
+                epoch=each.epoch,
+                request_count=counts.get(each.tenant_id, 0),
+                last_access=self._last_access.get(each.tenant_id),
+                error=each.life.cause,
+            )
+            for each in self
+        )
+
+    # -- assignments --
+
+    def registered(self, incarnation: int) -> None:
+        """This process has the incarnation ``incarnation``."""
+        self._assignments.incarnation = incarnation
+
+    def obey(self, new: NodeAssignments) -> bool:
+        """Take a list of assignments over; what is not in it stops answering before this returns.
+
+        :returns: False if the list is refused (see ``assignments``).
+        """
+        change = None if self._closed else self._assignments.obey(new)
+        if change is None:
+            return False
+        self._parts.proofs.obey(new.index, self._assignments.epochs())
+        leaving = [self._tenants.pop(key) for key in (*change.removed, *change.replaced)]
+        for each in change.updated:
+            self._tenants[each.tenant_id].assignment = each
+        for each in change.added:
+            self._tenants[each.tenant_id] = Tenant(each, self._assignments.incarnation, self._parts)
+        for tenant in leaving:
+            self._let_go(tenant, released=tenant.tenant_id in change.removed)
+        self._arrivals.fire()
+        self._load_wanted()
+        return True
+
+    def _let_go(self, tenant: Tenant, *, released: bool) -> None:
+        """Stop answering now, the rest as it comes; a successor's load waits for its end."""
+        before, done = self._ending.get(tenant.tenant_id), Deferred[None]()
+        self._ending[tenant.tenant_id] = done
+        self._remember_gone(tenant)
+        tenant.begin_leaving(for_good=True)
+        ending = self._end(tenant, before, released=released)
+        spawn(ending, f"release of {tenant.tenant_id}").chainDeferred(done)
+
+    def _remember_gone(self, tenant: Tenant) -> None:
+        self._gone.pop(tenant.tenant_id, None)
+        self._gone[tenant.tenant_id] = tenant.epoch + 1
+        if len(self._gone) > MAX_GONE:
+            del self._gone[next(iter(self._gone))]
+
+    async def _end(self, tenant: Tenant, before: Deferred[None] | None, *, released: bool) -> None:
+        if before is not None:
+            await before
+        await self._drained(tenant, RELEASE_DRAIN_S)
+        await tenant.stop()
+        self._parts.proofs.forget(tenant.tenant_id, tenant.epoch)
+        if tenant.tenant_id not in self._loading:
+            self.cache.remove(tenant.tenant_id)
+        self._started_once.discard((tenant.tenant_id, tenant.epoch))
+        if released:
+            self._last_access.pop(tenant.tenant_id, None)
+            self._report(tenant, "released")
+
+    def _load_wanted(self) -> None:
+        for tenant in self:
+            key = (tenant.tenant_id, tenant.epoch)
+            if tenant.assignment.wanted and key not in self._started_once:
+                self._want(tenant)
+
+    # -- loading --
+
+    async def assigned(self, tenant_id: str, epoch: int) -> Tenant:
+        """The tenant under ``epoch`` or a newer one; waits a moment if the sender knows more.
+
+        :raises OwnershipLost: it is not on this node. ``data["epoch"]`` is what we know of.
+        :raises Loading: only an older epoch of it is known here.
+        """
+        deadline = self._parts.clock.seconds() + ARRIVAL_WAIT_S
+        while True:
+            tenant = self._tenants.get(tenant_id)
+            if tenant is not None and tenant.epoch >= epoch:
+                return tenant
+            known = tenant.epoch if tenant is not None else self._gone.get(tenant_id, 0)
+            left = deadline - self._parts.clock.seconds()
+            if known > epoch or self._closed or not await self._arrivals.wait(left):
+                if tenant is not None:
+                    raise Loading(f"this node is at epoch {tenant.epoch} of the tenant")
+                raise OwnershipLost("this tenant is not on this node", epoch=known)
+
+    async def ready(self, tenant_id: str, *, write: bool, deadline: float) -> Tenant:
+        """Wait until a request for the tenant may be handed on (under a proof).
+
+        :param deadline: seconds of the clock.
+        :raises OwnershipLost: it is not this node's. ``data["epoch"]`` is what we know of.
+        :raises Loading: not ready in time. :raises Busy: no room. :raises Unavailable: it failed.
+        """
+        while True:
+            tenant = self._tenants.get(tenant_id)
+            if tenant is None:
+                known = self._gone.get(tenant_id, 0)
+                raise OwnershipLost("this tenant is not on this node", epoch=known)
+            if tenant.upstream(write=write) is not None:
+                return tenant
+            if tenant.refused_by > tenant.epoch:
+                raise OwnershipLost("another node owns this tenant", epoch=tenant.refused_by)
+            now = self._parts.clock.seconds()
+            if self._closed or now >= deadline:
+                raise Loading(f"the tenant is {tenant.state.value}")
+            if tenant.can_load:
+                if not self._want(tenant):
+                    self._refuse(tenant, now)
+                if tenant_id not in self._loading or tenant.upstream(write=write) is not None:
+                    continue  # it got somewhere, well or badly, within the call
+            await tenant.changes.wait(deadline - now)
+
+    def _refuse(self, tenant: Tenant, now: float) -> None:
+        if now < tenant.retry_at:
+            wait_s = tenant.retry_at - now
+            raise Unavailable(f"the tenant failed: {tenant.life.cause}", retry_after_s=wait_s)
+        raise Busy(f"all {self.cache.capacity} places of this node are in use", retry_after_s=5.0)
+
+    def _want(self, tenant: Tenant) -> bool:
+        """Begin to load it unless that is under way. False: it cannot be loaded now."""
+        if tenant.tenant_id in self._loading or not tenant.can_load:
+            return True
+        now = self._parts.clock.seconds()
+        if self._closed or now < tenant.retry_at:
+            return False
+        room = tenant.tenant_id in self.cache or self.cache.has_room()
+        if not room and self._victim() is None:
+            return False
+        self._loading.add(tenant.tenant_id)
+        spawn(self._load(tenant), f"load of {tenant.tenant_id}")
+        return True
+
+    async def _load(self, tenant: Tenant) -> None:
+        tenant_id = tenant.tenant_id
+        try:
+            before = self._ending.get(tenant_id)
+            if before is not None:
+                await before
+            await self._slots.acquire()
+            try:
+                if await self._make_room(tenant_id):
+                    await tenant.load()
+            finally:
+                self._slots.release()
+        finally:
+            self._loading.discard(tenant_id)
+            if tenant.state is State.ACTIVE:
+                self._started_once.add((tenant_id, tenant.epoch))
+            self._forget_unloaded(tenant_id)
+            tenant.changes.fire()
+
+    async def _make_room(self, tenant_id: str) -> bool:
+        """Give the tenant a place, at the cost of the least recently used one."""
+        while tenant_id not in self.cache:
+            if self.cache.has_room():
+                self.cache.add(tenant_id, self._parts.clock.seconds())
+                break
+            victim = self._victim()
+            if victim is None:
+                return False
+            self.cache.evicted()
+            await self._rest(victim)
+        return True
+
+    def _victim(self) -> Tenant | None:
+        """Who must go; one that is stopping already makes room by itself."""
+        name = self.cache.victim(self._parts.clock.seconds(), self._loading | self._stopping)
+        if name is None:
+            return None
+        if name not in self._tenants:
+            self.cache.remove(name)
+            return None
+        return self._tenants[name]
+
+    # -- stopping --
+
+    async def _rest(self, tenant: Tenant) -> None:
+        """Stop it but keep it as ours: its next request loads it again."""
+        if tenant.tenant_id in self._stopping or tenant.leaving:
+            return
+        self._stopping.add(tenant.tenant_id)
+        try:
+            tenant.begin_leaving()
+            await self._drained(tenant, IDLE_DRAIN_S)
+            await tenant.stop()
+        finally:
+            self._stopping.discard(tenant.tenant_id)
+            self._forget_unloaded(tenant.tenant_id)
+        if self._tenants.get(tenant.tenant_id) is tenant and not tenant.refused_by:
+            self._report(tenant, "stopped")
+
+    async def _drained(self, tenant: Tenant, limit_s: float) -> None:
+        deadline = self._parts.clock.seconds() + limit_s
+        while self.cache.open_requests(tenant.tenant_id):
+            if not await tenant.changes.wait(deadline - self._parts.clock.seconds()):
+                return
+
+    def _forget_unloaded(self, tenant_id: str) -> None:
+        """Free the place of a tenant of which nothing runs."""
+        tenant = self._tenants.get(tenant_id)
+        if tenant_id in self._loading or tenant_id in self._stopping:
+            return
+        if tenant is None or tenant.state in (State.ABSENT, State.FAILED):
+            self.cache.remove(tenant_id)
+
+    async def stop(self, *, drain_s: float) -> None:
+        """The node ends: no request is handed on, open ones finish, then everything stops.
+
+        Nothing is reported: the assignments stay, and a restart resumes the copies.
+        """
+        self._closed = True
+        if self._ticking is not None:
+            self._ticking.cancel()
+        tenants = list(self)
+        for tenant in tenants:
+            tenant.begin_leaving(for_good=True)
+        ending = [
+            spawn(self._last_stop(tenant, drain_s), f"stop of {tenant.tenant_id}")
+            for tenant in tenants
+        ]
+        for done in [*ending, *self._ending.values()]:
+            await done
+
+    async def _last_stop(self, tenant: Tenant, drain_s: float) -> None:
+        await self._drained(tenant, drain_s)
+        await tenant.stop()
+
+    # -- use --
+
+    def opened(self, tenant: Tenant) -> None:
+        """A request was handed to its PocketBase."""
+        self._last_access[tenant.tenant_id] = self._parts.utc_now()
+        self.cache.opened(tenant.tenant_id, self._parts.clock.seconds())
+        self._requests[tenant.tenant_id] = self._requests.get(tenant.tenant_id, 0) + 1
+
+    def became_stream(self, tenant: Tenant) -> None:
+        """Its answer is an event stream."""
+        self.cache.became_stream(tenant.tenant_id, self._parts.clock.seconds())
+        tenant.changes.fire()
+
+    def closed(self, tenant: Tenant, *, stream: bool) -> None:
+        """It ended."""
+        self.cache.closed(tenant.tenant_id, self._parts.clock.seconds(), stream=stream)
+        if tenant.leaving:
+            tenant.changes.fire()
+
+    # -- each second --
+
+    async def _tick(self) -> None:
+        while not self._closed:
+            await pause(self._parts.clock, TICK_S)
+            for tenant in self:
+                tenant.tick()
+                self._forget_unloaded(tenant.tenant_id)
+            for tenant_id in self.cache.idle(self._parts.clock.seconds(), self._idle_stop_s):
+                idle = self._tenants.get(tenant_id)
+                if idle is not None and idle.state is State.ACTIVE and not idle.waiting_writes:
+                    spawn(self._rest(idle), f"idle stop of {tenant_id}")
+            self._ending = {key: done for key, done in self._ending.items() if not done.called}
+            self._load_wanted()
+
+    # -- Litestream ended by itself --
+
+    def _replication_lost(self, reason: str) -> None:
+        if self._closed or not self.replication_up:
+            return
+        self.replication_up = False
+        log.error("Litestream ended: {reason}; no write is acknowledged", reason=reason)
+        spawn(self._revive(), "restart of Litestream")
+
+    async def _revive(self) -> None:
+        delay_s = REVIVE_BACKOFF_S
+        while not self._closed:
+            try:
+                await self._parts.replication.start()
+                for tenant in self:
+                    await tenant.register_again()
+            except PBClusterError as error:
+                log.error("Litestream cannot be started: {error}", error=error)
+                await pause(self._parts.clock, delay_s)
+                delay_s = min(2 * delay_s, REVIVE_BACKOFF_MAX_S)
+            else:
+                self.replication_up = True
+                return
+
+    def _report(self, tenant: Tenant, outcome: str) -> None:
+        self._parts.report(
+            TenantReport(
+                node_id=self._parts.node_id,
+                incarnation=0,
+                tenant_id=tenant.tenant_id,
+                epoch=tenant.epoch,
+                outcome=outcome,
+            )
+        )

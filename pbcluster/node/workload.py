@@ -1,0 +1,290 @@
+"""Starts the tenants' PocketBase processes and knows when they end.
+
+What holds:
+
+* A process answers its health check, and the listening socket is its own, before anybody is told of
+  it: another program that took the port would otherwise get a tenant's requests.
+* Its port is reserved by a bound, never listening socket of ours as long as it runs.
+* It holds the tenant's directory lock itself, so the lock outlives us if it does.
+* Its environment is built here; the encryption key is in it, never in an argument.
+
+It is not sandboxed here, and nothing is restarted: the tenant's life (``tenant``) decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.error import ConnectError
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from pbcluster.errors import InvalidInput, ProcessFailed
+from pbcluster.node import orphans
+from pbcluster.node.interfaces import WorkloadSpec
+from pbcluster.node.platform_files import (
+    DATA,
+    HOOKS,
+    MIGRATIONS,
+    PUBLIC,
+    TEMPORARY,
+    default_app_url,
+    remove_migration,
+    write_platform_files,
+)
+from pbcluster.processes import Child, start_child
+
+LOOPBACK = "127.0.0.1"
+#: A start takes 15 to 150 ms; the longest seen, on a machine just booted, 2.3 s.
+START_TIMEOUT_S = 20.0
+#: Between two looks at the health check: the first ones quick, since a client waits.
+POLL_S, SLOW_POLL_S, QUICK_POLLS = 0.005, 0.05, 200
+#: One health check; a database that is recovered may block it.
+HEALTH_TIMEOUT_S = 2.0
+#: PocketBase gives open requests one second.
+STOP_GRACE_S = 5.0
+#: Another process may take a port in the moment between our choice and PocketBase's bind.
+PORT_ATTEMPTS = 3
+KEY_NAME = "PB_ENCRYPTION_KEY"
+KEY_CHARACTERS = 32
+_MAX_ANSWER_BYTES = 4096
+_REQUEST = b"GET /api/health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+_TCP_LISTEN = "0A"
+
+
+class PocketBaseProcess:
+    """``RunningWorkload`` by a real PocketBase."""
+
+    def __init__(self, child: Child, reservation: socket.socket) -> None:
+        self._child = child
+        self._port = int(reservation.getsockname()[1])
+        child.when_ended(lambda _: reservation.close())
+
+    @property
+    def host(self) -> str:
+        """Loopback address of its listener."""
+        return LOOPBACK
+
+    @property
+    def port(self) -> int:
+        """Port of its listener."""
+        return self._port
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._child.pid
+
+    def when_ended(self, callback: Callable[[str], None]) -> None:
+        """``callback(reason)`` once it ended; the reason holds its last lines."""
+        self._child.when_ended(
+            lambda reason: callback(f"{reason}; its last lines: {self._child.last_words()}")
+        )
+
+    async def stop(self) -> None:
+        """SIGTERM, SIGKILL after a grace period; returns when it is gone."""
+        await self._child.stop(STOP_GRACE_S)
+
+    async def kill(self) -> None:
+        """SIGKILL; returns when it is gone."""
+        await self._child.kill()
+
+
+class PocketBaseWorkloads:
+    """``Workloads`` by the real thing."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        binary: Path,
+        data_dir: Path,
+        lock_fd: Callable[[str], int | None],
+        app_url: Callable[[str], str] = default_app_url,
+    ) -> None:
+        """
+        :param reactor: processes, TCP and time.
+        :param binary: the verified ``pocketbase``.
+        :param data_dir: the node's.
+        :param lock_fd: tenant id → descriptor of its directory's lock
+            (``NodeDirectories.lock_fd``).
+        :param app_url: a tenant's host → its public URL.
+        """
+        self._reactor = reactor
+        self._binary = str(binary)
+        self._marker = orphans.marker(data_dir)
+        self._lock_fd = lock_fd
+        self._app_url = app_url
+
+    async def start(self, spec: WorkloadSpec) -> PocketBaseProcess:
+        """Start and wait for the health check.
+
+        :raises ProcessFailed: it ended or did not answer in time; says why.
+        :raises InvalidInput: the encryption key has not 32 characters.
+        """
+        if len(spec.encryption_key) != KEY_CHARACTERS:
+            raise InvalidInput(
+                "the encryption key has a wrong length",
+                field="encryption_key",
+                allowed=f"{KEY_CHARACTERS} characters",
+            )
+        write_platform_files(spec, self._app_url)
+        for attempt in range(1, PORT_ATTEMPTS + 1):
+            started = await self._start_once(spec, last=attempt == PORT_ATTEMPTS)
+            if started is not None:
+                remove_migration(spec)
+                return started
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _start_once(self, spec: WorkloadSpec, *, last: bool) -> PocketBaseProcess | None:
+        reservation = _reserve_port()
+        port = int(reservation.getsockname()[1])
+        lock = self._lock_fd(spec.tenant_id)
+        try:
+            child = start_child(
+                self._reactor,
+                f"pocketbase of {spec.tenant_id}",
+                self._argv(spec, port),
+                self._env(spec),
+                directory=spec.directory,
+                inherited=() if lock is None else (lock,),
+            )
+        except BaseException:
+            reservation.close()
+            raise
+        workload = PocketBaseProcess(child, reservation)
+        try:
+            await self._healthy(child, port)
+            if not owns_listener(child.pid, port):
+                raise ProcessFailed(f"port {port} answers, but not by {child.name}")
+        except ProcessFailed:
+            await child.kill()
+            taken = "address already in use" in child.last_words()
+            if last or not taken:
+                raise
+            return None
+        except BaseException:
+            await child.kill()
+            raise
+        return workload
+
+    def _argv(self, spec: WorkloadSpec, port: int) -> list[str]:
+        where = spec.directory
+        return [
+            self._binary,
+            "serve",
+            f"--dir={where / DATA}",
+            f"--hooksDir={where / HOOKS}",
+            f"--migrationsDir={where / MIGRATIONS}",
+            f"--publicDir={where / PUBLIC}",
+            f"--http={LOOPBACK}:{port}",
+            f"--encryptionEnv={KEY_NAME}",
+            "--hooksPool=1",
+            "--automigrate=false",
+            "--hooksWatch=false",
+        ]
+
+    def _env(self, spec: WorkloadSpec) -> dict[str, str]:
+        return {
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(spec.directory),
+            "TMPDIR": str(spec.directory / TEMPORARY),
+            "TZ": "UTC",
+            # Half the memory of 200 processes for little CPU.
+            "GOGC": "50",
+            # Go listens with MPTCP by default, which no sandbox of the kernel's knows yet.
+            "GODEBUG": "multipathtcp=0",
+            KEY_NAME: spec.encryption_key,
+            **self._marker,
+        }
+
+    async def _healthy(self, child: Child, port: int) -> None:
+        until = self._reactor.seconds() + START_TIMEOUT_S
+        polls = 0
+        while self._reactor.seconds() < until:
+            polls += 1
+            pause = POLL_S if polls <= QUICK_POLLS else SLOW_POLL_S
+            if await child.wait(pause) is not None:
+                raise ProcessFailed(
+                    f"{child.name} did not start ({child.reason}): {child.last_words()}"
+                )
+            if await self._ask_health(port):
+                return
+        raise ProcessFailed(
+            f"{child.name} did not answer within {START_TIMEOUT_S:g} s: {child.last_words()}"
+        )
+
+    async def _ask_health(self, port: int) -> bool:
+        endpoint = TCP4ClientEndpoint(self._reactor, LOOPBACK, port, timeout=HEALTH_TIMEOUT_S)
+        answer: Deferred[bytes] = Deferred()
+        timer = None
+        try:
+            protocol = await endpoint.connect(Factory.forProtocol(_Health))
+            assert isinstance(protocol, _Health)
+            protocol.answer = answer
+            timer = self._reactor.callLater(HEALTH_TIMEOUT_S, protocol.give_up)
+            return (await answer).startswith(b"HTTP/1.1 200")
+        except ConnectError:
+            return False
+        finally:
+            if timer is not None and timer.active():
+                timer.cancel()
+
+
+class _Health(Protocol):
+    """One health request; ``answer`` fires with what came before the connection ended."""
+
+    def __init__(self) -> None:
+        self.answer: Deferred[bytes] | None = None
+        self._received = b""
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.write(_REQUEST)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._received += data
+        if b"\r\n" in self._received or len(self._received) > _MAX_ANSWER_BYTES:
+            self.give_up()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        answer, self.answer = self.answer, None
+        if answer is not None:
+            answer.callback(self._received)
+
+    def give_up(self) -> None:
+        assert self.transport is not None
+        self.transport.abortConnection()  # type: ignore[attr-defined]
+
+
+def _reserve_port() -> socket.socket:
+    """A bound socket that never listens: with SO_REUSEADDR, as Go's listener has it, PocketBase can
+    bind the same port, and the system gives it to nobody else."""
+    reservation = socket.socket()
+    reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reservation.bind((LOOPBACK, 0))
+    return reservation
+
+
+def owns_listener(pid: int, port: int) -> bool:
+    """Whether the process ``pid`` holds the socket that listens on 127.0.0.1:``port``."""
+    wanted = f"0100007F:{port:04X}"
+    inodes = set()
+    for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+        fields = line.split()
+        if fields[1] == wanted and fields[3] == _TCP_LISTEN:
+            inodes.add(f"socket:[{fields[9]}]")
+    if not inodes:
+        return False
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if str(entry.readlink()) in inodes:
+                    return True
+    return False

@@ -1,0 +1,265 @@
+"""Child processes of a service: started through the reactor, tied to its life, never talkative.
+
+What holds:
+
+* A child gets exactly the environment it is given: nothing of ours is inherited.
+* It dies with us, kill -9 included: the kernel sends it SIGKILL when our main thread ends. It leads
+  a session and process group of its own; what it leaves in the group is killed after its end.
+* What it prints is cut into bounded lines; a few last ones are kept for error messages. Tokens are
+  blotted out before anything sees a line.
+
+Between our fork and the kernel's knowing the wish lies about a millisecond; a child orphaned just
+there is ended by ``node.orphans`` at the next start. No shell is ever involved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone, ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+
+from pbcluster.errors import ProcessFailed
+
+#: Longer lines are cut: a stack trace of a hook must not fill our memory.
+MAX_LINE_BYTES = 4096
+#: Lines kept for error messages.
+TAIL_LINES = 12
+#: After the exit, its last words get so long to arrive: something it started may hold the pipe.
+LAST_WORDS_S = 0.2
+#: SIGKILL cannot be refused; only a process stuck in the kernel takes longer.
+KILLED_WITHIN_S = 10.0
+#: A JSON Web Token, as in PocketBase's installer URL (a way in without a password).
+_TOKEN = re.compile(r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]+")
+_UTIL_LINUX = ("setsid", "setpriv")
+#: Run by path, never imported.
+_LAUNCHER = Path(__file__).resolve().parent / "node" / "launcher.py"
+_SYSTEM_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
+
+
+def redacted(line: str) -> str:
+    """The line without tokens."""
+    return _TOKEN.sub("[token]", line)
+
+
+def launched(argv: Sequence[str], *, util_linux: bool = True) -> list[str]:
+    """``argv`` behind what ties the child to our life.
+
+    :param util_linux: use setsid and setpriv if both are there; else Python does it.
+    """
+    tools = [shutil.which(tool, path=_SYSTEM_PATH) for tool in _UTIL_LINUX] if util_linux else []
+    setsid, setpriv = tools or (None, None)
+    if setsid and setpriv:
+        return [setsid, setpriv, "--pdeathsig", "KILL", *argv]
+    return [sys.executable, "-I", "-S", "-E", str(_LAUNCHER), str(os.getpid()), *argv]
+
+
+class Child(ProcessProtocol):
+    """A running (or ended) child. Made by :func:`start_child`.
+
+    :ivar name: what it is called in errors. :ivar pid: its process id, kept after its end.
+    :ivar tail: its last lines, without tokens.
+    """
+
+    def __init__(self, reactor: Any, name: str, on_line: Callable[[str], None] | None) -> None:
+        self.name = name
+        self.pid = 0
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._reactor = reactor
+        self._on_line = on_line
+        self._rests = {1: b"", 2: b""}
+        self._callbacks: list[Callable[[str], None]] = []
+        self._reason: str | None = None
+        self._exited = False
+        self._words: Any = None
+
+    # -- from the reactor --
+
+    def connectionMade(self) -> None:
+        """It was started."""
+        assert self.transport is not None
+        self.pid = int(self.transport.pid)
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        """It printed something."""
+        *lines, rest = (self._rests[childFD] + data).split(b"\n")
+        if len(rest) > MAX_LINE_BYTES:
+            lines, rest = [*lines, rest], b""
+        self._rests[childFD] = rest
+        for line in lines:
+            self._line(line)
+
+    def processExited(self, reason: Failure) -> None:
+        """It was reaped."""
+        self._exited = True
+        how = _how(reason)
+        # Members of its group keep the group's number from being given away.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._words = self._reactor.callLater(LAST_WORDS_S, self._ended, how)
+
+    def processEnded(self, reason: Failure) -> None:
+        """And its pipes are closed."""
+        self._ended(_how(reason))
+
+    def _line(self, line: bytes) -> None:
+        text = redacted(line[:MAX_LINE_BYTES].decode("utf-8", "replace").rstrip())
+        if text:
+            self.tail.append(text)
+            if self._on_line is not None:
+                self._on_line(text)
+
+    def _ended(self, how: str) -> None:
+        if self._words is not None and self._words.active():
+            self._words.cancel()
+        if self._reason is not None:
+            return
+        for rest in self._rests.values():
+            self._line(rest)
+        self._reason = how
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(how)
+
+    # -- for us --
+
+    @property
+    def alive(self) -> bool:
+        """Whether it was not reaped yet."""
+        return not self._exited
+
+    @property
+    def reason(self) -> str | None:
+        """Why it ended ("exit status 1", "killed by SIGKILL"); None while it runs."""
+        return self._reason
+
+    def last_words(self) -> str:
+        """Its last lines, for an error message."""
+        return "; ".join(self.tail) or "it printed nothing"
+
+    def when_ended(self, callback: Callable[[str], None]) -> None:
+        """``callback(reason)`` once it ended; at once if it has."""
+        if self._reason is not None:
+            callback(self._reason)
+        else:
+            self._callbacks.append(callback)
+
+    async def wait(self, timeout_s: float) -> str | None:
+        """Wait for its end. :returns: the reason, None if it still runs after ``timeout_s``."""
+        if self._reason is not None:
+            return self._reason
+        waiting: Deferred[str | None] = Deferred()
+        timer = self._reactor.callLater(timeout_s, waiting.callback, None)
+
+        def ended(reason: str) -> None:
+            if timer.active():
+                timer.cancel()
+                waiting.callback(reason)
+
+        self._callbacks.append(ended)
+        try:
+            return await waiting
+        finally:
+            if ended in self._callbacks:
+                self._callbacks.remove(ended)
+
+    def signal(self, number: signal.Signals, *, group: bool = False) -> None:
+        """Send a signal to it, or to its whole group; nothing if it ended."""
+        if not self.alive or self.transport is None:
+            return
+        if group:
+            # Just started, it leads no group yet: then the signal below reaches it.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
+        with contextlib.suppress(ProcessExitedAlready):
+            self.transport.signalProcess(number)
+
+    async def stop(self, grace_s: float) -> None:
+        """SIGTERM, then SIGKILL after ``grace_s``; returns when it is gone."""
+        self.signal(signal.SIGTERM)
+        if await self.wait(grace_s) is None:
+            await self.kill()
+
+    async def kill(self) -> None:
+        """SIGKILL to all of its group; returns when it is gone.
+
+        :raises ProcessFailed: the kernel does not let it go.
+        """
+        self.signal(signal.SIGKILL, group=True)
+        if await self.wait(KILLED_WITHIN_S) is None:
+            raise ProcessFailed(f"{self.name} (process {self.pid}) cannot be killed")
+
+
+def start_child(
+    reactor: Any,
+    name: str,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    directory: Path | None = None,
+    inherited: Sequence[int] = (),
+    on_line: Callable[[str], None] | None = None,
+) -> Child:
+    """Start a program.
+
+    :param reactor: ``IReactorProcess`` and ``IReactorTime``; call it from the main thread.
+    :param argv: the program's absolute path, then its arguments; no secrets.
+    :param env: its whole environment.
+    :param inherited: descriptors that it gets too, as 3, 4, …
+    :param on_line: told every line it prints.
+    :raises ProcessFailed: no process can be made.
+    """
+    child = Child(reactor, name, on_line)
+    command = launched(argv)
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    fds: dict[int, Any] = {0: null, 1: "r", 2: "r"}
+    fds |= {3 + place: fd for place, fd in enumerate(inherited)}
+    try:
+        where = str(directory) if directory is not None else None
+        reactor.spawnProcess(child, command[0], command, dict(env), where, childFDs=fds)
+    except OSError as error:
+        raise ProcessFailed(f"cannot start {name}: {error.strerror}") from None
+    finally:
+        os.close(null)
+    return child
+
+
+async def run_child(
+    reactor: Any, name: str, argv: Sequence[str], env: Mapping[str, str], *, timeout_s: float
+) -> Child:
+    """Run a program to its end.
+
+    :returns: the ended child; look at ``reason``.
+    :raises ProcessFailed: it was killed because it took longer than ``timeout_s``.
+    """
+    child = start_child(reactor, name, argv, env)
+    try:
+        ended = await child.wait(timeout_s)
+    except BaseException:  # cancelled: nobody waits for it any more
+        child.signal(signal.SIGKILL, group=True)
+        raise
+    if ended is None:
+        await child.kill()
+        raise ProcessFailed(f"{name} took longer than {timeout_s:g} s: {child.last_words()}")
+    return child
+
+
+def _how(reason: Failure) -> str:
+    if reason.check(ProcessDone):
+        return "exit status 0"
+    number = getattr(reason.value, "signal", None)
+    if number:
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(number).name}"
+    return f"exit status {getattr(reason.value, 'exitCode', None)}"

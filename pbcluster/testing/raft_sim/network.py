@@ -1,0 +1,67 @@
+"""A simulated network: it loses, doubles, delays, reorders, and cuts links, one way if need be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pbcluster.raft import MemberId
+from pbcluster.raft.frames import Frame, decode, encode
+from pbcluster.raft.messages import AnyMessage
+
+if TYPE_CHECKING:
+    from pbcluster.testing.raft_sim.world import World
+
+#: One message in so many goes through the real encoder and decoder.
+ENCODE_EVERY = 50
+
+
+class SimNetwork:
+    """All links of the group; ``cut`` holds directed pairs."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.cut: set[tuple[MemberId, MemberId]] = set()
+        #: Chances in 1,000.
+        self.loss = 0
+        self.doubling = 0
+        self.long_delay = 0
+        #: What is sent to these takes longer and longer: since when, and how long at most.
+        self.slow_to: dict[MemberId, tuple[int, int]] = {}
+        self._sent = 0
+
+    def calm(self) -> None:
+        """No faults any more."""
+        self.cut.clear()
+        self.slow_to.clear()
+        self.loss = self.doubling = self.long_delay = 0
+
+    def send(self, message: AnyMessage) -> None:
+        """Take a message; what becomes of it is chance."""
+        world = self.world
+        self._sent += 1
+        if self._sent % ENCODE_EVERY == 0:
+            message = decode(encode(Frame("sim", 1, message))).message
+        world.note_message(message)
+        world.checker.sending(message)
+        random = world.network_random
+        if (message.sender, message.to) in self.cut or random.random() * 1000 < self.loss:
+            return
+        delay = self._delay()
+        if message.to in self.slow_to:
+            begun, most = self.slow_to[message.to]
+            delay += min((world.now - begun) // 2, most)
+        world.after(delay, self._arrive, message)
+        if self.doubling and random.random() * 1000 < self.doubling:
+            world.after(self._delay() + self._delay(), self._arrive, message)
+
+    def _delay(self) -> int:
+        random = self.world.network_random
+        if self.long_delay and random.random() * 1000 < self.long_delay:
+            return random.randrange(1, 4 * self.world.profile.election_time)
+        return 1 + int(random.random() * 4)
+
+    def _arrive(self, message: AnyMessage) -> None:
+        # A message that was under way when its link was cut still arrives, perhaps very late.
+        member = self.world.members.get(message.to)
+        if member is not None:
+            member.receive(message)

@@ -1,0 +1,120 @@
+"""What goes wrong, and when: drawn from the seed before the run, so that it can be shortened.
+
+A fault names members by number (taken modulo those there are at that moment), so that a schedule
+stays meaningful when other faults are left out of it.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from attrs import frozen
+
+#: Kinds of faults and how often each is drawn.
+KINDS = {
+    "crash": 5,
+    "restart_all": 1,
+    "isolate": 4,
+    "isolate_leader": 4,
+    "one_way": 3,
+    "split": 3,
+    "minority_leader": 4,
+    "cut_link": 3,
+    "heal": 4,
+    "pause": 2,
+    "pause_leader": 2,
+    "slow_disk": 3,
+    "disk_error": 1,
+    "lossy": 3,
+    "delays": 4,
+    "late_answers": 4,
+    "transfer": 3,
+    "member_change": 4,
+    "replace_two": 2,
+    "burst": 3,
+    "wipe": 1,
+}
+
+
+@frozen
+class Fault:
+    """At ``time`` this happens; the numbers are the kind's own."""
+
+    time: int
+    kind: str
+    first: int = 0
+    second: int = 0
+
+    def __str__(self) -> str:
+        return f"t={self.time:<6} {self.kind} {self.first} {self.second}"
+
+
+@frozen
+class Profile:
+    """The constants of one run."""
+
+    voters: int
+    tick_length: int
+    election_ticks: int
+    heartbeat_ticks: int
+    max_append_bytes: int
+    max_inflight_appends: int
+    max_uncommitted_bytes: int
+    max_read_rounds: int
+    snapshot_chunk_bytes: int
+    snapshot_every: int
+    keep_entries: int
+    stores_applied: bool
+    slow_apply: bool
+    #: Ticks differ between members by at most so much either way.
+    skew: int
+    clients: int
+    client_timeout: int
+    chaos_time: int
+    final_check: str
+
+    @property
+    def election_time(self) -> int:
+        """Shortest election timeout in units of simulated time."""
+        return self.election_ticks * self.tick_length
+
+
+def draw_profile(random: Random) -> Profile:
+    """The constants of one seed."""
+    pick = random.choice
+    return Profile(
+        voters=pick((3, 3, 3, 5, 4)),
+        tick_length=10,
+        election_ticks=10,
+        heartbeat_ticks=pick((2, 3)),
+        max_append_bytes=pick((1, 150, 1000)),
+        max_inflight_appends=pick((1, 3, 16)),
+        max_uncommitted_bytes=pick((200, 2000)),
+        max_read_rounds=pick((1, 4)),
+        snapshot_chunk_bytes=pick((60, 1000)),
+        snapshot_every=pick((8, 20, 60)),
+        keep_entries=pick((0, 3, 8)),
+        stores_applied=pick((True, False)),
+        slow_apply=pick((True, False, False)),
+        skew=pick((0, 2, 4)),
+        clients=pick((2, 3, 4)),
+        client_timeout=pick((100, 250)),
+        chaos_time=pick((1200, 1800, 2400)),
+        final_check=pick(("none", "one_way_minority", "returning_member", "lost_leader_link")),
+    )
+
+
+def draw_schedule(random: Random, profile: Profile) -> tuple[Fault, ...]:
+    """The faults of one seed, in order of time."""
+    kinds, weights = list(KINDS), list(KINDS.values())
+    count = random.choice((4, 8, 14))
+    faults = [
+        Fault(
+            random.randrange(100, profile.chaos_time),
+            random.choices(kinds, weights)[0],
+            random.randrange(60),
+            random.randrange(60),
+        )
+        for _ in range(count)
+    ]
+    return tuple(sorted(faults, key=lambda fault: fault.time))

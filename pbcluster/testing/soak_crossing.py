@@ -1,0 +1,120 @@
+"""Kill nodes of a real cluster under writers and readers, round after round; count the losses.
+
+    python -m pbcluster.testing.soak_crossing --rounds 20
+
+Each round kills the node that owns the tenant, by turns with everything below it and pbnode alone,
+at a random moment under load, waits for the other node to answer, reads every acknowledged row
+back, and starts the dead node again. The first broken promise ends the run with the logs.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from typing import Any
+
+import attrs
+import click
+
+from pbcluster.testing.cluster import RealCluster
+from pbcluster.testing.workload import Client, Journal, Workload, check, prepare
+
+EMAIL = "soak@example.com"
+PASSWORD = "a password for the soak"
+TENANT = "soak"
+
+
+@attrs.frozen
+class Round:
+    """One kill.
+
+    :ivar first_write_s: seconds from the kill to the first acknowledgement after it.
+    """
+
+    number: int
+    how: str
+    acked: int
+    failed_reads: int
+    first_write_s: float
+    first_read_s: float
+
+
+class Broken(Exception):
+    """A promise was broken; the text says which."""
+
+
+def one_round(
+    cluster: RealCluster, client: Client, journals: list[Journal], number: int, dice: random.Random
+) -> Round:
+    """Kill the owner under load and verify. :raises Broken: a row is lost, changed or stale."""
+    with_children = number % 2 == 0
+    victim = str(cluster.admin.tenant(TENANT)["nodeID"])
+    workload = Workload(
+        cluster.gateway_url, cluster.host(TENANT), f"s{number:03}", writers=4, readers=2
+    )
+    with workload.running() as journal:
+        workload.wait_for_acks(50)
+        time.sleep(dice.random() * 0.2)
+        killed = time.monotonic()
+        cluster.kill9(victim, with_children=with_children)
+        workload.wait_for_acks(50)
+    journals.append(journal)
+    verdict = check(client, *journals)
+    if not verdict.good or journal.stale:
+        raise Broken(f"round {number}: {verdict}, stale: {journal.stale}\n{cluster.logs()}")
+    cluster.start(victim)
+    first_write = journal.first_good_after(killed, "write")
+    first_read = journal.first_good_after(killed, "read")
+    return Round(
+        number=number,
+        how="node and all below it" if with_children else "pbnode alone",
+        acked=len(journal.acked),
+        failed_reads=sum(event.kind == "read" for event in journal.failures()),
+        first_write_s=first_write or -1.0,
+        first_read_s=first_read or -1.0,
+    )
+
+
+def soak(rounds: int, seed: int, tell: Any = print) -> list[Round]:
+    """Run it. :param tell: called with each line of progress."""
+    dice = random.Random(seed)
+    found: list[Round] = []
+    journals: list[Journal] = []
+    with RealCluster(nodes=2) as cluster:
+        cluster.start()
+        cluster.create_tenant(TENANT, EMAIL, PASSWORD)
+        client = Client(cluster.gateway_url, cluster.host(TENANT))
+        client.sign_in(EMAIL, PASSWORD)
+        prepare(client)
+        for number in range(rounds):
+            done = one_round(cluster, client, journals, number, dice)
+            found.append(done)
+            tell(
+                f"round {number + 1}/{rounds}: {done.how} killed, {done.acked} rows acknowledged, "
+                f"0 lost; first write after {done.first_write_s:.2f} s, first read after "
+                f"{done.first_read_s:.2f} s, {done.failed_reads} failed reads"
+            )
+    return found
+
+
+@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--rounds", default=20, show_default=True, type=click.IntRange(1, 999))
+@click.option("--seed", default=None, type=int, help="Of the random moments; default: the time.")
+def main(rounds: int, seed: int | None) -> None:
+    """The command."""
+    chosen = int(time.time()) if seed is None else seed
+    click.echo(f"seed {chosen}")
+    try:
+        found = soak(rounds, chosen, click.echo)
+    except Broken as error:
+        raise click.ClickException(str(error)) from None
+    writes = [each.first_write_s for each in found]
+    click.echo(
+        f"{rounds} rounds, {sum(each.acked for each in found)} rows acknowledged, 0 lost, 0 stale; "
+        f"first write after a kill: p50 {statistics.median(writes):.2f} s, max {max(writes):.2f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The bytes of responses: local answers, and the head of one that is passed on.
+
+Pure but for the Date field. Errors have PocketBase's form, so that its SDKs show their message.
+"""
+
+from __future__ import annotations
+
+import json
+from email.utils import formatdate
+from http import HTTPStatus
+
+from pbcluster.web.headers import encode_head
+from pbcluster.web.interfaces import Headers, RequestHead, ResponseHead
+from pbcluster.web.response_head import ParsedResponse
+
+_REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+_CLOSE = b"Connection: close"
+#: HTTP/1.0 clients close unless they are told otherwise.
+_KEEP_ALIVE_10 = b"Connection: keep-alive"
+
+
+def error_body(status: int, message: str) -> bytes:
+    """An error in PocketBase's form."""
+    return json.dumps({"status": status, "message": message, "data": {}}).encode()
+
+
+def local_response(
+    status: int,
+    body: bytes,
+    content_type: bytes,
+    headers: Headers,
+    *,
+    request: RequestHead | None,
+    close: bool,
+) -> bytes:
+    """A whole response.
+
+    :param request: what it answers, or None if that could not be read.
+    :param close: the connection ends after it.
+    """
+    framing = [b"Date: " + formatdate(usegmt=True).encode("ascii")]
+    if status not in (204, 304):
+        framing.append(b"Content-Type: " + content_type)
+        framing.append(b"Content-Length: %d" % len(body))
+    framing += _connection(request is not None and request.http_10, close)
+    line = b"HTTP/1.1 %d %b" % (status, _REASONS.get(status, b"Unknown"))
+    head = encode_head(line, headers, *framing)
+    without_body = status in (204, 304) or (request is not None and request.method == b"HEAD")
+    return head if without_body else head + body
+
+
+def passed_on_head(
+    head: ResponseHead, parsed: ParsedResponse, request: RequestHead, close: bool
+) -> bytes:
+    """The head of an upstream's response as the client gets it.
+
+    :param head: as the gate left it. :param parsed: how the upstream framed the body; a body of
+        unknown length is chunked again for HTTP/1.1 clients and ends with the connection for
+        HTTP/1.0 ones, in which case ``close`` must be true.
+    """
+    framing = _connection(request.http_10, close)
+    if parsed.has_body:
+        if parsed.length is not None:
+            framing.append(b"Content-Length: %d" % parsed.length)
+        elif not request.http_10:
+            framing.append(b"Transfer-Encoding: chunked")
+    elif head.status != 204:
+        length = head.get(b"content-length")  # the size a GET would have had
+        if length is not None:
+            framing.append(b"Content-Length: " + length)
+    return encode_head(b"HTTP/1.1 %d %b" % (head.status, head.reason), head.headers, *framing)
+
+
+def _connection(http_10: bool, close: bool) -> list[bytes]:
+    if close:
+        return [_CLOSE]
+    return [_KEEP_ALIVE_10] if http_10 else []

@@ -1,0 +1,413 @@
+"""One attempt to forward an exchange: from taking a connection to the response's last byte.
+
+connecting → sent → (held by ``on_response``) → streaming → (held by ``on_end``) → over. From the
+moment response bytes were passed to the client nothing can be repeated: a later failure cuts the
+client's connection, since a clean end would make a torn response look whole. Before that, a failure
+is reported and the exchange goes on (``interfaces.Attempt`` says when it can be repeated).
+
+A reused connection that ends before any response byte is taken as stale, once, if the method is
+safe and the body is whole: the attempt goes on with a new connection and nobody hears of it.
+A response that cannot be passed on, or breaks off while ``on_response`` holds it, counts as
+NO_RESPONSE. A gate that is still waiting when its attempt ends is left to end by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from inspect import iscoroutine
+from typing import Any, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pbcluster.errors import LocalProtocolError
+from pbcluster.web.answers import passed_on_head
+from pbcluster.web.chunked import LAST_CHUNK, encode_chunk
+from pbcluster.web.client import UpstreamConnection
+from pbcluster.web.headers import encode_head
+from pbcluster.web.interfaces import (
+    Attempt,
+    Forward,
+    Outcome,
+    Refuse,
+    RequestHead,
+    ResponseHead,
+)
+from pbcluster.web.limits import HIGH_WATER_BYTES
+from pbcluster.web.pool import UpstreamPool
+from pbcluster.web.replay import RequestBody
+from pbcluster.web.response_head import ParsedResponse
+from pbcluster.web.rules import SAFE_METHODS
+
+_log = Logger()
+
+
+class ClientSide(Protocol):
+    """What an attempt needs of its exchange."""
+
+    @property
+    def head(self) -> RequestHead:
+        """The request."""
+
+    @property
+    def body(self) -> RequestBody:
+        """Its body."""
+
+    @property
+    def awaits_continue(self) -> bool:
+        """Whether the client waits for 100 Continue."""
+
+    @property
+    def slow(self) -> bool:
+        """Whether the client takes no more bytes for now."""
+
+    def send_continue(self) -> None:
+        """Pass on a 100 Continue."""
+
+    def choose_close(self, forced: bool) -> bool:
+        """Decide, before the response's head is written, whether the connection ends after it."""
+
+    def write(self, data: bytes) -> None:
+        """Send response bytes to the client."""
+
+    def cut(self) -> None:
+        """Abort the client's connection."""
+
+    def update_reading(self) -> None:
+        """Something changed that may pause or resume the upload."""
+
+
+class ForwardAttempt:
+    """Carries out one ``Forward``.
+
+    :ivar passed: response bytes went to the client.
+    :ivar over: ``done`` was called.
+    """
+
+    def __init__(
+        self,
+        client: ClientSide,
+        pool: UpstreamPool,
+        plan: Forward,
+        done: Callable[[Attempt], None],
+    ) -> None:
+        self.passed = False
+        self.over = False
+        self._client = client
+        self._pool = pool
+        self._plan = plan
+        self._done = done
+        self._request_head = self._encode_request_head()
+        self._connecting: Deferred[Any] | None = None
+        self._connection: UpstreamConnection | None = None
+        self._reused = False
+        self._upload_paused = False
+        self._parsed: ParsedResponse | None = None
+        self._prefix = b""
+        self._holding = False
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._received_all = False
+        self._chunk_response = False
+        self._request_bytes = 0
+        self._response_bytes = 0
+
+    @property
+    def upload_blocked(self) -> bool:
+        """Whether the upstream takes no more of the body for now."""
+        return self._upload_paused and not self.over
+
+    def start(self) -> None:
+        """Take a connection and send."""
+        idle = self._pool.take(self._plan.host, self._plan.port) if self._plan.reuse else None
+        if idle is None:
+            self._connect()
+        else:
+            self._reused = True
+            self._send(idle)
+
+    def cancel(self, outcome: Outcome, error: str) -> None:
+        """Stop at once: the upstream's connection is cut, ``done`` is called."""
+        if not self.over:
+            self._end(outcome, error)
+
+    def client_slow(self) -> None:
+        """The client takes no more bytes: neither do we."""
+        if self._connection is not None:
+            self._connection.pause()
+
+    def client_ready(self) -> None:
+        """The client takes bytes again."""
+        if self._connection is not None and self._held_bytes < HIGH_WATER_BYTES:
+            self._connection.resume()
+
+    # -- the request ------------------------------------------------------------------------------
+
+    def _encode_request_head(self) -> bytes:
+        plan, head, framing = self._plan, self._client.head, []
+        if head.chunked:
+            framing.append(b"Transfer-Encoding: chunked")
+        elif head.content_length is not None:
+            framing.append(b"Content-Length: %d" % head.content_length)
+        if self._client.awaits_continue:
+            framing.append(b"Expect: 100-continue")
+        line = plan.method + b" " + plan.target + b" HTTP/1.1"
+        if line.count(b" ") != 2 or b"\r" in line or b"\n" in line:
+            raise LocalProtocolError("method or target to be sent has white space in it")
+        return encode_head(line, plan.headers, *framing)
+
+    def _connect(self) -> None:
+        plan = self._plan
+        self._reused = False
+        connecting = self._pool.connect(plan.host, plan.port, plan.connect_timeout_s)
+        self._connecting = connecting
+        connecting.addCallbacks(self._send, self._not_connected)
+        connecting.addErrback(self._bug)
+
+    def _not_connected(self, failure: Failure) -> None:
+        self._connecting = None
+        if not self.over and not failure.check(CancelledError):
+            self._end(Outcome.NOT_SENT, f"cannot connect: {failure.getErrorMessage()}")
+
+    def _send(self, connection: UpstreamConnection) -> None:
+        self._connecting = None
+        if self.over:
+            connection.abort()
+            return
+        plan, client = self._plan, self._client
+        self._connection = connection
+        connection.begin(
+            self, plan.method == b"HEAD", plan.first_byte_timeout_s, plan.idle_timeout_s
+        )
+        if client.slow:
+            connection.pause()
+        kept = client.body.open(self._upload)
+        self._request_bytes = len(kept)
+        connection.write(self._request_head + self._framed(kept, client.body.complete))
+        client.update_reading()
+
+    def _upload(self, data: bytes, complete: bool) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        self._request_bytes += len(data)
+        framed = self._framed(data, complete)
+        if framed:
+            connection.write(framed)
+            connection.progress(self._plan.first_byte_timeout_s)
+
+    def _framed(self, data: bytes, complete: bool) -> bytes:
+        if not self._client.head.chunked:
+            return data
+        chunk = encode_chunk(data) if data else b""
+        return chunk + LAST_CHUNK if complete else chunk
+
+    def upload_paused(self) -> None:
+        """See :class:`ResponseListener`."""
+        self._upload_paused = True
+        self._client.update_reading()
+
+    def upload_resumed(self) -> None:
+        """See :class:`ResponseListener`."""
+        self._upload_paused = False
+        self._client.update_reading()
+
+    # -- the response -----------------------------------------------------------------------------
+
+    def interim_response(self, status: int) -> None:
+        """See :class:`ResponseListener`; all but 100 are dropped."""
+        if status == 100:
+            self._client.send_continue()
+
+    def response_received(self, head: ParsedResponse | None, data: bytes, done: bool) -> None:
+        """See :class:`ResponseListener`."""
+        self._response_bytes += len(data)
+        self._received_all = done
+        if head is not None:
+            self._parsed = head
+            self._hold(data)
+            self._ask_gate(head.head)
+        elif self._holding:
+            self._hold(data)
+        else:
+            self._pass_on(data)
+
+    def upstream_failed(self, error: str, timed_out: bool) -> None:
+        """See :class:`ResponseListener`."""
+        if self.over:
+            return
+        connection, self._connection = self._connection, None
+        responded = connection is not None and connection.responded
+        if self.passed:
+            self._client.cut()
+            self._end(Outcome.BROKEN, error)
+        elif timed_out:
+            self._end(Outcome.TIMEOUT, error)
+        elif self._reused and not responded and self._silently_repeatable():
+            self._client.body.close()
+            self._connect()
+        else:
+            self._end(Outcome.NO_RESPONSE, error)
+
+    def _silently_repeatable(self) -> bool:
+        return self._plan.method in SAFE_METHODS and self._client.body.whole
+
+    def _hold(self, data: bytes) -> None:
+        if data:
+            self._held.append(data)
+            self._held_bytes += len(data)
+            if self._held_bytes >= HIGH_WATER_BYTES and self._connection is not None:
+                self._connection.pause()
+
+    def _take_held(self) -> bytes:
+        held = b"".join(self._held)
+        self._held = []
+        self._held_bytes = 0
+        self._holding = False
+        return held
+
+    def _ask_gate(self, head: ResponseHead) -> None:
+        gate = self._plan.on_response
+        if gate is None:
+            self._head_allowed(head)
+            return
+        try:
+            answer = gate(head)
+        except Exception:
+            self._refused(Failure())
+            return
+        if isinstance(answer, ResponseHead):
+            self._head_allowed(answer)
+            return
+        self._holding = True
+        _deferred(answer).addCallbacks(self._head_allowed, self._refused).addErrback(self._bug)
+
+    def _head_allowed(self, head: ResponseHead) -> None:
+        parsed = self._parsed
+        if self.over or parsed is None:
+            return
+        client = self._client
+        until_close = parsed.has_body and parsed.length is None and client.head.http_10
+        self._chunk_response = parsed.has_body and parsed.length is None and not until_close
+        close = client.choose_close(until_close)
+        self._prefix = passed_on_head(head, parsed, client.head, close)
+        self._pass_on(self._take_held())
+        if not self.over and not self._holding and not client.slow and self._connection:
+            self._connection.resume()
+
+    def _pass_on(self, data: bytes) -> None:
+        if not self._received_all:
+            self._release(data)
+            return
+        gate = self._plan.on_end
+        if gate is None:
+            self._release(data)
+            return
+        self._held = [data]
+        self._holding = True
+        try:
+            answer = gate()
+        except Exception:
+            self._end_refused(Failure())
+            return
+        if answer is None:
+            self._end_allowed(None)
+        else:
+            _deferred(answer).addCallbacks(self._end_allowed, self._end_refused).addErrback(
+                self._bug
+            )
+
+    def _end_allowed(self, _: object) -> None:
+        if not self.over:
+            self._release(self._take_held())
+
+    def _release(self, data: bytes) -> None:
+        """Give bytes to the client, with the head before them and the end after them."""
+        if self._chunk_response:
+            framed = encode_chunk(data) if data else b""
+            data = framed + LAST_CHUNK if self._received_all else framed
+        if self._prefix:
+            data = self._prefix + data
+            self._prefix = b""
+            self.passed = True
+            self._client.body.stop_keeping()
+        if data:
+            self._client.write(data)
+        if self._received_all and not self.over:
+            self._end(Outcome.COMPLETED, "")
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def _refused(self, failure: Failure) -> None:
+        if self.over:
+            return
+        if not failure.check(Refuse):
+            _log.failure("the gate of a response failed", failure=failure)
+        self._end(Outcome.REFUSED, _text(failure))
+
+    def _end_refused(self, failure: Failure) -> None:
+        if self.over:
+            return
+        if not failure.check(Refuse):
+            _log.failure("the gate of a response's end failed", failure=failure)
+        self.passed = True
+        self._client.cut()
+        self._end(Outcome.BROKEN, _text(failure))
+
+    def _bug(self, failure: Failure) -> None:
+        """A callback of ours failed: nothing is certain about this exchange any more."""
+        _log.failure("forwarding failed", failure=failure)
+        if not self.over:
+            self.passed = True
+            self._client.cut()
+            self._end(Outcome.BROKEN, "internal error")
+
+    def _end(self, outcome: Outcome, error: str) -> None:
+        self.over = True
+        body = self._client.body
+        body.close()
+        self._let_go(outcome)
+        head = self._parsed.head if self._parsed is not None else None
+        repeatable = not self.passed and body.whole and outcome is not Outcome.CLIENT_GONE
+        self._held = []
+        self._done(
+            Attempt(
+                outcome,
+                repeatable,
+                head,
+                error,
+                self._request_bytes,
+                self._response_bytes,
+                self._reused,
+            )
+        )
+
+    def _let_go(self, outcome: Outcome) -> None:
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.cancel()
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        # An upload that is not over, or not sent, would run into the next request.
+        if outcome is Outcome.COMPLETED and self._client.body.complete and not self._upload_paused:
+            self._pool.give_back(connection)
+        else:
+            connection.abort()
+
+
+def _text(failure: Failure) -> str:
+    return failure.getErrorMessage() or type(failure.value).__name__
+
+
+def _deferred(answer: Awaitable[Any]) -> Deferred[Any]:
+    if isinstance(answer, Deferred):
+        return answer
+    if iscoroutine(answer):
+        return Deferred.fromCoroutine(answer)
+
+    async def wait() -> Any:
+        return await answer
+
+    return Deferred.fromCoroutine(wait())

@@ -1,0 +1,276 @@
+"""One connection to an upstream: a request out, its response in, strictly read.
+
+The connection knows nothing of clients or gates: it tells a :class:`ResponseListener` what came,
+once per read, so that a small response is passed on in one piece. Between two requests it waits in
+its pool (``pool``) and is closed when the upstream closes it, sends anything, or after the idle
+time. A response that breaks off, or that is not beyond doubt, ends in ``upstream_failed``.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IPushProducer, IReactorTime, ITCPTransport
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pbcluster.web.chunked import BadBody, BodyReader, CloseReader
+from pbcluster.web.deadline import Deadline
+from pbcluster.web.limits import RESPONSE_HEAD_LIMITS
+from pbcluster.web.response_head import BadResponse, ParsedResponse, parse_response
+from pbcluster.web.rules import HeadScanner, Rejected
+
+#: Interim (1xx) responses taken before the final one; more is an attack or a bug.
+MAX_INTERIM = 16
+
+
+class ResponseListener(Protocol):
+    """Who asked."""
+
+    def interim_response(self, status: int) -> None:
+        """A 1xx answer other than 101 came."""
+
+    def response_received(self, head: ParsedResponse | None, data: bytes, done: bool) -> None:
+        """A read's worth of response: its head if it was in it, body bytes, whether it is over."""
+
+    def upstream_failed(self, error: str, timed_out: bool) -> None:
+        """No (further) response will come; the connection is closed."""
+
+    def upload_paused(self) -> None:
+        """The upstream does not take more of the body for now."""
+
+    def upload_resumed(self) -> None:
+        """It does again."""
+
+
+@implementer(IPushProducer)
+class UpstreamConnection(TwistedProtocol):
+    """A connection that serves one exchange at a time.
+
+    :ivar key: (host, port) of the upstream.
+    :ivar responded: at least one byte of the current response came.
+    """
+
+    transport: Any
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        key: tuple[str, int],
+        lost: Callable[[UpstreamConnection], None],
+    ) -> None:
+        self.key = key
+        self.responded = False
+        self._lost = lost
+        self._open = False
+        self._listener: ResponseListener | None = None
+        self._to_head = False
+        self._scanner = HeadScanner(RESPONSE_HEAD_LIMITS)
+        self._response: ParsedResponse | None = None
+        self._reader: BodyReader | None = None
+        self._surplus = False
+        self._interim = 0
+        self._idle_timeout_s = 0.0
+        self._reading = True
+        self._deadline = Deadline(clock, self._expired)
+
+    # -- from the pool ----------------------------------------------------------------------------
+
+    def usable(self) -> bool:
+        """Whether an idle connection still stands: its end may wait unread in the kernel."""
+        if not self._open:
+            return False
+        handle = getattr(self.transport, "getHandle", None)
+        peek = getattr(handle() if handle is not None else None, "recv", None)
+        if peek is None:
+            return True
+        try:
+            peek(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False  # the end, or bytes nobody asked for
+
+    def rest(self, idle_s: float) -> None:
+        """Wait in the pool, at most ``idle_s`` seconds."""
+        self._listener = None
+        self.resume()
+        self._deadline.set(idle_s)
+
+    # -- from the attempt -------------------------------------------------------------------------
+
+    def begin(
+        self,
+        listener: ResponseListener,
+        to_head: bool,
+        first_byte_timeout_s: float,
+        idle_timeout_s: float,
+    ) -> None:
+        """Serve a new request; its bytes follow by :meth:`write`.
+
+        :param to_head: it is a HEAD, whose response has no body.
+        :param first_byte_timeout_s: silence allowed before the response's head.
+        :param idle_timeout_s: silence allowed inside the response.
+        """
+        self._listener = listener
+        self._to_head = to_head
+        self._scanner.reset()
+        self._response = self._reader = None
+        self._surplus = self.responded = False
+        self._interim = 0
+        self._idle_timeout_s = idle_timeout_s
+        self._deadline.set(first_byte_timeout_s)
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of the request."""
+        self.transport.write(data)
+
+    def progress(self, first_byte_timeout_s: float) -> None:
+        """The upload goes on: the response is not overdue yet."""
+        if self._response is None and self._listener is not None:
+            self._deadline.set(first_byte_timeout_s)
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the response came whole and the connection can take another request."""
+        return (
+            self._open
+            and self._reader is not None
+            and self._reader.done
+            and not self._surplus
+            and self._response is not None
+            and self._response.keep_alive
+        )
+
+    def pause(self) -> None:
+        """Read no more for now: the client is slow or a gate holds."""
+        if self._reading and self._open:
+            self._reading = False
+            self._deadline.clear()
+            self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """Read on."""
+        if not self._reading and self._open:
+            self._reading = True
+            if self._listener is not None:
+                self._deadline.set(self._idle_timeout_s)
+            self.transport.resumeProducing()
+
+    def abort(self) -> None:
+        """Cut the connection; its listener hears nothing any more."""
+        self._listener = None
+        self._deadline.stop()
+        if self._open:
+            self._open = False
+            self.transport.abortConnection()
+
+    # -- from the transport -----------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        """Be open, and slow the client when the upstream is slow."""
+        self._open = True
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+        self.transport.registerProducer(self, True)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Read a response, or close an idle connection on which something comes."""
+        if self._listener is None:
+            self.abort()
+            return
+        self.responded = True
+        try:
+            head = None
+            if self._reader is None:
+                head, data = self._read_head(data)
+                if head is None:
+                    return
+            self._read_body(head, data)
+        except (BadResponse, BadBody) as error:
+            self._fail(f"bad response: {error}", timed_out=False)
+        except Rejected as error:
+            self._fail(f"bad response: {error.rejection.message}", timed_out=False)
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        """The upstream closed, or the network did."""
+        self._open = False
+        self._deadline.stop()
+        self._lost(self)
+        listener, self._listener = self._listener, None
+        if listener is None or (self._reader is not None and self._reader.done):
+            return
+        if isinstance(self._reader, CloseReader) and reason.check(ConnectionDone):
+            self._reader.done = True
+            listener.response_received(None, b"", True)
+            return
+        listener.upstream_failed(f"connection lost: {reason.getErrorMessage()}", False)
+
+    def pauseProducing(self) -> None:
+        """The transport's send buffer is full."""
+        if self._listener is not None:
+            self._listener.upload_paused()
+
+    def resumeProducing(self) -> None:
+        """The transport's send buffer is empty."""
+        if self._listener is not None:
+            self._listener.upload_resumed()
+
+    def stopProducing(self) -> None:
+        """The transport is closed; ``connectionLost`` follows."""
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _read_head(self, data: bytes) -> tuple[ParsedResponse | None, bytes]:
+        while (found := self._scanner.feed(data)) is not None:
+            raw, data = found
+            head = parse_response(raw, self._to_head)
+            if head.head.status >= 200:
+                self._response = head
+                self._reader = head.reader()
+                return head, data
+            self._interim += 1
+            if head.head.status == 101 or self._interim > MAX_INTERIM:
+                raise BadResponse("101 that nobody asked for, or too many interim responses")
+            if self._listener is not None:
+                self._listener.interim_response(head.head.status)
+            if not data:
+                break
+        return None, b""
+
+    def _read_body(self, head: ParsedResponse | None, data: bytes) -> None:
+        reader, listener = self._reader, self._listener
+        if reader is None or listener is None:
+            return
+        if reader.done:
+            body, surplus = b"", data
+        else:
+            body, surplus = reader.feed(data)
+        if surplus:
+            self._surplus = True
+        if reader.done:
+            self._deadline.clear()
+            if head is None and not body and surplus == data and data:
+                return  # more after the end: already told
+        else:
+            self._deadline.set(self._idle_timeout_s)
+        listener.response_received(head, body, reader.done)
+
+    def _expired(self) -> None:
+        if self._listener is None:
+            self.abort()
+        elif self._response is None:
+            self._fail("no response head in time", timed_out=True)
+        else:
+            self._fail("the response stood still for too long", timed_out=False)
+
+    def _fail(self, error: str, timed_out: bool) -> None:
+        listener = self._listener
+        self.abort()
+        if listener is not None:
+            listener.upstream_failed(error, timed_out)

@@ -1,0 +1,281 @@
+"""One request and its response on a server connection: implements ``interfaces.Exchange``.
+
+It stands between the connection (``server``), the handler and the attempts (``attempt``), and holds
+what outlives an attempt: the request's body and whether the client is still there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from pbcluster.errors import LocalProtocolError
+from pbcluster.web.answers import error_body, local_response
+from pbcluster.web.attempt import ForwardAttempt
+from pbcluster.web.interfaces import Attempt, Forward, Headers, Outcome, RequestHead
+from pbcluster.web.limits import DISCARD_BYTES
+from pbcluster.web.pool import UpstreamPool
+from pbcluster.web.replay import ReplayBudget, RequestBody
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class ClientConnection(Protocol):
+    """What an exchange needs of its server connection."""
+
+    @property
+    def slow(self) -> bool:
+        """Whether the client takes no more bytes for now."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether the connection is to end with this exchange."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+
+    def cut(self) -> None:
+        """Abort the connection."""
+
+    def exchange_over(self, keep: bool) -> None:
+        """The response is complete; ``keep`` the connection or end it."""
+
+    def update_reading(self) -> None:
+        """Pause or resume reading as the exchange now wants."""
+
+    def limit_body(self, max_bytes: int) -> None:
+        """Change the bound of the current request's body."""
+
+
+class ServerExchange:
+    """See ``interfaces.Exchange``.
+
+    :ivar head: the request. :ivar body: its body, as far as it came.
+    """
+
+    __slots__ = (
+        "_attempt",
+        "_close",
+        "_connection",
+        "_continued",
+        "_finished",
+        "_gone",
+        "_on_gone",
+        "_pool",
+        "body",
+        "head",
+    )
+
+    def __init__(
+        self,
+        connection: ClientConnection,
+        head: RequestHead,
+        pool: UpstreamPool,
+        budget: ReplayBudget,
+    ) -> None:
+        self.head = head
+        self.body = RequestBody(budget, not head.has_body)
+        self._connection = connection
+        self._pool = pool
+        self._attempt: ForwardAttempt | None = None
+        self._on_gone: list[Callable[[], None]] = []
+        self._close = False
+        self._continued = False
+        self._finished = False
+        self._gone = False
+
+    # -- for the handler --------------------------------------------------------------------------
+
+    @property
+    def client_gone(self) -> bool:
+        """See ``interfaces.Exchange``."""
+        return self._gone
+
+    def forward(self, plan: Forward, done: Callable[[Attempt], None]) -> None:
+        """See ``interfaces.Exchange``.
+
+        :raises LocalProtocolError: another attempt is under way, the response is complete, the body
+            was given away by an earlier attempt, or the plan cannot be written as a request.
+        """
+        if self._gone:
+            done(Attempt(Outcome.CLIENT_GONE, False, error="the client is gone"))
+            return
+        if self._finished or self._attempt is not None or not self.body.whole:
+            raise LocalProtocolError("this exchange cannot be forwarded (again)")
+
+        def over(result: Attempt) -> None:
+            self._attempt = None
+            completed = result.outcome is Outcome.COMPLETED
+            if completed:
+                self._finish()
+            else:
+                self._connection.update_reading()
+            done(result)
+            if completed:
+                self._connection.exchange_over(not self._close)
+
+        attempt = ForwardAttempt(self, self._pool, plan, over)
+        self._attempt = attempt
+        attempt.start()
+
+    def respond(
+        self,
+        status: int,
+        body: bytes,
+        *,
+        content_type: bytes = b"application/json",
+        headers: Headers = (),
+        close: bool = False,
+    ) -> None:
+        """See ``interfaces.Exchange``; an attempt under way ends as REFUSED.
+
+        :raises LocalProtocolError: a response was already begun.
+        """
+        if self._gone:
+            return
+        if self._finished or (self._attempt is not None and self._attempt.passed):
+            raise LocalProtocolError("this exchange was already answered")
+        keep = not self.choose_close(close)
+        answer = local_response(
+            status, body, content_type, headers, request=self.head, close=not keep
+        )
+        self._finish()
+        if self._attempt is not None:
+            self._attempt.cancel(Outcome.REFUSED, "answered locally")
+        self._connection.write(answer)
+        self._connection.exchange_over(keep)
+
+    def abort(self) -> None:
+        """See ``interfaces.Exchange``."""
+        if self._finished or self._gone:
+            return
+        self.cut()
+        if self._attempt is not None:
+            self._attempt.cancel(Outcome.CLIENT_GONE, "aborted")
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        """See ``interfaces.Exchange``; called at once if the client is gone already."""
+        if self._gone:
+            callback()
+        elif not self._finished:
+            self._on_gone.append(callback)
+
+    def limit_body(self, max_bytes: int) -> bool:
+        """See ``interfaces.Exchange``."""
+        if (self.head.content_length or self.body.received_bytes) > max_bytes:
+            self.fail(413, f"the request body is larger than {max_bytes} bytes")
+            return False
+        self._connection.limit_body(max_bytes)
+        return True
+
+    # -- for the connection -----------------------------------------------------------------------
+
+    @property
+    def wants_pause(self) -> bool:
+        """Whether no more of the body should be read for now."""
+        attempt = self._attempt
+        return self.body.crowded or (attempt is not None and attempt.upload_blocked)
+
+    def client_lost(self, error: str) -> None:
+        """The client is gone: cancel everything at once."""
+        if self._finished or self._gone:
+            return
+        callbacks, self._on_gone = self._on_gone, []
+        self._gone = True
+        if self._attempt is not None:
+            self._attempt.cancel(Outcome.CLIENT_GONE, error)
+        self.body.forget()
+        for callback in callbacks:
+            callback()
+
+    def fail(self, status: int, message: str) -> None:
+        """The request turned out bad in its body: answer if that is still possible, and close."""
+        if self._finished or self._gone:
+            return
+        begun = self._attempt is not None and self._attempt.passed
+        if not begun:
+            self._connection.write(
+                local_response(
+                    status,
+                    error_body(status, message),
+                    b"application/json",
+                    (),
+                    request=self.head,
+                    close=True,
+                )
+            )
+        self.client_lost(message)
+        if begun:
+            self._connection.cut()
+        else:
+            self._connection.exchange_over(False)
+
+    def client_slow(self) -> None:
+        """The client takes no more bytes for now."""
+        if self._attempt is not None:
+            self._attempt.client_slow()
+
+    def client_ready(self) -> None:
+        """It does again."""
+        if self._attempt is not None:
+            self._attempt.client_ready()
+
+    # -- for the attempt --------------------------------------------------------------------------
+
+    @property
+    def awaits_continue(self) -> bool:
+        """See ``attempt.ClientSide``."""
+        return self.head.expects_continue and not self._continued and not self.body.received_bytes
+
+    @property
+    def slow(self) -> bool:
+        """See ``attempt.ClientSide``."""
+        return self._connection.slow
+
+    def send_continue(self) -> None:
+        """See ``attempt.ClientSide``."""
+        if self.awaits_continue:
+            self._continued = True
+            self._connection.write(CONTINUE)
+
+    def choose_close(self, forced: bool) -> bool:
+        """See ``attempt.ClientSide``."""
+        self._close = (
+            forced
+            or not self.head.keep_alive
+            or self._connection.draining
+            or not self._discardable()
+        )
+        return self._close
+
+    def write(self, data: bytes) -> None:
+        """See ``attempt.ClientSide``."""
+        self._connection.write(data)
+
+    def cut(self) -> None:
+        """See ``attempt.ClientSide``."""
+        self._on_gone = []
+        self._gone = True
+        self.body.forget()
+        self._connection.cut()
+
+    def update_reading(self) -> None:
+        """See ``attempt.ClientSide``."""
+        self._connection.update_reading()
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        self._finished = True
+        self._on_gone = []
+        self.body.forget()
+        if not self.body.complete and not self._discardable():
+            self._close = True
+
+    def _discardable(self) -> bool:
+        """Whether the rest of the body is worth reading to keep the connection."""
+        if self.body.complete:
+            return True
+        if self.awaits_continue or self.head.content_length is None:
+            return False  # it may never come, or without end
+        return self.head.content_length - self.body.received_bytes <= DISCARD_BYTES

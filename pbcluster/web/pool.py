@@ -1,0 +1,139 @@
+"""Idle upstream connections, a bounded number for each upstream, and new ones.
+
+An idle connection is dropped sooner than upstreams drop theirs (PocketBase: five minutes; our own
+front door: 60 s), and looked at before it is used again: between its end in the kernel and the
+reactor telling us, a POST written to it would be lost without anyone knowing whether it was done.
+What stays is the moment in which the request and the upstream's close cross on the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+
+from pbcluster.web.client import UpstreamConnection
+
+#: (host, port, connect timeout in seconds) → where to connect.
+EndpointMaker = Callable[[str, int, float], IStreamClientEndpoint]
+
+MAX_IDLE_PER_UPSTREAM = 64
+#: All upstreams together: a node speaks to 200 tenants' processes.
+MAX_IDLE = 1024
+#: Shorter than any upstream's own limit.
+IDLE_S = 30.0
+
+
+def tcp_endpoints(reactor: Any) -> EndpointMaker:
+    """Endpoints over the reactor's own TCP transports.
+
+    :param reactor: provides IReactorTCP and IReactorTime.
+    """
+
+    def make(host: str, port: int, timeout_s: float) -> IStreamClientEndpoint:
+        kind = TCP6ClientEndpoint if ":" in host else TCP4ClientEndpoint
+        return cast(IStreamClientEndpoint, kind(reactor, host, port, timeout=timeout_s))
+
+    return make
+
+
+class UpstreamPool:
+    """Connections to all upstreams of a process.
+
+    :param clock: for idle times and response deadlines.
+    :param endpoints: makes the endpoint of an upstream, usually ``tcp_endpoints(reactor)``.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        endpoints: EndpointMaker,
+        *,
+        max_idle_per_upstream: int = MAX_IDLE_PER_UPSTREAM,
+        max_idle: int = MAX_IDLE,
+        idle_s: float = IDLE_S,
+    ) -> None:
+        self._clock = clock
+        self._endpoints = endpoints
+        self._max_idle_per_upstream = max_idle_per_upstream
+        self._max_idle = max_idle
+        self._idle_s = idle_s
+        self._idle: dict[tuple[str, int], list[UpstreamConnection]] = {}
+        self._idle_count = 0
+        self._closed = False
+        #: Connections made and requests that found an idle one, since the start.
+        self.made = 0
+        self.reused = 0
+
+    @property
+    def idle_count(self) -> int:
+        """Idle connections of all upstreams."""
+        return self._idle_count
+
+    def take(self, host: str, port: int) -> UpstreamConnection | None:
+        """An idle connection that still stands, the last used first, or None."""
+        idle = self._idle.get((host, port))
+        while idle:
+            connection = idle.pop()
+            self._count(connection.key, -1)
+            if connection.usable():
+                self.reused += 1
+                return connection
+            connection.abort()
+        return None
+
+    def connect(self, host: str, port: int, timeout_s: float) -> Deferred[UpstreamConnection]:
+        """Make a new connection.
+
+        :return: fires with it, or fails as the endpoint's connect does; cancelling it stops.
+        """
+        self.made += 1
+        factory = Factory.forProtocol(
+            lambda: UpstreamConnection(self._clock, (host, port), self._forget)
+        )
+        endpoint = self._endpoints(host, port, timeout_s)
+        return cast("Deferred[UpstreamConnection]", endpoint.connect(factory))
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        """Keep a connection whose response is complete, if it can be used again and room is."""
+        idle = self._idle.setdefault(connection.key, [])
+        if (
+            self._closed
+            or not connection.reusable
+            or len(idle) >= self._max_idle_per_upstream
+            or self._idle_count >= self._max_idle
+        ):
+            if not idle:
+                del self._idle[connection.key]
+            connection.abort()
+            return
+        idle.append(connection)
+        self._idle_count += 1
+        connection.rest(self._idle_s)
+
+    def drop(self, host: str, port: int) -> None:
+        """Close the idle connections of an upstream that is about to end."""
+        for connection in tuple(self._idle.get((host, port), ())):
+            self._forget(connection)
+            connection.abort()
+
+    def close(self) -> None:
+        """Close all idle connections and keep none from now on."""
+        self._closed = True
+        for host, port in tuple(self._idle):
+            self.drop(host, port)
+
+    def _forget(self, connection: UpstreamConnection) -> None:
+        idle = self._idle.get(connection.key)
+        if idle is not None and connection in idle:
+            idle.remove(connection)
+            self._count(connection.key, -1)
+
+    def _count(self, key: tuple[str, int], change: int) -> None:
+        self._idle_count += change
+        if not self._idle[key]:
+            del self._idle[key]

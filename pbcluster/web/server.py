@@ -1,0 +1,472 @@
+"""The server side of HTTP/1.1: one client connection, and the factory of all of them.
+
+A connection reads a head, has it judged by ``rules``, makes an exchange, feeds it the body and goes
+on when its response is complete; further requests of the client wait (serial pipelining). Refused
+requests get their error and the connection ends. Every wait has its deadline (``limits.Limits``),
+every buffer its bound: bytes that came too early at most 64 KiB and one read.
+
+No objects of ``twisted.web`` are involved. Only ordinary stream transports are used, so that
+TCP, TLS and other streams behind Twisted's endpoints serve alike.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IPushProducer,
+    IReactorTime,
+    ISSLTransport,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pbcluster.web.answers import error_body, local_response
+from pbcluster.web.chunked import BadBody, BodyReader, ChunkedReader, LengthReader
+from pbcluster.web.deadline import Deadline
+from pbcluster.web.exchange import ServerExchange
+from pbcluster.web.interfaces import RequestHandler, RequestHead
+from pbcluster.web.limits import HIGH_WATER_BYTES, LINGER_BYTES, LINGER_S, Limits
+from pbcluster.web.pool import UpstreamPool
+from pbcluster.web.replay import ReplayBudget
+from pbcluster.web.rules import HeadScanner, Rejected, Rejection, parse_request
+
+_log = Logger()
+
+
+@implementer(IPushProducer)
+class HTTPServerConnection(Protocol):
+    """One client connection.
+
+    :ivar slow: the client takes no more bytes for now.
+    """
+
+    transport: Any
+
+    def __init__(self, factory: HTTPServerFactory) -> None:
+        self.slow = False
+        self._factory = factory
+        self._limits = factory.limits
+        self._peer_host = ""
+        self._secure = False
+        self._scanner = HeadScanner(self._limits.head)
+        self._exchange: ServerExchange | None = None
+        #: Finds the end of the current request's body; None when it is complete.
+        self._reader: BodyReader | None = None
+        self._body_bytes = 0
+        self._max_body_bytes = 0
+        self._window_bytes = 0
+        #: Bytes behind the current request.
+        self._pending = b""
+        self._parsing = False
+        self._paused = False
+        self._closing = False
+        self._lingered_bytes = 0
+        self._deadline = Deadline(factory.clock, self._expired)
+        self._stall = Deadline(factory.clock, self._stalled)
+
+    # -- from the transport -----------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        """Expect a request within the header deadline."""
+        self._peer_host = getattr(self.transport.getPeer(), "host", "")
+        self._secure = ISSLTransport.providedBy(self.transport)
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+        if not self._factory.admit(self):
+            self._closing = True
+            self.transport.abortConnection()
+            return
+        self.transport.registerProducer(self, True)
+        self._deadline.set(self._limits.header_timeout_s)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes of a head, of a body, or of a request whose turn has not come."""
+        if self._closing:
+            self._linger(len(data))
+            return
+        if self._reader is not None:
+            data = self._read_body(data)
+            if not data or self._closing:
+                return
+        if self._exchange is not None or self._parsing or self._pending:
+            self._pending += data
+            self.update_reading()
+        else:
+            self._read_heads(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The client is gone: whatever was done for it is cancelled."""
+        self._closing = True
+        self._deadline.stop()
+        self._stall.stop()
+        self._pending = b""
+        self._reader = None
+        exchange, self._exchange = self._exchange, None
+        self._factory.forget(self)
+        if exchange is not None:
+            exchange.client_lost("the client closed the connection")
+
+    def pauseProducing(self) -> None:
+        """The transport's send buffer is full: the client is slow."""
+        self.slow = True
+        self._stall.set(self._limits.send_stall_s)
+        if self._exchange is not None:
+            self._exchange.client_slow()
+
+    def resumeProducing(self) -> None:
+        """The send buffer is empty again."""
+        self.slow = False
+        self._stall.clear()
+        if self._exchange is not None:
+            self._exchange.client_ready()
+        elif not self._closing and self._reader is None:
+            self._next_request()
+
+    def stopProducing(self) -> None:
+        """The transport is closed; ``connectionLost`` follows."""
+
+    # -- from the exchange ------------------------------------------------------------------------
+
+    @property
+    def draining(self) -> bool:
+        """See ``exchange.ClientConnection``."""
+        return self._factory.draining
+
+    def write(self, data: bytes) -> None:
+        """See ``exchange.ClientConnection``."""
+        self.transport.write(data)
+
+    def cut(self) -> None:
+        """See ``exchange.ClientConnection``."""
+        self._closing = True
+        self._exchange = None
+        self._reader = None
+        self._deadline.stop()
+        self.transport.abortConnection()
+
+    def exchange_over(self, keep: bool) -> None:
+        """See ``exchange.ClientConnection``."""
+        self._exchange = None
+        if self._closing:
+            return
+        if not keep:
+            self._close(unread=self._reader is not None or bool(self._pending))
+        elif self._reader is None:
+            self._next_request()
+        else:
+            self.update_reading()  # the rest of the body is read and thrown away
+
+    def update_reading(self) -> None:
+        """See ``exchange.ClientConnection``."""
+        if self._closing:
+            return
+        exchange = self._exchange
+        pause = len(self._pending) >= HIGH_WATER_BYTES or (
+            self._reader is not None and exchange is not None and exchange.wants_pause
+        )
+        if pause == self._paused:
+            return
+        self._paused = pause
+        if pause:
+            self.transport.pauseProducing()
+        else:
+            self.transport.resumeProducing()
+
+    def limit_body(self, max_bytes: int) -> None:
+        """See ``exchange.ClientConnection``."""
+        self._max_body_bytes = max_bytes
+
+    # -- for the factory --------------------------------------------------------------------------
+
+    def close_if_idle(self) -> None:
+        """End the connection unless it serves a request or began to receive one."""
+        busy = self._exchange is not None or self._reader is not None or self._closing
+        if not busy and self._scanner.empty and not self._pending:
+            self._close(unread=False)
+
+    def abort(self) -> None:
+        """End the connection whatever it does."""
+        self.transport.abortConnection()
+
+    # -- heads ------------------------------------------------------------------------------------
+
+    def _next_request(self) -> None:
+        if self._parsing:
+            return  # the loop below goes on by itself
+        data, self._pending = self._pending, b""
+        self._read_heads(data)
+        self.update_reading()
+
+    def _read_heads(self, data: bytes) -> None:
+        """Serve the requests in ``data``, one after the other, as far as they can be served now."""
+        self._parsing = True
+        try:
+            while data and self._exchange is None and self._reader is None and not self.slow:
+                found = self._scanner.feed(data)
+                if found is None:
+                    data = b""
+                    break
+                raw, data = found
+                data = self._begin(raw, data)
+                if self._closing:
+                    return
+        except Rejected as error:
+            self._reject(error.rejection)
+            return
+        finally:
+            self._parsing = False
+        if self._pending or data:
+            self._pending = data + self._pending
+        self._await_more()
+
+    def _await_more(self) -> None:
+        """Set the deadline of what is expected next."""
+        if self._exchange is not None or self._reader is not None:
+            return
+        if self._pending:
+            self._deadline.clear()  # the client is slow; its stall has a deadline of its own
+        elif self._scanner.empty:
+            if self._factory.draining:
+                self._close(unread=False)
+            else:
+                self._deadline.set(self._limits.keep_alive_s)
+        elif not self._scanner.timed:
+            self._scanner.timed = True
+            self._deadline.set(self._limits.header_timeout_s)
+
+    def _begin(self, raw: bytes, data: bytes) -> bytes:
+        """Start the exchange of one request.
+
+        :param raw: its head. :param data: what followed it.
+        :return: what follows the request.
+        """
+        head = parse_request(raw, self._limits.head, self._peer_host, self._secure)
+        if isinstance(head, Rejection):
+            self._reject(head)
+            return b""
+        length = head.content_length
+        if length is not None and length > self._limits.max_body_bytes:
+            limit = self._limits.max_body_bytes
+            self._reject(Rejection(413, f"the request body is larger than {limit} bytes"), head)
+            return b""
+        factory = self._factory
+        factory.requests += 1
+        self._deadline.clear()
+        exchange = ServerExchange(self, head, factory.pool, factory.replay)
+        self._exchange = exchange
+        if head.has_body:
+            data = self._begin_body(head, data)
+            if self._exchange is not exchange:
+                return b""
+        try:
+            factory.handler(exchange)
+        except Exception:
+            _log.failure("the handler of a request failed")
+            self._handler_failed(exchange)
+        return data
+
+    def _handler_failed(self, exchange: ServerExchange) -> None:
+        if self._exchange is exchange:
+            exchange.fail(500, "internal error")
+
+    def _reject(self, rejection: Rejection, head: RequestHead | None = None) -> None:
+        self._factory.rejected[rejection.status] += 1
+        body = error_body(rejection.status, rejection.message)
+        self.transport.write(
+            local_response(
+                rejection.status, body, b"application/json", (), request=head, close=True
+            )
+        )
+        self._close(unread=True)
+
+    # -- bodies -----------------------------------------------------------------------------------
+
+    def _begin_body(self, head: RequestHead, data: bytes) -> bytes:
+        self._reader = ChunkedReader() if head.chunked else LengthReader(head.content_length or 0)
+        self._body_bytes = self._window_bytes = 0
+        self._max_body_bytes = self._limits.max_body_bytes
+        self._deadline.set(self._limits.body_idle_s)
+        return self._read_body(data) if data else data
+
+    def _read_body(self, data: bytes) -> bytes:
+        """Take body bytes; give what follows the body."""
+        reader = self._reader
+        if reader is None:
+            return data
+        try:
+            body, rest = reader.feed(data)
+        except BadBody as error:
+            self._bad_body(400, str(error))
+            return b""
+        self._body_bytes += len(body)
+        if self._body_bytes > self._max_body_bytes:
+            limit = self._max_body_bytes
+            self._bad_body(413, f"the request body is larger than {limit} bytes")
+            return b""
+        done = reader.done
+        if done:
+            self._reader = None
+            self._deadline.clear()
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.body.received(body, done)
+            self.update_reading()
+        elif done:
+            self._await_more()
+        return rest
+
+    def _bad_body(self, status: int, message: str) -> None:
+        self._factory.rejected[status] += 1
+        if self._exchange is not None:
+            self._exchange.fail(status, message)
+        else:  # its request was answered already
+            self._close(unread=True)
+
+    def _check_body_progress(self) -> None:
+        """A window of the body's time is over."""
+        received = self._body_bytes - self._window_bytes
+        self._window_bytes = self._body_bytes
+        if self._paused or received >= self._limits.min_body_bytes:
+            self._deadline.set(self._limits.body_idle_s)
+        else:
+            self._bad_body(408, "the request body came too slowly")
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def _expired(self) -> None:
+        if self._closing:
+            self.transport.abortConnection()
+        elif self._reader is not None:
+            self._check_body_progress()
+        elif self._scanner.empty:
+            self._close(unread=False)
+        else:
+            self._reject(Rejection(408, "the request's head did not come in time"))
+
+    def _stalled(self) -> None:
+        """The client left a full send buffer undrained for too long."""
+        self.transport.abortConnection()
+
+    def _close(self, unread: bool) -> None:
+        """End the connection when all is sent.
+
+        :param unread: the client may still be sending. Closing at once would make its kernel
+            throw our answer away, so only the sending side is closed, and what comes is dropped
+            for a while.
+        """
+        self._closing = True
+        self._reader = None
+        self._exchange = None
+        self._pending = b""
+        transport = self.transport
+        transport.unregisterProducer()
+        if self._paused:
+            self._paused = False
+            transport.resumeProducing()
+        self._deadline.set(LINGER_S)
+        if unread and hasattr(transport, "loseWriteConnection"):
+            transport.loseWriteConnection()
+        else:
+            transport.loseConnection()
+
+    def _linger(self, size_bytes: int) -> None:
+        self._lingered_bytes += size_bytes
+        if self._lingered_bytes > LINGER_BYTES:
+            self.transport.abortConnection()
+
+
+class HTTPServerFactory(Factory):
+    """Makes the connections of a listener and keeps their common state.
+
+    :ivar requests: exchanges begun. :ivar rejected: refusals by status, made without a handler.
+    :ivar refused_connections: closed because of ``Limits.max_connections``.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        handler: RequestHandler,
+        limits: Limits,
+        clock: IReactorTime,
+        *,
+        pool: UpstreamPool,
+        replay: ReplayBudget | None = None,
+    ) -> None:
+        """
+        :param handler: called with each exchange.
+        :param pool: upstream connections, may be shared by several factories.
+        :param replay: memory for repeatable bodies, may be shared too.
+        """
+        self.handler = handler
+        self.limits = limits
+        self.clock = clock
+        self.pool = pool
+        self.replay = replay if replay is not None else ReplayBudget()
+        self.draining = False
+        self.requests = 0
+        self.refused_connections = 0
+        self.rejected: Counter[int] = Counter()
+        self._connections: set[HTTPServerConnection] = set()
+        self._all_gone: Deferred[None] | None = None
+
+    def buildProtocol(self, addr: IAddress | None) -> HTTPServerConnection:
+        """A connection."""
+        return HTTPServerConnection(self)
+
+    @property
+    def connection_count(self) -> int:
+        """Open client connections."""
+        return len(self._connections)
+
+    def admit(self, connection: HTTPServerConnection) -> bool:
+        """Count a new connection in; False if there are too many."""
+        if len(self._connections) >= self.limits.max_connections:
+            self.refused_connections += 1
+            return False
+        self._connections.add(connection)
+        return True
+
+    def forget(self, connection: HTTPServerConnection) -> None:
+        """Count a connection out."""
+        self._connections.discard(connection)
+        if self._all_gone is not None and not self._connections:
+            all_gone, self._all_gone = self._all_gone, None
+            all_gone.callback(None)
+
+    def drain(self, timeout_s: float) -> Deferred[None]:
+        """End all connections: idle ones now, busy ones after their response.
+
+        The listener is the caller's and must not accept any more.
+
+        :param timeout_s: then those left (event streams never end by themselves) are cut.
+        :return: fires when no connection is left; never fails.
+        """
+        self.draining = True
+        done: Deferred[None] = Deferred()
+        for connection in tuple(self._connections):
+            connection.close_if_idle()
+        if not self._connections:
+            done.callback(None)
+            return done
+        call = self.clock.callLater(timeout_s, self.abort_all)
+
+        def stop(result: None) -> None:
+            if call.active():
+                call.cancel()
+
+        done.addCallback(stop)
+        self._all_gone = done
+        return done
+
+    def abort_all(self) -> None:
+        """Cut all connections."""
+        for connection in tuple(self._connections):
+            connection.abort()

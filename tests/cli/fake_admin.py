@@ -1,0 +1,95 @@
+"""An admin API and a gateway in one, as far as the commands need them, in a thread."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+
+class FakeCluster:
+    """Answers on a free port; remembers requests; its tenants are plain dictionaries."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.tenants: dict[str, dict[str, Any]] = {}
+        self.passwords: dict[str, str] = {}
+        self.refuse: tuple[int, dict[str, Any]] | None = None
+        self.unready_answers = 0
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
+        self.port = self.server.server_address[1]
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+    def answer(self, method: str, path: str, host: str, token: str, body: Any) -> tuple[int, Any]:
+        parts = urlsplit(path)
+        if not parts.path.startswith("/api/cp/"):
+            if self.unready_answers:
+                self.unready_answers -= 1
+                return 503, {"status": 503, "message": "not yet", "data": {}}
+            known = host.split(".", maxsplit=1)[0] in {
+                tenant["name"] for tenant in self.tenants.values()
+            }
+            return (200, {}) if known else (404, {"status": 404, "message": "no", "data": {}})
+        if token != f"Bearer {self.token}":
+            return 401, {"status": 401, "message": "The token is missing or wrong.", "data": {}}
+        if self.refuse:
+            return self.refuse
+        return self.admin(method, parts.path.removeprefix("/api/cp/"), parse_qs(parts.query), body)
+
+    def admin(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> Any:
+        what, _, name = path.partition("/")
+        if what == "health":
+            return 200, {"leader": "member_1"}
+        if what == "nodes":
+            items = [{"id": "node_1", "status": "healthy", "activeCount": 1, "capacity": 200}]
+            return 200, {"page": 1, "perPage": 200, "totalItems": 1, "items": items}
+        if method == "POST":
+            self.passwords[body["name"]] = body["superuser"]["password"]
+            tenant = {"id": f"tenant_{body['name']:x>8}", "name": body["name"], "nodeID": "node_1"}
+            self.tenants[tenant["id"]] = tenant
+            return 200, tenant
+        if not name:
+            page, size = int(query["page"][0]), 2
+            items = list(self.tenants.values())
+            shown = items[(page - 1) * size : page * size]
+            return 200, {"page": page, "perPage": size, "totalItems": len(items), "items": shown}
+        found = [t for t in self.tenants.values() if name in (t["id"], t["name"])]
+        if not found:
+            return 404, {"status": 404, "message": f"There is no tenant {name!r}.", "data": {}}
+        if method == "DELETE":
+            del self.tenants[found[0]["id"]]
+            return 200, found[0] | {"status": "deleted"}
+        return 200, found[0]
+
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def any(self) -> None:
+                length = int(self.headers.get("Content-Length", 0))
+                body = json.loads(self.rfile.read(length)) if length else None
+                status, content = fake.answer(
+                    self.command,
+                    self.path,
+                    self.headers["Host"],
+                    self.headers.get("Authorization", ""),
+                    body,
+                )
+                text = b"" if content is None else json.dumps(content).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            do_GET = do_POST = do_DELETE = any
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        return Handler

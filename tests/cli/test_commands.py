@@ -1,0 +1,208 @@
+"""The commands as a user types them, against a fake admin API."""
+
+import json
+import os
+import subprocess
+import sys
+
+import attrs
+from click.testing import CliRunner, Result
+
+from pbcluster.cli import initialise
+from pbcluster.cli.initialise import Wish
+from pbcluster.cli.layout import Plan, Process
+from pbcluster.cli.main import cli
+from tests.cli.fake_admin import FakeCluster
+from tests.cli.support import DirectoryTestCase
+
+
+class CommandTestCase(DirectoryTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        plan = initialise.initialise(self.where, Wish(gateway_port=0, admin_port=0))
+        self.fake = FakeCluster(self.where.token())
+        self.addCleanup(self.fake.close)
+        initialise.write_all(self.where, self.pointed_at_fake(plan))
+
+    def pointed_at_fake(self, plan: Plan) -> Plan:
+        """Gateway and admin API are the fake's one port."""
+
+        def turn(process: Process) -> Process:
+            public = {"gateway": "http", "member": "admin"}.get(process.kind)
+            more = {public: self.fake.port} if public else {}
+            return attrs.evolve(process, ports=process.ports | more)
+
+        return attrs.evolve(plan, processes=tuple(map(turn, plan.processes)))
+
+    def run_cli(self, *arguments: str, given: str | None = None) -> Result:
+        return CliRunner().invoke(cli, [*arguments, "--dir", str(self.where.root)], input=given)
+
+    def fails(self, status: int, *arguments: str, given: str | None = None) -> str:
+        """One sentence, the exit code, no traceback."""
+        result = self.run_cli(*arguments, given=given)
+        self.assertEqual(result.exit_code, status, result.output)
+        self.assertIsInstance(result.exception, SystemExit)
+        self.assertEqual(len(result.stderr.strip().splitlines()), 1, result.stderr)
+        self.assertNotIn("Traceback", result.output)
+        return result.stderr
+
+
+class TenantTests(CommandTestCase):
+    def test_create(self) -> None:
+        """create returns when the tenant answers, and shows the generated password once."""
+        self.fake.unready_answers = 3
+        result = self.run_cli("tenants", "create", "shop", "--superuser", "me@example.com")
+        self.assertEqual(result.exit_code, 0, result.output)
+        self.assertEqual(self.fake.unready_answers, 0)
+        self.assertIn(f"http://shop.localhost:{self.fake.port}/_/", result.stdout)
+        self.assertEqual(result.stdout.count(self.fake.passwords["shop"]), 1)
+        self.assertGreaterEqual(len(self.fake.passwords["shop"]), 16)
+
+    def test_create_with_given_password(self) -> None:
+        """--password-stdin takes the first line and never prints it."""
+        result = self.run_cli(
+            *("tenants", "create", "shop", "--superuser", "me@example.com"),
+            *("--password-stdin", "--json"),
+            given="correct horse\nmore",
+        )
+        self.assertEqual(self.fake.passwords["shop"], "correct horse")
+        found = json.loads(result.stdout)
+        self.assertEqual((found["name"], found["superuser"]), ("shop", "me@example.com"))
+        self.assertNotIn("correct horse", result.output)
+
+    def test_bad_input(self) -> None:
+        """A bad name gets the rule, an empty password and a forgotten option a sentence."""
+        create = ("tenants", "create")
+        self.assertIn("lower-case", self.fails(2, *create, "Bad", *SUPERUSER))
+        text = self.fails(2, *create, "shop", *SUPERUSER, "--password-stdin", given="\n")
+        self.assertIn("no password", text)
+        result = self.run_cli(*create, "shop")
+        self.assertEqual(result.exit_code, 2)
+        self.assertIn("--superuser", result.stderr)
+
+    def test_refusals_of_the_api(self) -> None:
+        """What the API refuses is its sentence with exit code 1, or 2 where input is wrong."""
+        for api, exit_code in ((400, 2), (409, 1), (503, 1), (500, 1)):
+            self.fake.refuse = (api, {"status": api, "message": f"Because {api}.", "data": {}})
+            text = self.fails(exit_code, "tenants", "create", "shop", *SUPERUSER)
+            self.assertIn(f"Because {api}.", text)
+
+    def test_field_errors(self) -> None:
+        """A field's own message, as PocketBase nests it, is not lost."""
+        data = {"password": {"code": "invalid", "message": "Too short."}}
+        self.fake.refuse = (400, {"status": 400, "message": "Failed.", "data": data})
+        text = self.fails(2, "tenants", "create", "shop", *SUPERUSER)
+        self.assertIn("Failed. (password: Too short.)", text)
+
+    def test_wrong_token(self) -> None:
+        """A wrong admin token is told, and the token itself is not."""
+        self.where.token_file.write_text("wrong-token\n")
+        text = self.fails(1, "tenants", "list")
+        self.assertIn("token is missing or wrong", text)
+        self.assertNotIn("wrong-token", text)
+
+    def test_not_running(self) -> None:
+        """Without a cluster that answers, the address is named."""
+        self.fake.close()
+        text = self.fails(1, "tenants", "list")
+        self.assertIn(f"no answer from http://127.0.0.1:{self.fake.port}", text)
+        self.fake = FakeCluster("")
+
+    def test_list_is_whole(self) -> None:
+        """list goes through all pages."""
+        for name in ("a", "b", "c", "d", "e"):
+            self.run_cli("tenants", "create", name, *SUPERUSER)
+        found = json.loads(self.run_cli("tenants", "list", "--json").stdout)
+        self.assertEqual([tenant["name"] for tenant in found], ["a", "b", "c", "d", "e"])
+        self.assertIn("http://e.localhost", self.run_cli("tenants", "list").stdout)
+
+    def test_show_by_name_and_id(self) -> None:
+        """show takes a name or an id; an unknown one is the API's sentence."""
+        self.run_cli("tenants", "create", "shop", *SUPERUSER)
+        by_name = json.loads(self.run_cli("tenants", "show", "shop", "--json").stdout)
+        by_id = json.loads(self.run_cli("tenants", "show", by_name["id"], "--json").stdout)
+        self.assertEqual(by_name, by_id)
+        self.assertIn("no tenant 'nobody'", self.fails(1, "tenants", "show", "nobody"))
+
+    def test_delete_asks(self) -> None:
+        """delete without --yes and without a terminal deletes nothing."""
+        self.run_cli("tenants", "create", "shop", *SUPERUSER)
+        self.assertIn("--yes", self.fails(2, "tenants", "delete", "shop"))
+        self.assertEqual(len(self.fake.tenants), 1)
+        result = self.run_cli("tenants", "delete", "shop", "--yes", "--json")
+        self.assertTrue(json.loads(result.stdout)["deleted"])
+        self.assertEqual(self.fake.tenants, {})
+
+    def test_nodes(self) -> None:
+        """nodes list shows what the control plane says."""
+        self.assertEqual(
+            json.loads(self.run_cli("nodes", "list", "--json").stdout)[0]["id"], "node_1"
+        )
+        self.assertIn("1/200", self.run_cli("nodes", "list").stdout)
+
+
+SUPERUSER = ("--superuser", "me@example.com")
+
+
+class ClusterCommandTests(CommandTestCase):
+    def test_status_of_a_stopped_cluster(self) -> None:
+        """status --json has the promised keys, and says that nothing runs."""
+        found = json.loads(self.run_cli("status", "--json").stdout)
+        self.assertEqual(list(found), ["gateway", "admin", "base_domain", "processes"])
+        keys = ["kind", "id", "pid", "address", "admin", "state", "leader"]
+        kinds = set()
+        for process in found["processes"]:
+            self.assertEqual(list(process), keys)
+            self.assertEqual((process["pid"], process["state"]), (None, "stopped"))
+            self.assertEqual(process["admin"] is not None, process["kind"] == "member")
+            kinds.add(process["kind"])
+        self.assertEqual(kinds, {"s3", "member", "node", "gateway"})
+        self.assertIn("stopped", self.run_cli("status").stdout)
+
+    def test_down_of_a_stopped_cluster(self) -> None:
+        """down where nothing runs says so and is no failure."""
+        result = self.run_cli("down")
+        self.assertEqual(result.exit_code, 0)
+        self.assertIn("nothing", result.stdout)
+
+    def test_port_in_use(self) -> None:
+        """up with a port in use is one sentence with port and option."""
+        text = self.fails(2, "up")
+        self.assertIn(f"port {self.fake.port} ", text)
+        self.assertIn("-port", text)
+        self.assertNotIn("Traceback", text)
+
+    def test_no_cluster(self) -> None:
+        """Every command on a directory without a cluster says how to make one."""
+        for command in (["status"], ["down"], ["tenants", "list"], ["nodes", "list"]):
+            result = CliRunner().invoke(cli, [*command, "--dir", str(self.root / "none")])
+            self.assertEqual(result.exit_code, 2)
+            self.assertIn("pbcluster init", result.stderr)
+
+    def test_init(self) -> None:
+        """init prints what it made; a second time it refuses."""
+        arguments = ["init", "--dir", str(self.root / "new"), "--gateway-port", "0", "--json"]
+        arguments += ["--admin-port", "0", "--nodes", "3"]
+        found = json.loads(CliRunner().invoke(cli, arguments).stdout)
+        self.assertEqual(sum(p["kind"] == "node" for p in found["processes"]), 3)
+        self.assertEqual(CliRunner().invoke(cli, arguments).exit_code, 2)
+
+    def test_help(self) -> None:
+        """Every command has a help text, and the main ones show an example."""
+        for command in ([], ["init"], ["up"], ["tenants", "create"]):
+            text = CliRunner().invoke(cli, [*command, "--help"]).stdout
+            self.assertIn("pbcluster", text.replace("Usage: pbcluster", ""), command)
+
+    def test_module_runs(self) -> None:
+        """The command runs by `python -m` and ends with the exit code of its failure."""
+        process = subprocess.run(
+            [sys.executable, "-m", "pbcluster.cli.main", "status", "--dir", str(self.root / "no")],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)},
+        )
+        self.assertEqual(process.returncode, 2)
+        self.assertNotIn("Traceback", process.stderr)
+        self.assertEqual(len(process.stderr.splitlines()), 1)

@@ -1,0 +1,437 @@
+"""A world for the lease rules: the real member code, model nodes with the real proof core.
+
+The member is everything but sockets and disk: requests, planner, liveness, executor, consensus of
+one over a store that keeps entries in a list and takes its time. The nodes register, renew leases,
+obey lists, claim in a shared table that stands for S3, and report. One clock, one seed, so that a
+run can be repeated. After every step the world checks that no tenant is answered for by two
+processes under lease proofs: processes, not nodes, since a node that was started twice is two.
+"""
+
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any, cast
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from pbcluster import wire
+from pbcluster.controlplane import commands as c
+from pbcluster.controlplane.executor import Executor, utc_now
+from pbcluster.controlplane.liveness import Liveness
+from pbcluster.controlplane.planner import Planner
+from pbcluster.controlplane.registry import Registry
+from pbcluster.controlplane.requests import Requests
+from pbcluster.controlplane.single import SingleMember
+from pbcluster.controlplane.store import Batch, Done, Entry, Recovered
+from pbcluster.durations import Durations
+from pbcluster.errors import NotFound, PBClusterError, WrongEpoch
+from pbcluster.node.assignments import Assignments
+from pbcluster.node.proofs import Held, Proofs
+from pbcluster.testing.memory_transport import MemoryControlPlaneClient, MemoryNetwork
+from pbcluster.transport.interfaces import Asked
+
+MEMBER = "member_1"
+STEP_S = 0.02
+
+
+def run(work: Coroutine[Any, Any, Any]) -> None:
+    """Start ``work``; errors of ours are part of the weather, others fail the test."""
+
+    def ended(failure: Failure) -> None:
+        failure.trap(PBClusterError)
+
+    Deferred.fromCoroutine(work).addErrback(ended)
+
+
+class Inline:
+    """``callFromThread`` of a world without threads."""
+
+    def callFromThread(self, call: Callable[..., Any], *args: Any) -> None:
+        call(*args)
+
+
+class ListStore:
+    """A :class:`LogStore` whose disk is a list; a write takes ``delay_s()``."""
+
+    def __init__(self, clock: Clock, delay_s: Callable[[], float]) -> None:
+        self.clock = clock
+        self.delay_s = delay_s
+        self.entries: list[Entry] = []
+        self.waiting: list[tuple[Batch, Done]] = []
+        self.crashed = False
+        self.busy = False
+
+    def recover(self) -> Recovered:
+        return Recovered(None, tuple(self.entries))
+
+    def start(self) -> None:
+        pass
+
+    def nearly_full(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.crash()
+
+    def crash(self) -> "ListStore":
+        """What is being written is lost, and this object writes no more.
+
+        :returns: the store as the next start finds it.
+        """
+        self.waiting.clear()
+        self.crashed = True
+        after = ListStore(self.clock, self.delay_s)
+        after.entries = self.entries
+        return after
+
+    def submit(self, batch: Batch, done: Done) -> None:
+        if self.crashed:
+            return
+        self.waiting.append((batch, done))
+        if not self.busy:
+            self.busy = True
+            self.clock.callLater(self.delay_s(), self.write)
+
+    def write(self) -> None:
+        if self.crashed:
+            return
+        batches, self.waiting, self.busy = self.waiting, [], False
+        for batch, done in batches:
+            self.entries.extend(batch.entries)
+            done(None)
+
+
+@attrs.define
+class Process:
+    """One start of a node."""
+
+    world: "World"
+    node_id: str
+    start_id: str
+    client: MemoryControlPlaneClient
+    proofs: Proofs
+    list: Assignments
+    incarnation: int = 0
+    claimed: dict[str, int] = attrs.Factory(dict)
+    frozen: bool = False
+    dead: bool = False
+    registering: bool = False
+    keys: int = 0
+
+    def key(self) -> str:
+        self.keys += 1
+        return f"{self.start_id}-{self.keys}"
+
+    def lives(self) -> bool:
+        return not (self.frozen or self.dead)
+
+    def start(self) -> None:
+        self.client.start(self.told)
+        run(self.register())
+        self.beat()
+
+    async def told(self, asked: Asked, body: wire.Body) -> wire.Body:
+        stranger = isinstance(body, wire.Probe) and body.incarnation != self.incarnation
+        if stranger or not self.lives():
+            await Deferred()
+        if isinstance(body, wire.NodeAssignments):
+            self.obey(body)
+        return wire.Ok()
+
+    async def register(self) -> None:
+        if self.registering or not self.lives():
+            return
+        self.registering = True
+        try:
+            answer = await self.client.ask(
+                wire.RegisterNode(self.node_id, self.start_id, "http://127.0.0.1:1", 5),
+                timeout_s=1.0,
+                idempotency_key=self.key(),
+            )
+            registered = wire.expect(answer, wire.Registered)
+            if registered.incarnation != self.incarnation:
+                self.proofs.drop_leases(self.world.now)
+            self.incarnation = self.list.incarnation = registered.incarnation
+            self.obey(registered.assignments)
+        finally:
+            self.registering = False
+
+    def beat(self) -> None:
+        if self.dead:
+            return
+        self.world.clock.callLater(0.4, self.beat)
+        if self.lives():
+            run(self.renew() if self.incarnation else self.register())
+
+    async def renew(self) -> None:
+        sent, incarnation = self.world.now, self.incarnation
+        lease = wire.Lease(self.node_id, incarnation, self.list.index)
+        try:
+            answer = await self.client.ask(lease, timeout_s=1.5)
+        except (NotFound, WrongEpoch):
+            await self.register()
+            return
+        ack = wire.expect(answer, wire.LeaseAck)
+        if incarnation != self.incarnation or not self.lives():
+            return
+        if ack.assignments is not None:
+            self.obey(ack.assignments)
+        self.proofs.lease_acked(
+            sent, granted=ack.granted, index=ack.assignments_index, not_covered=ack.not_covered
+        )
+        run(
+            self.client.ask(
+                wire.Heartbeat(
+                    self.node_id, incarnation, utc_now(), "healthy", 5, 0, 0, wire.NodeResources()
+                ),
+                timeout_s=1.0,
+            )
+        )
+
+    def obey(self, new: wire.NodeAssignments) -> None:
+        if not self.lives():
+            return
+        change = self.list.obey(new)
+        if change is None:
+            return
+        self.proofs.obey(new.index, self.list.epochs())
+        for tenant_id in change.removed:
+            epoch = self.claimed.pop(tenant_id, 0)
+            self.proofs.forget(tenant_id, epoch)
+            self.report(tenant_id, self.world.last_epoch(self, tenant_id), "released")
+        for each in change.added:
+            self.world.epochs[self.start_id, each.tenant_id] = each.epoch
+            self.world.clock.callLater(
+                self.world.random.random() * 0.3, self.claim, each.tenant_id, each.epoch
+            )
+
+    def claim(self, tenant_id: str, epoch: int) -> None:
+        if self.dead or self.list.epochs().get(tenant_id) != epoch:
+            return
+        if self.frozen:
+            self.world.clock.callLater(0.1, self.claim, tenant_id, epoch)
+            return
+        owner = self.world.owners.get(tenant_id, (0, ""))
+        if owner[0] >= epoch:
+            self.report(tenant_id, epoch, "refused", observed=owner[0])
+            return
+        self.world.owners[tenant_id] = (epoch, self.start_id)
+        self.claimed[tenant_id] = epoch
+        self.proofs.claimed(tenant_id, epoch, self.world.now, first=owner[0] == 0)
+        self.report(tenant_id, epoch, "ready")
+
+    def report(self, tenant_id: str, epoch: int, outcome: str, observed: int = 0) -> None:
+        async def deliver() -> None:
+            key = self.key()
+            for _ in range(1000):
+                body = wire.TenantReport(
+                    self.node_id, self.incarnation, tenant_id, epoch, outcome, observed
+                )
+                try:
+                    await self.client.ask(body, timeout_s=2.0, idempotency_key=key)
+                    return
+                except PBClusterError:
+                    pause: Deferred[None] = Deferred()
+                    self.world.clock.callLater(0.3, pause.callback, None)
+                    await pause
+                if self.dead:
+                    return
+
+        run(deliver())
+
+    def answers(self, tenant_id: str) -> bool:
+        """Whether it would answer now, if only it ran: a frozen process wakes up and answers."""
+        epoch = self.claimed.get(tenant_id, 0)
+        if self.dead or not epoch:
+            return False
+        return isinstance(self.proofs.judge(tenant_id, epoch, self.world.now), Held)
+
+
+class World:
+    """One member, some nodes, weather."""
+
+    def __init__(self, seed: int, *, nodes: int = 3, tenants: int = 4) -> None:
+        self.random = Random(seed)
+        self.clock = Clock()
+        self.clock.advance(1000.0)
+        self.network = MemoryNetwork(self.clock, random=Random(seed + 1))
+        self.owners: dict[str, tuple[int, str]] = {}
+        self.epochs: dict[tuple[str, str], int] = {}
+        self.processes: list[Process] = []
+        self.starts = 0
+        self.slow_disk = False
+        self.trouble: list[str] = []
+        self.moves = 0
+        self.store = ListStore(self.clock, self.disk_delay_s)
+        self.server = self.network.server(MEMBER)
+        self.publisher = self.network.publisher(MEMBER)
+        self.tenants = [f"tenant_{number:08d}" for number in range(tenants)]
+        self.start_member()
+        for number in range(nodes):
+            self.start_node(f"node_{number}")
+        self.run_for(1.0)
+        for number, tenant_id in enumerate(self.tenants):
+            command = c.CreateTenant(utc_now(), tenant_id, f"t{number}", f"t{number}.localhost")
+            run(self.consensus.propose(command))
+        self.run_for(0.5)
+
+    @property
+    def now(self) -> float:
+        return self.clock.seconds()
+
+    @property
+    def registry(self) -> Registry:
+        return self.consensus.registry
+
+    def last_epoch(self, process: Process, tenant_id: str) -> int:
+        return self.epochs.get((process.start_id, tenant_id), 0)
+
+    def disk_delay_s(self) -> float:
+        return self.random.random() * (3.0 if self.slow_disk else 0.01)
+
+    # -- the member --
+
+    def start_member(self) -> None:
+        durations = Durations()
+        self.consensus = SingleMember(
+            cast(Any, Inline()),
+            cast(Any, self.store),
+            "localhost",
+            lambda: self.server.endpoint,
+            self.trouble.append,
+        )
+        run(self.consensus.start())
+        self.liveness = Liveness(durations, self.now)
+        consensus = self.consensus
+        self.planner = Planner(lambda: consensus.registry, self.liveness, node_down_after_s=15.0)
+        self.executor = Executor(
+            self.clock,
+            self.consensus,
+            self.liveness,
+            self.planner,
+            self.server,
+            self.publisher,
+            durations,
+        )
+        self.requests = Requests(
+            self.clock, self.consensus, self.liveness, self.planner, self.executor
+        )
+        self.publisher.start()
+        self.server.start(self.requests)
+        self.executor.start()
+
+    def crash_member(self) -> None:
+        self.executor.stop()
+        self.server.stop()
+        self.publisher.stop()
+        self.store = self.store.crash()
+
+    # -- the nodes --
+
+    def start_node(self, node_id: str) -> Process:
+        self.starts += 1
+        process = Process(
+            self,
+            node_id,
+            f"start{self.starts}",
+            self.network.client(node_id, role="node"),
+            Proofs(Durations()),
+            Assignments(node_id),
+        )
+        self.processes.append(process)
+        process.start()
+        return process
+
+    def newest_start(self, node_id: str) -> str:
+        return [p.start_id for p in self.processes if p.node_id == node_id][-1]
+
+    def kill(self, process: Process) -> None:
+        process.dead = True
+        process.client.stop()
+
+    # -- time --
+
+    def step(self) -> None:
+        self.clock.advance(STEP_S)
+        self.check()
+
+    def run_for(self, seconds: float) -> None:
+        for _ in range(round(seconds / STEP_S)):
+            self.step()
+
+    def check(self) -> None:
+        for tenant_id in self.tenants:
+            answering = [p for p in self.processes if p.answers(tenant_id)]
+            if len(answering) > 1:
+                told = [(p.node_id, p.start_id, p.claimed[tenant_id]) for p in answering]
+                raise AssertionError(f"{tenant_id} is answered by {told} at {self.now:.2f}")
+        if self.trouble:
+            raise AssertionError(self.trouble[0])
+
+    # -- people and weather --
+
+    def ask_for(self, tenant_id: str, timeout_s: float = 3.0) -> None:
+        """A gateway looks the tenant up."""
+        asked = Asked("gateway_1", "", self.now + timeout_s, self.now, "gateway")
+        body = wire.LookupRoute(tenant_id=tenant_id, place=True)
+        work = Deferred.fromCoroutine(cast(Any, self.requests(asked, body)))
+        work.addErrback(lambda failure: None)
+        if self.random.random() < 0.3:  # the asker goes away
+            self.clock.callLater(self.random.random() * 0.2, work.cancel)
+
+    def weather(self) -> None:
+        """Something happens."""
+        node_id = f"node_{self.random.randrange(3)}"
+        living = [p for p in self.processes if p.node_id == node_id and not p.dead]
+        kind = self.random.randrange(10)
+        if kind == 0:
+            self.network.cut(node_id, MEMBER, both_ways=self.random.random() < 0.5)
+        elif kind == 1:
+            self.network.cut(MEMBER, node_id, both_ways=False)
+        elif kind in (2, 3):
+            self.network.heal()
+            self.slow_disk = False
+        elif kind == 4:
+            faults = self.network.faults
+            faults.drop, faults.delay_s = self.random.random() * 0.3, self.random.random() * 0.2
+            faults.jitter_s, faults.duplicate = self.random.random() * 0.5, 0.1
+        elif kind == 5 and living:
+            self.kill(self.random.choice(living))
+        elif kind == 6 and len(living) < 2:
+            self.start_node(node_id)
+        elif kind == 7 and living:
+            process = self.random.choice(living)
+            process.frozen = not process.frozen
+        elif kind == 8:
+            self.crash_member()
+            self.run_for(self.random.random())
+            self.start_member()
+        elif kind == 9:
+            self.slow_disk = True
+        for tenant_id in self.tenants:
+            if self.random.random() < 0.5:
+                self.ask_for(tenant_id)
+
+    def calm(self) -> None:
+        """Everything heals; each node has one process."""
+        self.network.heal()
+        self.slow_disk = False
+        for process in self.processes:
+            process.frozen = False
+        for node_id in {p.node_id for p in self.processes}:
+            living = [p for p in self.processes if p.node_id == node_id and not p.dead]
+            # A start that was replaced stays out; a supervisor would have ended it.
+            newest = self.newest_start(node_id)
+            for process in living:
+                if process.start_id != newest:
+                    self.kill(process)
+            if newest not in [p.start_id for p in living]:
+                self.start_node(node_id)
+
+    def close(self) -> None:
+        self.crash_member()
+        for process in self.processes:
+            if not process.dead:
+                self.kill(process)

@@ -1,0 +1,615 @@
+"""The node's shells against the real SeaweedFS, Litestream and PocketBase."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import treq
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+from pbcluster import binaries, processes
+from pbcluster.errors import ConfigError, ProcessFailed, S3Unavailable, StorageCorrupt
+from pbcluster.node import orphans
+from pbcluster.node.claims import S3ClaimStore, replica_path
+from pbcluster.node.directories import NodeDirectories
+from pbcluster.node.interfaces import Owner, Ready, WorkloadSpec, Written
+from pbcluster.node.replication import LitestreamDaemon, metadata_path
+from pbcluster.node.s3 import S3Address, S3Objects, S3Refused
+from pbcluster.node.workload import PocketBaseProcess, PocketBaseWorkloads
+from pbcluster.records import InitialSuperuser
+from pbcluster.testing.seaweed import Seaweed, shared_seaweed
+
+EMAIL, PASSWORD = "me@example.com", "long enough, 'quoted\" <é>"
+HASH = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(5)).decode()
+
+
+def tell(what: str, seconds: float) -> None:
+    print(f"  [{what}: {seconds * 1000:.1f} ms]", file=sys.__stderr__)
+
+
+def tenant_id() -> str:
+    return f"tenant_{secrets.token_hex(8)}"
+
+
+class Parts(TestCase):
+    """Real parts in a directory of their own; everything is ended at the end."""
+
+    timeout = 60
+    seaweed: Seaweed
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.seaweed = shared_seaweed()
+        cls.binaries = {name: binaries.locate(name) for name in binaries.NAMES}
+
+    def setUp(self) -> None:
+        self.data_dir = Path(self.mktemp()).absolute()
+        self.data_dir.mkdir(parents=True)
+        self.address = self.seaweed.address(self.seaweed.new_bucket())
+        self.directories = NodeDirectories(self.data_dir)
+
+    def objects(self, address: S3Address | None = None, **more: Any) -> S3Objects:
+        made = S3Objects(reactor, address or self.address, **more)
+        self.addCleanup(made.stop)
+        return made
+
+    async def litestream(self) -> LitestreamDaemon:
+        daemon = LitestreamDaemon(
+            reactor,
+            binary=self.binaries["litestream"],
+            data_dir=self.data_dir,
+            address=self.address,
+        )
+        self.addCleanup(lambda: Deferred.fromCoroutine(daemon.stop()))
+        began = time.monotonic()
+        await daemon.start()
+        tell("litestream start", time.monotonic() - began)
+        return daemon
+
+    def workloads(self) -> PocketBaseWorkloads:
+        return PocketBaseWorkloads(
+            reactor,
+            binary=self.binaries["pocketbase"],
+            data_dir=self.data_dir,
+            lock_fd=self.directories.lock_fd,
+        )
+
+    def spec(self, tenant: str, **more: Any) -> WorkloadSpec:
+        return WorkloadSpec(
+            tenant_id=tenant,
+            directory=self.directories.path(tenant),
+            encryption_key="0123456789abcdef" * 2,
+            hosts=("shop.localhost",),
+            **more,
+        )
+
+    async def start(self, workloads: PocketBaseWorkloads, spec: WorkloadSpec) -> PocketBaseProcess:
+        began = time.monotonic()
+        workload = await workloads.start(spec)
+        tell("PocketBase start to healthy", time.monotonic() - began)
+        self.addCleanup(lambda: Deferred.fromCoroutine(workload.kill()))
+        return workload
+
+
+class Http:
+    """A superuser's client of one PocketBase."""
+
+    def __init__(self, workload: PocketBaseProcess) -> None:
+        self.base = f"http://127.0.0.1:{workload.port}/api"
+        self.headers: dict[str, str] = {}
+
+    async def ask(self, method: str, path: str, json: Any = None) -> tuple[int, Any]:
+        response = await treq.request(
+            method, self.base + path, json=json, headers=self.headers, persistent=False
+        )
+        body = await response.content()
+        import json as codec
+
+        return response.code, codec.loads(body or b"{}")
+
+    async def log_in(self) -> None:
+        status, body = await self.ask(
+            "POST",
+            "/collections/_superusers/auth-with-password",
+            {"identity": EMAIL, "password": PASSWORD},
+        )
+        assert status == 200, body
+        self.headers["Authorization"] = body["token"]
+
+    async def make_collection(self) -> None:
+        fields = [{"name": "word", "type": "text"}]
+        wanted = {"name": "words", "type": "base", "fields": fields, "listRule": ""}
+        status, body = await self.ask("POST", "/collections", wanted)
+        assert status == 200, body
+
+    async def add(self, word: str) -> None:
+        status, body = await self.ask("POST", "/collections/words/records", {"word": word})
+        assert status == 200, body
+
+    async def words(self) -> set[str]:
+        status, body = await self.ask("GET", "/collections/words/records?perPage=500")
+        assert status == 200, body
+        return {row["word"] for row in body["items"]}
+
+
+class ClaimTests(Parts):
+    async def test_this_s3_passes_the_check(self) -> None:
+        """SeaweedFS keeps the promises that ownership rests on, and the check leaves nothing."""
+        objects = self.objects()
+        await S3ClaimStore(objects).check()
+        self.assertEqual((await objects.list("")).keys, ())
+
+    async def test_wrong_keys_and_bucket_are_told(self) -> None:
+        """Wrong keys and a missing bucket are configuration errors that say so."""
+        import attrs
+
+        for change, word in (({"secret_key": "wrong"}, "keys"), ({"bucket": "nix"}, "bucket")):
+            objects = self.objects(attrs.evolve(self.address, **change))
+            with self.assertRaises(ConfigError) as caught:
+                await S3ClaimStore(objects).check()
+            self.assertIn(word, str(caught.exception))
+            with self.assertRaises(S3Refused):
+                await S3ClaimStore(objects).read_owner(tenant_id())
+
+    async def test_one_claim_wins(self) -> None:
+        """Of eight claims at once exactly one wins, the others are told of the conflict."""
+        stores = [S3ClaimStore(self.objects()) for _ in range(2)]
+        tenant = tenant_id()
+
+        async def claim(number: int) -> tuple[Written, str]:
+            owner = Owner(epoch=1, node="node_a", incarnation=1, nonce=str(number))
+            return await stores[number % 2].write_owner(tenant, owner, ""), str(number)
+
+        started = [Deferred.fromCoroutine(claim(number)) for number in range(8)]
+        results = [await each for each in started]
+        winners = [nonce for written, nonce in results if written is Written.WON]
+        self.assertEqual(len(winners), 1, results)
+        seen = await stores[0].read_owner(tenant)
+        assert seen is not None
+        self.assertEqual(seen.owner.nonce, winners[0])
+
+    async def test_a_stale_etag_loses(self) -> None:
+        """A claim with the ETag of an older owner object changes nothing."""
+        store, tenant = S3ClaimStore(self.objects()), tenant_id()
+        first = Owner(epoch=1, node="node_a", incarnation=1, nonce="a")
+        self.assertIs(await store.write_owner(tenant, first, ""), Written.WON)
+        seen = await store.read_owner(tenant)
+        assert seen is not None
+        second = Owner(epoch=2, node="node_b", incarnation=1, nonce="b")
+        self.assertIs(await store.write_owner(tenant, second, seen.etag), Written.WON)
+        third = Owner(epoch=3, node="node_c", incarnation=1, nonce="c")
+        self.assertIs(await store.write_owner(tenant, third, seen.etag), Written.CONFLICT)
+        self.assertEqual((await store.read_owner(tenant)).owner, second)  # type: ignore[union-attr]
+
+    async def test_nobody_there(self) -> None:
+        """A port where nothing listens is unavailability, and a claim's outcome is unknown."""
+        import attrs
+
+        from pbcluster.testing.seaweed import free_ports
+
+        endpoint = f"http://127.0.0.1:{free_ports(1)[0]}"
+        objects = self.objects(attrs.evolve(self.address, endpoint=endpoint))
+        store = S3ClaimStore(objects)
+        with self.assertRaises(S3Unavailable):
+            await store.read_owner(tenant_id())
+        owner = Owner(epoch=1, node="node_a", incarnation=1, nonce="a")
+        self.assertIs(await store.write_owner(tenant_id(), owner, ""), Written.UNKNOWN)
+
+    async def test_silence_ends_at_the_deadline(self) -> None:
+        """A server that accepts and says nothing costs the call's limit, no more."""
+        import socket
+
+        import attrs
+
+        with socket.socket() as silent:
+            silent.bind(("127.0.0.1", 0))
+            silent.listen()
+            endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            address = attrs.evolve(self.address, endpoint=endpoint)
+            objects = self.objects(address, call_timeout_s=0.3)
+            began = time.monotonic()
+            with self.assertRaises(S3Unavailable):
+                await objects.get("a")
+            self.assertLess(time.monotonic() - began, 2)
+
+    async def test_prefixes_and_ready(self) -> None:
+        """The highest epoch with any object and the highest with READY are told apart."""
+        objects, tenant = self.objects(), tenant_id()
+        store = S3ClaimStore(objects)
+        for epoch in (2, 9, 11):
+            await objects.put(f"{replica_path(tenant, epoch)}/0000/x", b"x")
+        for epoch in (2, 9):
+            await store.write_ready(tenant, epoch, Ready(parent=0, txid=1, at="now"))
+        found = await store.prefixes(tenant)
+        self.assertEqual((found.highest, found.ready), (11, 9))
+
+    async def test_figures(self) -> None:
+        """Reading and replacing the owner object takes milliseconds."""
+        store, tenant = S3ClaimStore(self.objects()), tenant_id()
+        etag, reads, writes = "", [], []
+        for epoch in range(1, 31):
+            owner = Owner(epoch=epoch, node="node_a", incarnation=1, nonce=str(epoch))
+            began = time.perf_counter()
+            self.assertIs(await store.write_owner(tenant, owner, etag), Written.WON)
+            wrote = time.perf_counter()
+            seen = await store.read_owner(tenant)
+            assert seen is not None
+            etag = seen.etag
+            writes.append(wrote - began)
+            reads.append(time.perf_counter() - wrote)
+        tell("owner GET p50", sorted(reads)[15])
+        tell("owner conditional PUT p50", sorted(writes)[15])
+        self.assertLess(sorted(reads)[15], 0.2)
+
+
+class TenantTests(Parts):
+    async def test_a_tenant_moves_without_loss(self) -> None:
+        """Rows synced under epoch 1 are there after kill -9 and a restore under epoch 2, the login
+        made from a hash works in both, and highest_txid agrees with the sync."""
+        tenant, workloads, daemon = tenant_id(), self.workloads(), await self.litestream()
+        store = S3ClaimStore(self.objects())
+        superuser = InitialSuperuser(email=EMAIL, password_hash=HASH)
+        lock = self.directories.lock(tenant)
+        spec = self.spec(tenant, superuser=superuser)
+        workload = await self.start(workloads, spec)
+        database = spec.directory / "data" / "data.db"
+        self.assertEqual(os.listdir(spec.directory / "migrations"), [])
+        http = Http(workload)
+        await http.log_in()
+        await http.make_collection()
+        await daemon.register(tenant, 1, database)
+        await daemon.sync(database, timeout_s=20)
+        spent = []
+        for number in range(20):
+            await http.add(f"word {number}")
+            began = time.perf_counter()
+            txid = await daemon.sync(database, timeout_s=10)
+            spent.append(time.perf_counter() - began)
+        tell("sync p50", sorted(spent)[10])
+        tell("sync max", spent[-1])
+        self.assertEqual(await store.highest_txid(tenant, 1), txid)
+        self.assertEqual(daemon.local_txid(database), txid)
+        identity = self.directories.database_identity(tenant)
+        self.assertEqual(identity, (database.stat().st_dev, database.stat().st_ino))
+
+        await workload.kill()
+        await daemon.unregister(database)
+        lock.release()
+        self.assertIsNotNone(self.directories.set_aside(tenant))
+        began = time.monotonic()
+        await daemon.restore(tenant, 1, database)
+        tell("restore", time.monotonic() - began)
+        daemon.forget(database)
+        self.directories.lock(tenant)
+        again = await self.start(workloads, self.spec(tenant))
+        await daemon.register(tenant, 2, database)
+        await daemon.sync(database, timeout_s=20)
+        http = Http(again)
+        await http.log_in()
+        self.assertEqual(await http.words(), {f"word {number}" for number in range(20)})
+        self.assertGreater(await store.highest_txid(tenant, 2), 0)
+
+    async def test_the_platform_settings_hold(self) -> None:
+        """Checkpoints are off, the optimize job is gone, our address header is believed, logs are
+        quiet, and a change of these two settings by a superuser is undone at the next start."""
+        tenant, workloads = tenant_id(), self.workloads()
+        superuser = InitialSuperuser(email=EMAIL, password_hash=HASH)
+        workload = await self.start(workloads, self.spec(tenant, superuser=superuser))
+        http = Http(workload)
+        await http.log_in()
+        _, settings = await http.ask("GET", "/settings")
+        self.assertEqual(settings["trustedProxy"]["headers"], ["X-Real-IP"])
+        self.assertEqual(settings["meta"]["appURL"], "http://shop.localhost")
+        self.assertEqual(settings["logs"]["minLevel"], 8)
+        _, crons = await http.ask("GET", "/crons")
+        names = {cron["id"] for cron in crons}
+        self.assertIn("__pbcluster__", names)
+        self.assertNotIn("__pbDBOptimize__", names)
+        changed = {"trustedProxy": {"headers": ["X-Forwarded-For"], "useLeftmostIP": True}}
+        self.assertEqual((await http.ask("PATCH", "/settings", changed))[0], 200)
+        await workload.stop()
+        http = Http(await self.start(workloads, self.spec(tenant)))
+        await http.log_in()
+        _, settings = await http.ask("GET", "/settings")
+        self.assertEqual(settings["trustedProxy"]["headers"], ["X-Real-IP"])
+        self.assertFalse(settings["trustedProxy"]["useLeftmostIP"])
+
+    async def test_the_log_is_not_checkpointed(self) -> None:
+        """2000 pages of writes stay in the WAL: PocketBase itself moves none into data.db."""
+        tenant, workloads = tenant_id(), self.workloads()
+        superuser = InitialSuperuser(email=EMAIL, password_hash=HASH)
+        spec = self.spec(tenant, superuser=superuser)
+        http = Http(await self.start(workloads, spec))
+        await http.log_in()
+        await http.make_collection()
+        for _ in range(8):
+            await http.add("x" * 4900)
+        await http.ask("POST", "/sql", {"query": "CREATE TABLE big(a)"})
+        filler = (
+            "INSERT INTO big WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n "
+            "WHERE i < 2500) SELECT randomblob(4000) FROM n"
+        )
+        status, body = await http.ask("POST", "/sql", {"query": filler})
+        self.assertEqual(status, 200, body)
+        await http.add("one more, so that an automatic checkpoint would have run")
+        size = (spec.directory / "data" / "data.db-wal").stat().st_size
+        self.assertGreater(size, 2500 * 4096)
+
+    async def test_why_it_did_not_start(self) -> None:
+        """A broken hook, and a wrong encryption key, end the start with the reason."""
+        tenant, workloads = tenant_id(), self.workloads()
+        workload = await self.start(workloads, self.spec(tenant))
+        await workload.stop()
+        hooks = self.directories.path(tenant) / "hooks"
+        (hooks / "broken.pb.js").write_text("this is no script")
+        with self.assertRaises(ProcessFailed) as caught:
+            await workloads.start(self.spec(tenant))
+        self.assertIn("exit status 2", str(caught.exception))
+        self.assertIn("broken.pb.js", str(caught.exception))
+
+    async def test_its_end_is_told(self) -> None:
+        """A PocketBase killed by somebody else is reported with the signal."""
+        workload = await self.start(self.workloads(), self.spec(tenant_id()))
+        ended: Deferred[str] = Deferred()
+        workload.when_ended(ended.callback)
+        os.kill(workload.pid, signal.SIGKILL)
+        self.assertIn("SIGKILL", await ended)
+
+    async def test_the_lock_outlives_us(self) -> None:
+        """A released lock stays locked while PocketBase lives, and is free after its end."""
+        from pbcluster.errors import Unavailable
+
+        tenant = tenant_id()
+        lock = self.directories.lock(tenant)
+        workload = await self.start(self.workloads(), self.spec(tenant))
+        lock.release()
+        with self.assertRaises(Unavailable):
+            NodeDirectories(self.data_dir).lock(tenant)
+        await workload.kill()
+        NodeDirectories(self.data_dir).lock(tenant).release()
+
+    async def test_nothing_secret_is_printed_or_passed(self) -> None:
+        """No argument of a child holds a key, and the installer's token is blotted out."""
+        tenant, workloads, daemon = tenant_id(), self.workloads(), await self.litestream()
+        workload = await self.start(workloads, self.spec(tenant))  # no superuser: installer URL
+        for pid in (workload.pid, daemon.pid):
+            argv = Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+            for secret in (self.address.secret_key, "0123456789abcdef"):
+                self.assertNotIn(secret, argv)
+        config = self.data_dir / "litestream" / "litestream.yml"
+        self.assertNotIn(self.address.secret_key, config.read_text())
+        self.assertEqual(config.stat().st_mode & 0o777, 0o600)
+        words = workload._child.last_words()
+        self.assertNotIn("eyJ", words)
+
+
+class LitestreamTests(Parts):
+    def database(self, tenant: str) -> Path:
+        database = self.directories.path(tenant) / "data" / "data.db"
+        database.parent.mkdir(parents=True)
+        with contextlib.closing(sqlite3.connect(database)) as db:
+            db.executescript("PRAGMA journal_mode=wal; CREATE TABLE t(a); INSERT INTO t VALUES(1)")
+        return database
+
+    async def test_its_death_is_told(self) -> None:
+        """A killed daemon is reported, syncs fail until it is started and registered again."""
+        tenant, daemon = tenant_id(), await self.litestream()
+        database = self.database(tenant)
+        await daemon.register(tenant, 1, database)
+        await daemon.sync(database, timeout_s=10)
+        lost: Deferred[str] = Deferred()
+        daemon.when_lost(lost.callback)
+        assert daemon.pid is not None
+        os.kill(daemon.pid, signal.SIGKILL)
+        self.assertIn("SIGKILL", await lost)
+        with self.assertRaises(S3Unavailable):
+            await daemon.sync(database, timeout_s=10)
+        await daemon.start()
+        with self.assertRaises(S3Unavailable):
+            await daemon.sync(database, timeout_s=10)
+        await daemon.register(tenant, 1, database)
+        self.assertGreater(await daemon.sync(database, timeout_s=10), 0)
+
+    async def test_another_epoch_goes_to_its_own_prefix(self) -> None:
+        """Registering under a new epoch moves the replica there, though Litestream itself ignores a
+        second URL."""
+        tenant, daemon = tenant_id(), await self.litestream()
+        store = S3ClaimStore(self.objects())
+        database = self.database(tenant)
+        await daemon.register(tenant, 1, database)
+        await daemon.sync(database, timeout_s=10)
+        await daemon.unregister(database)
+        daemon.forget(database)
+        self.assertFalse(metadata_path(database).exists())
+        await daemon.register(tenant, 2, database)
+        await daemon.sync(database, timeout_s=10)
+        self.assertEqual(
+            [await store.highest_txid(tenant, epoch) > 0 for epoch in (1, 2, 3)],
+            [True, True, False],
+        )
+
+    async def test_a_restore_overwrites_nothing(self) -> None:
+        """A restore to a file that exists fails and leaves it and nothing else."""
+        tenant, daemon = tenant_id(), await self.litestream()
+        database = self.database(tenant)
+        await daemon.register(tenant, 1, database)
+        await daemon.sync(database, timeout_s=10)
+        target = self.data_dir / "restored" / "data.db"
+        target.parent.mkdir()
+        target.write_bytes(b"mine")
+        with self.assertRaises(StorageCorrupt):
+            await daemon.restore(tenant, 1, target)
+        self.assertEqual(target.read_bytes(), b"mine")
+        self.assertEqual([path.name for path in target.parent.iterdir()], ["data.db"])
+
+    async def test_a_damaged_replica_is_no_copy(self) -> None:
+        """A replica whose bytes were changed gives an error and no file."""
+        tenant, daemon = tenant_id(), await self.litestream()
+        objects, database = self.objects(), self.database(tenant)
+        await daemon.register(tenant, 1, database)
+        await daemon.sync(database, timeout_s=10)
+        (key,) = (await objects.list(replica_path(tenant, 1))).keys
+        stored = await objects.get(key)
+        assert stored is not None
+        body = bytearray(stored.body)
+        body[len(body) // 2] ^= 0xFF
+        await objects.put(key, bytes(body))
+        target = self.data_dir / "restored" / "data.db"
+        with self.assertRaises((S3Unavailable, StorageCorrupt)):
+            await daemon.restore(tenant, 1, target)
+        self.assertEqual(list(target.parent.iterdir()), [])
+
+    async def test_nothing_to_restore(self) -> None:
+        """An epoch without a replica cannot be restored."""
+        daemon = await self.litestream()
+        with self.assertRaises(S3Unavailable):
+            await daemon.restore(tenant_id(), 1, self.data_dir / "x" / "data.db")
+
+    async def test_s3_goes_away_and_comes_back(self) -> None:
+        """While S3 is away a sync fails at our limit and the third is refused; afterwards the next
+        one carries everything."""
+        own = Seaweed(Path(tempfile.mkdtemp(prefix="pbc-s3-")))
+        self.addCleanup(own.stop)
+        own.start()
+        self.address = own.address(own.new_bucket())
+        tenant, daemon = tenant_id(), await self.litestream()
+        database = self.database(tenant)
+        await daemon.register(tenant, 1, database)
+        await daemon.sync(database, timeout_s=10)
+        own.pause_end()
+        with contextlib.closing(sqlite3.connect(database)) as db:
+            db.executescript("INSERT INTO t VALUES(2)")
+        for _ in range(3):
+            with self.assertRaises(S3Unavailable):
+                await daemon.sync(database, timeout_s=0.5)
+        own.start()
+        until = time.monotonic() + 40
+        while True:
+            try:
+                txid = await daemon.sync(database, timeout_s=5)
+                break
+            except S3Unavailable:
+                assert time.monotonic() < until
+                pause: Deferred[None] = Deferred()
+                reactor.callLater(0.2, pause.callback, None)  # type: ignore[attr-defined]
+                await pause
+        self.assertEqual(await S3ClaimStore(self.objects()).highest_txid(tenant, 1), txid)
+        target = self.data_dir / "restored" / "data.db"
+        await daemon.restore(tenant, 1, target)
+        with contextlib.closing(sqlite3.connect(target)) as db:
+            self.assertEqual(db.execute("SELECT count(*) FROM t").fetchall(), [(2,)])
+
+
+PARENT = """
+import sys
+from twisted.internet import reactor
+from pbcluster import processes
+processes_launched = processes.launched
+if sys.argv[2] == "python":
+    processes.launched = lambda argv: processes_launched(argv, util_linux=False)
+from pathlib import Path
+from pbcluster.node import orphans
+def start():
+    env = {"PATH": "/usr/bin:/bin", **orphans.marker(Path(sys.argv[1]))}
+    child = processes.start_child(reactor, "sleep", ["/bin/sleep", "300"], env)
+    wait(child)
+def wait(child):
+    name = Path(f"/proc/{child.pid}/comm").read_text().strip()
+    if name == "sleep":
+        print(child.pid, flush=True)
+    else:
+        reactor.callLater(0.01, wait, child)
+reactor.callWhenRunning(start)
+reactor.run()
+"""
+
+
+def _gone(pid: int, within_s: float) -> bool:
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+class DeathTests(TestCase):
+    """What happens to children when nobody can tell them."""
+
+    def parent(self, how: str, data_dir: Path) -> tuple[subprocess.Popen[str], int]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(PARENT), str(data_dir), how],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(processes.__file__).parent.parent,
+        )
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        assert process.stdout is not None
+        self.addCleanup(process.stdout.close)
+        return process, int(process.stdout.readline())
+
+    def test_kill_9_of_the_parent_ends_the_child(self) -> None:
+        """By util-linux and by our own launcher: a child does not outlive a killed parent."""
+        for how in ("system", "python"):
+            process, child = self.parent(how, Path(self.mktemp()).absolute())
+            process.kill()
+            self.assertTrue(_gone(child, 5), how)
+
+    def test_orphans_are_ended(self) -> None:
+        """A process with our data directory's mark is ended, one with another's is not."""
+        mine, other = Path(self.mktemp()).absolute(), Path(self.mktemp()).absolute()
+        started = {}
+        for data_dir in (mine, other):
+            env = {"PATH": "/usr/bin:/bin", **orphans.marker(data_dir)}
+            process = subprocess.Popen(["/bin/sleep", "300"], env=env)
+            self.addCleanup(process.wait)
+            self.addCleanup(process.kill)
+            started[data_dir] = process
+        self.assertEqual(orphans.end_orphans(mine), 1)
+        self.assertEqual(started[mine].wait(5), -signal.SIGKILL)
+        self.assertIsNone(started[other].poll())
+        self.assertEqual(orphans.end_orphans(mine), 0)
+
+    def test_launch_costs(self) -> None:
+        """Tying a child to our life costs milliseconds."""
+        for name, util_linux in (("setsid+setpriv", True), ("launcher.py", False)):
+            spent = []
+            for _ in range(10):
+                began = time.perf_counter()
+                argv = processes.launched(["/bin/true"], util_linux=util_linux)
+                subprocess.run(argv, check=True)
+                spent.append(time.perf_counter() - began)
+            tell(f"launch of /bin/true by {name} p50", sorted(spent)[5])
+            self.assertLess(sorted(spent)[5], 2)
+
+
+class BinaryTests(TestCase):
+    async def test_the_installed_builds_are_the_tested_ones(self) -> None:
+        """The installed binaries have the hashes of the table, and the second look is quick."""
+        cache = Path(self.mktemp())
+        began = time.monotonic()
+        found = await binaries.verified(binaries.NAMES, (), cache)
+        hashed = time.monotonic()
+        self.assertEqual(set(found), set(binaries.NAMES))
+        await binaries.verified(binaries.NAMES, (), cache)
+        tell("hashing all three", hashed - began)
+        tell("from the cache", time.monotonic() - hashed)
+        self.assertLess(time.monotonic() - hashed, 0.2)

@@ -1,0 +1,187 @@
+"""A whole node over real sockets, with S3, Litestream and PocketBase played by fakes."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.task import Clock, deferLater
+from twisted.trial.unittest import TestCase
+from twisted.web.client import Agent, readBody
+from twisted.web.http_headers import Headers
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+from pbcluster import wire
+from pbcluster.config import NodeConfig, Secrets
+from pbcluster.errors import ConfigError
+from pbcluster.node.service import NodeService, encryption_key
+from pbcluster.node.shells import Shells
+from pbcluster.signing import NOT_PROCESSED, Signed, sign
+from pbcluster.testing.node_fakes import FakeS3, fake_node
+from pbcluster.transport.curve import PlainSockets
+from pbcluster.transport.interfaces import Asked
+from pbcluster.transport.request_server import ZmqRequestServer
+from pbcluster.transport.sockets import Sockets
+from tests.node.harness import HOST, T, assignment
+
+SECRETS = Secrets(
+    s3_access_key="a", s3_secret_key="b", tenant_key="c", gateway_keys={"gateway_a": "k"}
+)
+
+
+class PocketBase(Resource):
+    """Stands behind the front door."""
+
+    isLeaf = True
+
+    def render_GET(self, request: Any) -> bytes:
+        request.setHeader(b"X-PBCluster-Not-Processed", b"moved")
+        return b"host " + request.getHeader(b"host")
+
+    render_POST = render_GET
+
+
+class NodeServiceTests(TestCase):
+    timeout = 20
+
+    def setUp(self) -> None:
+        self.data_dir = Path(self.mktemp()).absolute()
+        self.data_dir.mkdir()
+        self.fake = fake_node(Clock(), FakeS3(Clock()), "node_a")
+        self.upstream = reactor.listenTCP(0, Site(PocketBase()), interface="127.0.0.1")
+        self.addCleanup(self.upstream.stopListening)
+        self.fake.workloads.address = ("127.0.0.1", self.upstream.getHost().port)
+        self.sockets = Sockets(reactor, "c1", "member_1", PlainSockets())
+        self.addCleanup(self.sockets.close)
+        self.plane = ZmqRequestServer(self.sockets, "tcp://127.0.0.1:0")
+        self.plane.start(self.answer)
+        self.addCleanup(self.plane.stop)
+        self.heard: list[Any] = []
+        self.prepared = 0
+
+    async def answer(self, asked: Asked, body: wire.Body) -> wire.Body:
+        self.heard.append(body)
+        if isinstance(body, wire.RegisterNode):
+            mine = wire.NodeAssignments("node_a", 1, 1, (assignment(),))
+            return wire.Registered(1, mine)
+        if isinstance(body, wire.Lease):
+            return wire.LeaseAck(True, 1)
+        return wire.Ok()
+
+    def config(self, **given: Any) -> NodeConfig:
+        settings: dict[str, Any] = {
+            "id": "node_a",
+            "cluster_id": "c1",
+            "data_dir": self.data_dir,
+            "secrets_file": self.data_dir / "s",
+            "peers_file": self.data_dir / "p",
+            "listen": ("127.0.0.1", 0),
+            "metrics_listen": ("127.0.0.1", 0),
+            "members": (self.plane.endpoint,),
+            "broadcasts": ("tcp://127.0.0.1:1",),
+            "s3_endpoint": "http://127.0.0.1:1",
+            "s3_bucket": "bucket",
+        }
+        return NodeConfig(**(settings | given))
+
+    def shells(self, *_: Any) -> Shells:
+        async def prepare() -> None:
+            self.prepared += 1
+
+        return Shells(
+            claims=self.fake.claims,
+            replication=self.fake.replication,
+            workloads=self.fake.workloads,
+            directories=self.fake.directories,
+            prepare=prepare,
+            close=lambda: None,
+        )
+
+    def start(self) -> NodeService:
+        sockets = Sockets(reactor, "c1", "node_a", PlainSockets())
+        service = NodeService(reactor, self.config(), SECRETS, sockets, self.shells)
+        service.startService()
+        self.addCleanup(lambda: service.stopService() if service.running else None)
+        return service
+
+    async def until(self, condition: Any) -> None:
+        while not condition():
+            await deferLater(reactor, 0.02)
+
+    async def ready(self) -> dict[str, Any]:
+        file = self.data_dir / "ready.json"
+        await self.until(file.exists)
+        found: dict[str, Any] = json.loads(file.read_text())
+        return found
+
+    async def ask(
+        self, url: str, method: bytes = b"GET", target: bytes = b"/api/x", signed: bool = True
+    ) -> tuple[int, bytes, Headers]:
+        what = Signed("gateway_a", T, 1, time.time_ns() // 1_000_000, "r")
+        headers = Headers({b"Host": [HOST.encode()]})
+        for name, value in sign(b"k", method, target, what) if signed else []:
+            headers.addRawHeader(name, value)
+        answer = await Agent(reactor).request(method, url.encode() + target, headers)
+        return answer.code, await readBody(answer), answer.headers
+
+    async def test_serves(self) -> None:
+        """It registers, says where it listens, and hands signed requests to PocketBase."""
+        service = self.start()
+        where = await self.ready()
+        self.assertIsInstance(self.heard[0], wire.RegisterNode)
+        self.assertEqual(self.heard[0].address, where["node"])
+        status, body, headers = await self.ask(where["node"])
+        self.assertEqual((status, body), (200, b"host " + HOST.encode()))
+        self.assertFalse(headers.hasHeader(NOT_PROCESSED), "PocketBase's own mark")
+        self.assertEqual((await self.ask(where["node"], b"POST"))[0], 200)
+        self.assertEqual((await self.ask(where["node"], signed=False))[0], 401)
+        status, body, _ = await self.ask(where["metrics"], target=b"/metrics")
+        self.assertIn(b'pbcluster_node_tenants{state="active"} 1.0', body)
+        self.assertEqual((await self.ask(where["metrics"], target=b"/readyz"))[0], 200)
+        self.assertEqual(self.prepared, 1)
+        await service.stopService()
+        self.assertFalse((self.data_dir / "ready.json").exists())
+        self.assertEqual(self.fake.workloads.running, {})
+        self.assertFalse(self.fake.replication.running)
+        outcomes = [each.outcome for each in self.heard if isinstance(each, wire.TenantReport)]
+        self.assertEqual(outcomes, ["ready"], "an end reports nothing")
+
+    async def test_waits_for_s3(self) -> None:
+        """With S3 away it stays up, does not register, and serves when S3 comes."""
+        self.fake.s3.faults.down = True
+        service = self.start()
+        await self.until(lambda: any("waiting for S3" in each for each in service.not_ready()))
+        self.assertEqual(self.heard, [])
+        self.fake.s3.faults.down = False
+        where = await self.ready()
+        self.assertEqual((await self.ask(where["node"]))[0], 200)
+        await service.stopService()
+
+    async def test_stops_while_it_waits(self) -> None:
+        """A node that never found its S3 ends cleanly."""
+        self.fake.s3.faults.down = True
+        service = self.start()
+        await self.until(lambda: any("waiting for S3" in each for each in service.not_ready()))
+        await service.stopService()
+        await deferLater(reactor, 1.1)
+        self.assertEqual(self.heard, [])
+
+    def test_missing_secret(self) -> None:
+        """A node without its secrets says which one is missing."""
+        sockets = Sockets(reactor, "c1", "node_a", PlainSockets())
+        self.addCleanup(sockets.close)
+        error = self.assertRaises(
+            ConfigError, NodeService, reactor, self.config(), Secrets(), sockets, self.shells
+        )
+        self.assertIn("s3_access_key", str(error))
+
+    def test_encryption_key(self) -> None:
+        """32 hex characters that differ by tenant and by cluster."""
+        keys = {encryption_key(a, b) for a in ("x", "y") for b in (T, "tenant_bbbbbbbb")}
+        self.assertEqual(len(keys), 4)
+        for key in keys:
+            self.assertRegex(key, r"^[0-9a-f]{32}$")

@@ -1,0 +1,111 @@
+"""The scripts behind make: what they refuse, and that they cannot be fooled."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+CI = Path(__file__).parent.parent / ".ci"
+
+Done = subprocess.CompletedProcess[str]
+
+PASSED = "Ran {n} tests in 1.0s\n\nPASSED (successes={n})"
+
+
+class ScriptTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.bin = Path(self.mktemp()).absolute()
+        self.bin.mkdir(parents=True)
+
+    def program(self, name: str, script: str) -> str:
+        file = self.bin / name
+        file.write_text("#!/bin/sh\n" + script)
+        file.chmod(0o755)
+        return str(file)
+
+    def run_script(
+        self, name: str, *arguments: str, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        path = f"{self.bin}:{os.environ['PATH']}"
+        return subprocess.run(
+            ["sh", str(CI / name), *arguments],
+            env={"PATH": path, **env},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+
+class TrialTests(ScriptTestCase):
+    def trial(self, output: str, status: int = 0, **env: str) -> Done:
+        (self.bin / "output").write_text(output + "\n")
+        fake = self.program("fake-python", f'cat "{self.bin}/output"; exit {status}\n')
+        return self.run_script("trial", fake, "10", "tests", **env)
+
+    def test_enough(self) -> None:
+        """As many tests as the minimum pass, and their number is said."""
+        done = self.trial(PASSED.format(n=10))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("10 tests ran", done.stdout)
+
+    def test_too_few(self) -> None:
+        """One fewer than the minimum fails, and so does trial's empty suite that says PASSED."""
+        for output in (PASSED.format(n=9), "Ran 0 tests in 0.0s\n\nPASSED", "PASSED", ""):
+            done = self.trial(output)
+            self.assertEqual(done.returncode, 1, output)
+            self.assertIn("at least 10", done.stderr)
+
+    def test_trials_own_status(self) -> None:
+        """trial's exit status is kept though its output goes through a pipe."""
+        done = self.trial("Ran 50 tests in 1s\n\nFAILED (failures=1, successes=49)", status=3)
+        self.assertEqual(done.returncode, 3)
+
+    def test_skips(self) -> None:
+        """Skips are told; with CI_NO_SKIPS=1 they fail."""
+        output = "Ran 50 tests in 1s\n\nPASSED (skips=2, successes=48)"
+        done = self.trial(output)
+        self.assertEqual(done.returncode, 0)
+        self.assertIn("2 of 50 tests were skipped", done.stdout)
+        self.assertEqual(self.trial(output, CI_NO_SKIPS="1").returncode, 1)
+        self.assertEqual(self.trial(PASSED.format(n=50), CI_NO_SKIPS="1").returncode, 0)
+
+
+class PreflightTests(ScriptTestCase):
+    def refused(self, python: str) -> str:
+        done = self.run_script("preflight", python)
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+        return done.stderr
+
+    def python(self, version: str, has_venv: bool = True) -> str:
+        status = int(not has_venv)
+        script = f"case $2 in *version_info*) printf {version};; *) exit {status};; esac"
+        return self.program("fake-python", script)
+
+    def test_fine(self) -> None:
+        """A new enough Python with venv passes without a word."""
+        for version in ("3.11", "3.14"):
+            done = self.run_script("preflight", self.python(version))
+            self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
+
+    def test_old_python(self) -> None:
+        """An old Python is one sentence that says what is needed."""
+        for version in ("2.7", "3.10"):
+            text = self.refused(self.python(version))
+            self.assertIn(f"Python {version}, and 3.11 or newer is needed", text)
+
+    def test_no_venv(self) -> None:
+        """A missing venv module is one sentence that names Debian's package."""
+        self.assertIn("python3.11-venv", self.refused(self.python("3.11", has_venv=False)))
+
+    def test_no_python(self) -> None:
+        """No Python, or one that does not run, is one sentence."""
+        self.assertIn("there is no /no/such/python", self.refused("/no/such/python"))
+        self.assertIn("does not run", self.refused(self.program("fake-python", "exit 1")))
+
+    def test_other_system(self) -> None:
+        """Another system than Linux is one sentence that names it."""
+        self.program("uname", "echo Darwin")
+        self.assertIn("Darwin", self.refused(self.python("3.11")))
