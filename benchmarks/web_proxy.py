@@ -5,7 +5,8 @@
 Three processes on the loopback: an upstream that answers a constant, the proxy (twice: on the
 epoll reactor and on the one the services use), and a load generator, ``wrk`` if it is installed,
 else a client of our own. The figure is the proxy process's own CPU time (user and system) divided
-by the requests it served, so that the other processes may share the machine.
+by the requests it served, so that the other processes may share the machine. Before that, the core
+alone is measured in memory.
 """
 
 from __future__ import annotations
@@ -58,14 +59,11 @@ def upstream() -> None:
     listen(Factory.forProtocol(Constant))
 
 
-def proxy(reactor_name: str, upstream_port: int) -> None:
-    install_reactor(reactor_name)
-    from twisted.internet import reactor
-
+def make_factory(clock: object, endpoints: object, upstream_port: int) -> object:
     from pbcluster.web.headers import end_to_end
     from pbcluster.web.interfaces import Attempt, Exchange, Forward
     from pbcluster.web.limits import Limits
-    from pbcluster.web.pool import UpstreamPool, tcp_endpoints
+    from pbcluster.web.pool import UpstreamPool
     from pbcluster.web.server import HTTPServerFactory
 
     def done(attempt: Attempt) -> None:
@@ -84,8 +82,46 @@ def proxy(reactor_name: str, upstream_port: int) -> None:
         )
         exchange.forward(plan, done)
 
-    pool = UpstreamPool(reactor, tcp_endpoints(reactor))
-    listen(HTTPServerFactory(handler, Limits(), reactor, pool=pool))
+    pool = UpstreamPool(clock, endpoints)
+    return HTTPServerFactory(handler, Limits(), clock, pool=pool)
+
+
+def proxy(reactor_name: str, upstream_port: int) -> None:
+    install_reactor(reactor_name)
+    from twisted.internet import reactor
+
+    from pbcluster.web.pool import tcp_endpoints
+
+    listen(make_factory(reactor, tcp_endpoints(reactor), upstream_port))
+
+
+def core(requests: int) -> None:
+    """The core alone: transports that do nothing, so no system calls and no reactor."""
+    from twisted.internet.defer import Deferred, succeed
+    from twisted.internet.task import Clock
+    from twisted.internet.testing import StringTransport
+
+    class Silent(StringTransport):
+        def write(self, data: bytes) -> None:
+            pass
+
+    class Endpoint:
+        def connect(self, factory: object) -> Deferred[object]:
+            self.made = factory.buildProtocol(None)
+            self.made.makeConnection(Silent())
+            return succeed(self.made)
+
+    endpoint = Endpoint()
+    factory = make_factory(Clock(), lambda *_: endpoint, 80)
+    front = factory.buildProtocol(None)
+    front.makeConnection(Silent())
+    for count in (requests // 10, requests):
+        began = time.process_time()
+        for _ in range(count):
+            front.dataReceived(REQUEST)
+            endpoint.made.dataReceived(ANSWER)
+        used = time.process_time() - began
+    print(f"core    {used / requests * 1e6:6.1f} us CPU a request, without transports")
 
 
 def client(port: int, seconds: float) -> None:
@@ -156,6 +192,7 @@ def load(port: int, seconds: float) -> int:
 
 
 def measure(seconds: float) -> None:
+    print(spawn("core", 20_000).communicate()[0], end="")
     back = spawn("upstream")
     upstream_port = int(back.stdout.readline())
     try:
@@ -185,6 +222,8 @@ def main(arguments: list[str]) -> None:
             upstream()
         case ["proxy", name, port]:
             proxy(name, int(port))
+        case ["core", requests]:
+            core(int(requests))
         case ["client", port, seconds]:
             client(int(port), float(seconds))
         case [seconds]:

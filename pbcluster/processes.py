@@ -42,6 +42,8 @@ LAST_WORDS_S = 0.2
 KILLED_WITHIN_S = 10.0
 #: A JSON Web Token, as in PocketBase's installer URL (a way in without a password).
 _TOKEN = re.compile(r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]+")
+#: Frames of a Go stack trace, which would push the panic's own words out of the tail.
+_GO_FRAME = re.compile(r"\t|goroutine \d+ \[|created by |\S+\(.*\)$|\s*$")
 _UTIL_LINUX = ("setsid", "setpriv")
 #: Run by path, never imported.
 _LAUNCHER = Path(__file__).resolve().parent / "node" / "launcher.py"
@@ -69,7 +71,7 @@ class Child(ProcessProtocol):
     """A running (or ended) child. Made by :func:`start_child`.
 
     :ivar name: what it is called in errors. :ivar pid: its process id, kept after its end.
-    :ivar tail: its last lines, without tokens.
+    :ivar tail: its last lines, without tokens and Go's stack traces.
     """
 
     def __init__(self, reactor: Any, name: str, on_line: Callable[[str], None] | None) -> None:
@@ -82,6 +84,7 @@ class Child(ProcessProtocol):
         self._callbacks: list[Callable[[str], None]] = []
         self._reason: str | None = None
         self._exited = False
+        self._in_trace = False
         self._words: Any = None
 
     # -- from the reactor --
@@ -115,8 +118,12 @@ class Child(ProcessProtocol):
 
     def _line(self, line: bytes) -> None:
         text = redacted(line[:MAX_LINE_BYTES].decode("utf-8", "replace").rstrip())
+        self._in_trace = bool(_GO_FRAME.match(text)) and (
+            self._in_trace or text.startswith("goroutine ")
+        )
         if text:
-            self.tail.append(text)
+            if not self._in_trace:
+                self.tail.append(text)
             if self._on_line is not None:
                 self._on_line(text)
 

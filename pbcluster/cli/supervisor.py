@@ -31,7 +31,8 @@ from pbcluster.cli.state import ClusterState, ProcessState
 from pbcluster.errors import ConfigError, PBClusterError, ProcessFailed
 
 #: What is started together, group after group; a group waits until the one before it serves.
-START_GROUPS = (("s3", "member"), ("node", "gateway"))
+#: A gateway waits for the control plane by itself; nodes want the bucket, which S3's probe makes.
+START_GROUPS = (("s3", "member", "gateway"), ("node",))
 #: Requests stop first, then what they need.
 STOP_ORDER = ("gateway", "node", "member", "s3")
 FIRST_DELAY_S = 1.0

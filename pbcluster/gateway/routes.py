@@ -218,8 +218,12 @@ class RouteCache:
     def forget(self, tenant_id: str, now: float) -> None:
         """The tenant was deleted."""
         entry = self._entries.get(tenant_id)
-        if entry is not None:
-            for key in keys_of(entry.route):
+        if entry is None:
+            return
+        self._remove(tenant_id)
+        for key in keys_of(entry.route):
+            # A name may have passed to another tenant meanwhile.
+            if key not in self._ids:
                 self.put_absent(key, now)
 
     def _remove(self, tenant_id: str) -> None:

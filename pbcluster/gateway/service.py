@@ -17,7 +17,7 @@ from typing import Any, cast
 import attrs
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
@@ -155,29 +155,32 @@ class GatewayService(Service):
     # -- start ------------------------------------------------------------------------------------
 
     def startService(self) -> None:
-        """Start; what cannot be started ends the process with one sentence."""
+        """Start.
+
+        :raises SystemExit: it cannot; one sentence on stderr says why.
+        """
         super().startService()
         ready_file.remove(self._config.data_dir)
-        starting = Deferred.fromCoroutine(self._start())
-        if not starting.called:
-            self._starting = starting
-        starting.addErrback(self._cannot_start)
+        try:
+            self._open()
+        except PBClusterError as error:
+            log.critical("gateway {id} ends: {reason}", id=self._config.id, reason=error.message)
+            # Not sys.stderr: twistd made that a part of the log. Stopping the reactor would not do
+            # either: it does not run yet.
+            print(f"pbgateway: {error.message}", file=sys.__stderr__, flush=True)
+            raise SystemExit(1) from None
+        self._starting = Deferred.fromCoroutine(self._tell_ready())
+        self._starting.addErrback(self._never_ready)
 
-    def _cannot_start(self, failure: Failure) -> None:
-        if not self.running:
-            return
-        if failure.check(PBClusterError):
-            reason = str(failure.value)
-        else:
-            log.failure("the gateway cannot start", failure=failure)
-            reason = f"internal error: {failure.value}"
-        log.critical("gateway {id} ends: {reason}", id=self._config.id, reason=reason)
-        print(f"pbgateway: {reason}", file=sys.stderr, flush=True)
-        if self._reactor.running:
-            self._reactor.fireSystemEvent("shutdown")
-        self._reactor._exitCode = 1
+    def _never_ready(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            log.failure("the gateway serves, but cannot tell that it does", failure=failure)
 
-    async def _start(self) -> None:
+    def _open(self) -> None:
+        """Listen and connect.
+
+        :raises ConfigError: a port cannot be had, or a member's address cannot be used.
+        """
         config = self._config
         self.public = self._listen(config.listen, cast(Any, self._factory), "listen")
         pages = local_pages.site(
@@ -191,10 +194,14 @@ class GatewayService(Service):
         self._control_plane.client.start(_not_for_gateways)
         self._updates.start()
         self._nodes.start()
+
+    async def _tell_ready(self) -> None:
         await self._first_contact()
+        assert self.public is not None
+        assert self.local is not None
         gateway, metrics = _url(self.public), _url(self.local)
-        ready_file.write(config.data_dir, gateway=gateway, metrics=metrics)
-        log.info("gateway {id} serves at {url}", id=config.id, url=gateway)
+        ready_file.write(self._config.data_dir, gateway=gateway, metrics=metrics)
+        log.info("gateway {id} serves at {url}", id=self._config.id, url=gateway)
 
     def _listen(self, address: tuple[str, int], factory: Any, option: str) -> IListeningPort:
         host, port = address

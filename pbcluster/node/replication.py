@@ -140,6 +140,7 @@ class LitestreamDaemon:
             await self._answering(child, client)
         except BaseException:
             self._child = self._client = None
+            await client.close()
             await child.kill()
             raise
         child.when_ended(lambda reason: self._ended(child, reason))
@@ -178,8 +179,11 @@ class LitestreamDaemon:
     def _ended(self, child: Child, reason: str) -> None:
         if self._child is not child:
             return  # we ended it
-        self._child = self._client = None
+        client, self._client = self._client, None
+        self._child = None
         self._registered.clear()
+        if client is not None:
+            Deferred.fromCoroutine(client.close())
         told = f"litestream ended ({reason}): {child.last_words()}"
         log.error("{told}", told=told)
         for callback in list(self._lost):

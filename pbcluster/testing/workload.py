@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -144,10 +145,14 @@ class Journal:
         """Every request that was not answered as it should be."""
         return [event for event in self.events if event.status != 200]
 
-    def first_good_after(self, moment: float, kind: str = "write") -> float | None:
-        """Seconds from ``moment`` to the end of the first good request that began after it."""
-        good = (e.ended for e in self.events if e.kind == kind and e.status == 200)
-        return min((end - moment for end in good if end > moment), default=None)
+    def longest_gap(self, since: float, kind: str = "write") -> float:
+        """The longest time without a good answer, in seconds: what a user would have waited.
+
+        :param since: seconds of ``time.monotonic()``; the first gap begins here.
+        """
+        ends = sorted(e.ended for e in self.events if e.kind == kind and e.status == 200)
+        ends = [since, *(end for end in ends if end > since)]
+        return max((after - before for before, after in pairwise(ends)), default=float("inf"))
 
 
 @attrs.define

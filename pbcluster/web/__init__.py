@@ -4,4 +4,18 @@
 9112) stand apart from transports, so that tests feed bytes. What must hold: a request that is not
 beyond doubt is answered 400 and never forwarded; nothing is buffered whole, a slow reader slows its
 writer; a response is never ended cleanly if its source broke off.
+
+Pure: ``rules`` (request heads), ``response_head``, ``headers``, ``chunked`` (bodies), ``replay``
+(bodies that can be sent again), ``answers`` (bytes of responses), ``limits``.
+Shells: ``server`` (clients' connections, ``HTTPServerFactory``), ``exchange`` and ``attempt`` (one
+request, one try to forward it), ``client`` and ``pool`` (upstream connections), ``deadline``.
+
+    pool = UpstreamPool(reactor, tcp_endpoints(reactor))
+    factory = HTTPServerFactory(handler, Limits(), reactor, pool=pool)
+    ...                                   # listen with it; at the end stop listening, then:
+    await factory.drain(30.0)
+    pool.close()
+
+Not here: TLS, access logs, which tenant, who may ask (the handlers), upgrades and WebSockets
+(refused or stripped), compression (never touched), trailers (dropped).
 """

@@ -177,9 +177,8 @@ class ForwardAttempt:
             return
         plan, client = self._plan, self._client
         self._connection = connection
-        connection.begin(
-            self, plan.method == b"HEAD", plan.first_byte_timeout_s, plan.idle_timeout_s
-        )
+        to_head = b"HEAD" in (plan.method, client.head.method)
+        connection.begin(self, to_head, plan.first_byte_timeout_s, plan.idle_timeout_s)
         if client.slow:
             connection.pause()
         kept = client.body.open(self._upload)

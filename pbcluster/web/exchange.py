@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from twisted.logger import Logger
+
 from pbcluster.errors import LocalProtocolError
 from pbcluster.web.answers import error_body, local_response
 from pbcluster.web.attempt import ForwardAttempt
@@ -16,6 +18,8 @@ from pbcluster.web.interfaces import Attempt, Forward, Headers, Outcome, Request
 from pbcluster.web.limits import DISCARD_BYTES
 from pbcluster.web.pool import UpstreamPool
 from pbcluster.web.replay import ReplayBudget, RequestBody
+
+_log = Logger()
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -110,7 +114,11 @@ class ServerExchange:
                 self._finish()
             else:
                 self._connection.update_reading()
-            done(result)
+            try:
+                done(result)
+            except Exception:
+                _log.failure("the handler of a forward's end failed")
+                self.fail(500, "internal error")
             if completed:
                 self._connection.exchange_over(not self._close)
 
@@ -186,7 +194,10 @@ class ServerExchange:
             self._attempt.cancel(Outcome.CLIENT_GONE, error)
         self.body.forget()
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except Exception:
+                _log.failure("the handler of a client's end failed")
 
     def fail(self, status: int, message: str) -> None:
         """The request turned out bad in its body: answer if that is still possible, and close."""

@@ -3,7 +3,8 @@
 A connection reads a head, has it judged by ``rules``, makes an exchange, feeds it the body and goes
 on when its response is complete; further requests of the client wait (serial pipelining). Refused
 requests get their error and the connection ends. Every wait has its deadline (``limits.Limits``),
-every buffer its bound: bytes that came too early at most 64 KiB and one read.
+every buffer its bound: bytes that came too early at most 64 KiB and one read. A client that closes
+its sending side counts as gone, as with most proxies.
 
 No objects of ``twisted.web`` are involved. Only ordinary stream transports are used, so that
 TCP, TLS and other streams behind Twisted's endpoints serve alike.
@@ -359,7 +360,7 @@ class HTTPServerConnection(Protocol):
 
         :param unread: the client may still be sending. Closing at once would make its kernel
             throw our answer away, so only the sending side is closed, and what comes is dropped
-            for a while.
+            for a while. (TLS has its own closing handshake.)
         """
         self._closing = True
         self._reader = None
@@ -370,8 +371,10 @@ class HTTPServerConnection(Protocol):
         if self._paused:
             self._paused = False
             transport.resumeProducing()
-        self._deadline.set(LINGER_S)
-        if unread and hasattr(transport, "loseWriteConnection"):
+        # What is still to be sent may take a slow client longer than we would wait for nothing.
+        half = unread and not self._secure and hasattr(transport, "loseWriteConnection")
+        self._deadline.set(LINGER_S if half and not self.slow else self._limits.send_stall_s)
+        if half:
             transport.loseWriteConnection()
         else:
             transport.loseConnection()
@@ -415,7 +418,7 @@ class HTTPServerFactory(Factory):
         self.refused_connections = 0
         self.rejected: Counter[int] = Counter()
         self._connections: set[HTTPServerConnection] = set()
-        self._all_gone: Deferred[None] | None = None
+        self._drained: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: IAddress | None) -> HTTPServerConnection:
         """A connection."""
@@ -437,9 +440,10 @@ class HTTPServerFactory(Factory):
     def forget(self, connection: HTTPServerConnection) -> None:
         """Count a connection out."""
         self._connections.discard(connection)
-        if self._all_gone is not None and not self._connections:
-            all_gone, self._all_gone = self._all_gone, None
-            all_gone.callback(None)
+        if self._drained and not self._connections:
+            drained, self._drained = self._drained, []
+            for waiting in drained:
+                waiting.callback(None)
 
     def drain(self, timeout_s: float) -> Deferred[None]:
         """End all connections: idle ones now, busy ones after their response.
@@ -463,7 +467,7 @@ class HTTPServerFactory(Factory):
                 call.cancel()
 
         done.addCallback(stop)
-        self._all_gone = done
+        self._drained.append(done)
         return done
 
     def abort_all(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbcluster.testing.workload import Client, Failed, Journal, Workload, check, prepare
+from pbcluster.testing.workload import Client, Event, Failed, Journal, Workload, check, prepare
 
 
 class Store(BaseHTTPRequestHandler):
@@ -119,3 +119,12 @@ class WorkloadTests(SynchronousTestCase):
         workload = Workload(url, "t.localhost", "w")
         with workload.running(), self.assertRaisesRegex(Failed, "no 1 acknow.*400"):
             workload.wait_for_acks(1, timeout_s=0.3)
+
+    def test_longest_gap(self) -> None:
+        """The longest time without a good answer counts from the given moment, failures ignored."""
+        journal = Journal()
+        for ended, status in ((1.0, 200), (2.0, 503), (4.5, 200), (5.0, 200)):
+            journal.events.append(Event("write", "r", ended - 0.5, ended, status))
+        self.assertEqual(journal.longest_gap(1.5), 3.0)
+        self.assertAlmostEqual(journal.longest_gap(4.6), 0.4)
+        self.assertEqual(journal.longest_gap(9.0), float("inf"))

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import json
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.task import Clock
 
 from pbcluster.web.interfaces import Exchange, Outcome
 from pbcluster.web.limits import HIGH_WATER_BYTES, LINGER_S, Limits
 from tests.web.corpus import BAD_BODIES, BAD_HEADS, get, post
 from tests.web.memory import Side, Web
+from tests.web.server_case import WebCase, status_of
 
 
 def hello(exchange: Exchange) -> None:
     exchange.respond(200, exchange.head.target, content_type=b"text/plain")
-
-
-def status_of(answer: bytes) -> int:
-    return int(answer.split(b" ", 2)[1])
-
-
-class WebCase(SynchronousTestCase):
-    def web(self, *args: object, **kwargs: object) -> Web:
-        web = Web(*args, **kwargs)
-        self.addCleanup(web.assert_nothing_left, self)
-        return web
 
 
 class BadInput(WebCase):
@@ -251,6 +241,19 @@ class Sequence(WebCase):
         web.client()
         self.assertTrue(web.client().aborted)
         self.assertEqual(web.factory.refused_connections, 1)
+
+    def test_a_slow_client_gets_its_last_bytes(self) -> None:
+        """A connection that ends after its answer is not cut while the answer is being sent."""
+        web = self.web(handler=lambda exchange: exchange.client_gone)
+        client = web.client()
+        client.send(get(b"Connection: close"))
+        client.protocol.pauseProducing()
+        hello(web.exchanges[0])
+        self.assertIsNone(client.transport.producer)
+        client.transport.clock = Clock()  # the transport waits for its send buffer
+        web.clock.advance(60)
+        self.assertFalse(client.aborted)
+        client.close()
 
     def test_a_handler_that_fails(self) -> None:
         """A handler's exception is a logged 500 that ends the connection."""
