@@ -31,6 +31,9 @@ OTHER_PORTS = (
     "volume",
     "volume_grpc",
 )
+#: Seconds from SIGTERM to SIGKILL. Its filer waits without end for its own S3 part to disconnect
+#: (seen with 4.48); what it answered with 200 is with the kernel and survives the SIGKILL.
+STOP_GRACE_S = 1.0
 #: ``sun_path`` of unix(7) has 108 bytes.
 _MAX_SOCKET_PATH = 100
 

@@ -32,7 +32,7 @@ SIGNATURE = b"X-PBCluster-Signature"
 #: The node did not hand the request to PocketBase: it may be sent again, whatever its method.
 #: Its value is one of :data:`NOT_PROCESSED_REASONS`.
 NOT_PROCESSED = b"X-PBCluster-Not-Processed"
-NOT_PROCESSED_REASONS = (b"moved", b"loading", b"draining", b"no-proof", b"busy")
+NOT_PROCESSED_REASONS = (b"moved", b"loading", b"draining", b"no-proof", b"busy", b"unsigned")
 #: With ``moved``: the epoch that the node knows of.
 NODE_EPOCH = b"X-PBCluster-Node-Epoch"
 #: How durable an acknowledged write is: absent (in S3) or ``local``.

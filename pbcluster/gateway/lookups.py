@@ -97,10 +97,9 @@ class Lookups:
             return Found(entry.route, "cache")
         return await self.renew(key)
 
-    async def renew(self, key: TenantKey, min_epoch: int = 0) -> Found:
+    async def renew(self, key: TenantKey) -> Found:
         """Today's route: what is remembered did not work.
 
-        :param min_epoch: lowest epoch that may be right.
         :raises NotFound: there is no such tenant.
         :raises Unavailable: nobody can say, or no node can take it: ask again a little later.
         """
@@ -108,8 +107,9 @@ class Lookups:
         if self._routes.is_absent(key, now):
             raise NotFound("no tenant answers at this host name")
         entry = self._routes.peek(key)
+        min_epoch = 0
         if entry is not None:
-            min_epoch = max(min_epoch, entry.min_epoch)
+            min_epoch = entry.min_epoch
             confirmed = now - entry.cached_at < JUST_CONFIRMED_S and not entry.doubted
             if confirmed and entry.route.epoch >= min_epoch:
                 return Found(entry.route, "cache")

@@ -10,6 +10,7 @@ What an attempt says of the node (its breaker):
 ==================================================  ==========================================
 any answer without the node's mark                  success, a tenant's 5xx included
 503 marked ``no-proof`` or ``busy``                 failure: the node as a whole is in trouble
+401 marked ``unsigned``                             the same: keys or clocks differ
 421 or 503 marked ``moved, loading, draining``      nothing: it is about one tenant, or planned
 no connection; no byte or junk before the answer    failure
 a pooled connection that ended without an answer    nothing: it was stale
@@ -39,7 +40,7 @@ from pbcluster.wire import Route
 FIRST_BYTE_TIMEOUT_S = 315.0
 CONNECT_TIMEOUT_S = 1.0
 #: These marks mean that the node as a whole is in trouble.
-_NODE_IN_TROUBLE = (b"no-proof", b"busy")
+_NODE_IN_TROUBLE = (b"no-proof", b"busy", b"unsigned")
 _UNKNOWN_HOST = "no tenant answers at this host name"
 
 log = Logger()
@@ -62,7 +63,6 @@ class Passage:
         "_key",
         "_limited",
         "_marked",
-        "_min_epoch",
         "_parts",
         "_pauses",
         "_repeats",
@@ -90,9 +90,8 @@ class Passage:
         self._route: Route | None = None
         self._ticket: Ticket | None = None
         self._why: PBClusterError = Unavailable("the tenant is not available")
-        #: Ask the control plane before the next attempt, for at least this epoch.
+        #: Ask the control plane before the next attempt.
         self._fresh = False
-        self._min_epoch = 0
         #: The life of a node, and the epoch, with which the last attempt failed.
         self._failed_on: tuple[str, int, int] | None = None
         self._marked = False
@@ -259,9 +258,7 @@ class Passage:
         if attempt.outcome is Outcome.NO_RESPONSE:
             self._repeats += 1
         if self._marked and attempt.head is not None and mark_of(attempt.head) == b"moved":
-            known = epoch_of(attempt.head)
-            self._min_epoch = max(self._min_epoch, route.epoch, known)
-            self._parts.routes.doubt(route.tenant_id, known)
+            self._parts.routes.doubt(route.tenant_id, epoch_of(attempt.head))
 
     def _reason(self, attempt: Attempt) -> PBClusterError:
         """What the client is told if this was the last attempt."""
@@ -344,7 +341,7 @@ class Passage:
     async def _next_route(self) -> Route:
         lookups = self._parts.lookups
         if self._fresh:
-            found = await lookups.renew(self._key, self._min_epoch)
+            found = await lookups.renew(self._key)
         else:
             found = await lookups.find(self._key)
         self.record.source = found.source
@@ -393,7 +390,7 @@ class _NoAnswer(PBClusterError):
     """The tenant took too long."""
 
     status = 504
-    code = "tenant_timeout"
+    code = "gateway_timeout"
 
 
 class _BrokenOff(PBClusterError):

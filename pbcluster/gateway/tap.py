@@ -7,7 +7,8 @@ from typing import Any, cast
 from twisted.application.service import IService
 
 from pbcluster.config import GatewayConfig
-from pbcluster.options import ServiceOptions, make_options
+from pbcluster.errors import ConfigError
+from pbcluster.options import Parsed, ServiceOptions, make_options
 
 Options = make_options(
     GatewayConfig,
@@ -17,9 +18,19 @@ Options = make_options(
 
 
 def makeService(options: ServiceOptions) -> IService:
-    """The service that twistd runs."""
+    """The service that twistd runs.
+
+    :raises SystemExit: what it was given cannot be used; one sentence says why.
+    """
     from twisted.internet import reactor
 
+    try:
+        return _service(cast(Any, reactor), options.parsed)
+    except ConfigError as error:
+        raise SystemExit(f"pbgateway: {error.message}") from None
+
+
+def _service(reactor: Any, parsed: Parsed[GatewayConfig]) -> IService:
     from pbcluster.gateway.service import ControlPlane, GatewayService
     from pbcluster.transport.addresses import member_addresses
     from pbcluster.transport.broadcasts import ZmqSubscriber
@@ -27,13 +38,12 @@ def makeService(options: ServiceOptions) -> IService:
     from pbcluster.transport.curve import Curve, PlainSockets
     from pbcluster.transport.sockets import Sockets
 
-    parsed = options.parsed
     config = parsed.config
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     security = (
         PlainSockets() if config.insecure_plain_sockets else Curve.of(parsed.secrets, parsed.peers)
     )
-    sockets = Sockets(cast(Any, reactor), config.cluster_id, config.id, security)
+    sockets = Sockets(reactor, config.cluster_id, config.id, security)
     control_plane = ControlPlane(
         ZmqControlPlaneClient(sockets, member_addresses(config.members)),
         ZmqSubscriber(sockets, member_addresses(config.broadcasts)),

@@ -123,6 +123,10 @@ class Copies:
 
         :raises StorageCorrupt: the restored copy fails its check. :raises S3Unavailable: else.
         """
+        # At the end of an earlier epoch S3 may have been away: while its replica is still fed from
+        # this path, nothing else may stand there.
+        await self._parts.replication.unregister(self._database)
+        go_on()
         aside = self._parts.directories.set_aside(tenant_id)
         if aside is not None:
             log.info("{tenant}: an older copy was set aside", tenant=tenant_id)

@@ -54,6 +54,8 @@ MAX_ROUNDS = 5
 SAFE_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 #: PocketBase cuts a request after 5 minutes.
 FIRST_BYTE_TIMEOUT_S = 310.0
+#: Answers that end with their head (RFC 9112, section 6.3).
+_BODILESS = frozenset((204, 304))
 #: Made anew: Host by us, the length by the core.
 _OWN_FIELDS = frozenset((b"host", b"content-length"))
 #: Withheld for these reasons, the client's connection is cut: what we say would not be ours.
@@ -164,20 +166,20 @@ class Front:
         raise Loading("the tenant comes and goes")
 
 
+#: Error → mark; the first that fits counts. ``Withheld`` was processed, so it has none.
+_MARKS: tuple[tuple[type[PBClusterError], bytes], ...] = (
+    (Unauthorized, b"unsigned"),
+    (OwnershipLost, b"moved"),
+    (NoProof, b"no-proof"),
+    (Busy, b"busy"),
+    (Withheld, b""),
+    (Unavailable, b"loading"),
+)
+
+
 def _mark_of(error: PBClusterError) -> bytes:
     """The reason of the mark "not processed", empty: no mark."""
-    match error:
-        case OwnershipLost():
-            return b"moved"
-        case NoProof():
-            return b"no-proof"
-        case Busy():
-            return b"busy"
-        case Withheld():
-            return b""
-        case Unavailable():
-            return b"loading"
-    return b""
+    return next((mark for kind, mark in _MARKS if isinstance(error, kind)), b"")
 
 
 class _Handover:
@@ -237,7 +239,7 @@ class _Handover:
             self._streams.add(self._tenant, self._exchange)
         if not self._write:
             return clean
-        self._endless = head.get(b"content-length") is None
+        self._endless = head.get(b"content-length") is None and head.status not in _BODILESS
         return Deferred.fromCoroutine(self._acknowledged(clean))
 
     async def _acknowledged(self, head: ResponseHead) -> ResponseHead:

@@ -168,6 +168,9 @@ class Standing:
     async def handle(self, asked: Asked, body: Body) -> Body:
         """Answer what a member asks or tells."""
         if isinstance(body, Probe):
+            if body.incarnation != self.incarnation:
+                # Another start of this node is asked for; to answer for it would keep it alive.
+                raise WrongEpoch(f"this is incarnation {self.incarnation}")
             return Ok()
         if isinstance(body, NodeAssignments):
             self._owned.obey(body)

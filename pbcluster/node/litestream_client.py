@@ -15,7 +15,14 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool, readBody
+from twisted.web.client import (
+    URI,
+    Agent,
+    FileBodyProducer,
+    HTTPConnectionPool,
+    _HTTP11ClientFactory,
+    readBody,
+)
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
@@ -44,6 +51,12 @@ class Answer:
         return str(self.body.get("error", f"status {self.status}"))
 
 
+class _QuietFactory(_HTTP11ClientFactory):
+    """Without two log lines for each connection."""
+
+    noisy = False
+
+
 @implementer(IAgentEndpointFactory)
 class _OneSocket:
     """Whatever the URL says, the same socket."""
@@ -69,6 +82,7 @@ class LitestreamClient:
         self._pool.maxPersistentPerHost = MAX_IDLE_CONNECTIONS
         # A POST must never be sent twice by itself.
         self._pool.retryAutomatically = False
+        self._pool._factory = _QuietFactory
         self._agent = Agent.usingEndpointFactory(
             reactor, _OneSocket(reactor, socket_path), self._pool
         )

@@ -288,7 +288,8 @@ def _refuse(method: str, key: str, error: ClientError) -> NoReturn:
     if status == 403:
         raise S3Refused(f"{told}: check the S3 keys and what they may do") from None
     if code == "NoSuchBucket":
-        raise S3Refused(f"{told}: the bucket does not exist; create it") from None
+        # Not final: whoever starts S3 makes the bucket a moment later.
+        raise S3Unavailable(f"{told}: the bucket does not exist; create it") from None
     if 400 <= status < 500 and status not in (408, 409, 429):
         raise S3Refused(told) from None
     raise S3Unavailable(told) from None

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-import sys
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from twisted.logger import Logger
 from pbcluster import ready_file
 from pbcluster.config import NodeConfig, Secrets
 from pbcluster.durations import Durations
+from pbcluster.ending import end_process
 from pbcluster.errors import ConfigError, PBClusterError, S3Unavailable
 from pbcluster.node.front import Front
 from pbcluster.node.heartbeat import Condition, NodeFacts, Standing
@@ -165,11 +165,7 @@ class NodeService(Service):
         else:
             log.failure("the node cannot start", failure)
             reason = f"internal error: {failure.value}"
-        log.critical("node {id} ends: {reason}", id=self._config.id, reason=reason)
-        print(f"pbnode: {reason}", file=sys.stderr, flush=True)
-        if self._reactor.running:
-            self._reactor.fireSystemEvent("shutdown")
-        self._reactor._exitCode = 1
+        end_process(self._reactor, "pbnode", reason)
 
     async def _start(self) -> None:
         self._durations.check()

@@ -34,9 +34,13 @@ MAX_ARRIVAL_WAITS = 1000
 #: Tenants that were given away → the lowest epoch that can own them now, so that old routes to them
 #: are answered without waiting and the next look-up asks for a newer one.
 MAX_GONE = 10_000
+#: How often open requests are counted while nobody can say when one ends.
+DRAIN_POLL_S = 0.1
 #: An idle tenant is stopped only without open requests, so this is just a belt.
 IDLE_DRAIN_S = 1.0
 TICK_S = 1.0
+#: A request whose tenant finds no room looks for it so often: others end all the time.
+ROOM_POLL_S = 0.2
 #: Litestream is started again after so long, doubling.
 REVIVE_BACKOFF_S = 0.2
 REVIVE_BACKOFF_MAX_S = 5.0
@@ -208,16 +212,23 @@ class Tenants:
                 raise Loading(f"the tenant is {tenant.state.value}")
             if tenant.can_load:
                 if not self._want(tenant):
-                    self._refuse(tenant, now)
+                    await self._wait_for_room(tenant, deadline)
+                    continue
                 if tenant_id not in self._loading or tenant.upstream(write=write) is not None:
                     continue  # it got somewhere, well or badly, within the call
             await tenant.changes.wait(deadline - now)
 
-    def _refuse(self, tenant: Tenant, now: float) -> None:
+    async def _wait_for_room(self, tenant: Tenant, deadline: float) -> None:
+        """:raises Unavailable: it failed a moment ago. :raises Busy: no room in time."""
+        now = self._parts.clock.seconds()
         if now < tenant.retry_at:
             wait_s = tenant.retry_at - now
             raise Unavailable(f"the tenant failed: {tenant.life.cause}", retry_after_s=wait_s)
-        raise Busy(f"all {self.cache.capacity} places of this node are in use", retry_after_s=5.0)
+        left = deadline - now - ROOM_POLL_S
+        if left <= 0:
+            told = f"all {self.cache.capacity} places of this node are in use"
+            raise Busy(told, retry_after_s=5.0)
+        await tenant.changes.wait(min(ROOM_POLL_S, left))
 
     def _want(self, tenant: Tenant) -> bool:
         """Begin to load it unless that is under way. False: it cannot be loaded now."""
@@ -226,8 +237,7 @@ class Tenants:
         now = self._parts.clock.seconds()
         if self._closed or now < tenant.retry_at:
             return False
-        room = tenant.tenant_id in self.cache or self.cache.has_room()
-        if not room and self._victim() is None:
+        if tenant.tenant_id not in self.cache and not self._can_make_room():
             return False
         self._loading.add(tenant.tenant_id)
         spawn(self._load(tenant), f"load of {tenant.tenant_id}")
@@ -251,29 +261,41 @@ class Tenants:
                 self._started_once.add((tenant_id, tenant.epoch))
             self._forget_unloaded(tenant_id)
             tenant.changes.fire()
+            self._wake_successor(tenant)
+
+    def _wake_successor(self, tenant: Tenant) -> None:
+        """A newer epoch that came during a load found it in its way: now it can begin."""
+        successor = self._tenants.get(tenant.tenant_id)
+        if successor is not None and successor is not tenant:
+            successor.changes.fire()
+            self._load_wanted()
 
     async def _make_room(self, tenant_id: str) -> bool:
         """Give the tenant a place, at the cost of the least recently used one."""
         while tenant_id not in self.cache:
+            victim = self._victim()
             if self.cache.has_room():
                 self.cache.add(tenant_id, self._parts.clock.seconds())
                 break
-            victim = self._victim()
             if victim is None:
                 return False
             self.cache.evicted()
             await self._rest(victim)
         return True
 
+    def _can_make_room(self) -> bool:
+        return self._victim() is not None or self.cache.has_room()
+
     def _victim(self) -> Tenant | None:
-        """Who must go; one that is stopping already makes room by itself."""
-        name = self.cache.victim(self._parts.clock.seconds(), self._loading | self._stopping)
-        if name is None:
-            return None
-        if name not in self._tenants:
+        """Who must go; one that is stopping already makes room by itself, and one that was given
+        away gives up its place without being asked. None: nobody may, or there is room."""
+        busy = self._loading | self._stopping
+        while (name := self.cache.victim(self._parts.clock.seconds(), busy)) is not None:
+            victim = self._tenants.get(name)
+            if victim is not None:
+                return victim
             self.cache.remove(name)
-            return None
-        return self._tenants[name]
+        return None
 
     # -- stopping --
 
@@ -295,8 +317,12 @@ class Tenants:
     async def _drained(self, tenant: Tenant, limit_s: float) -> None:
         deadline = self._parts.clock.seconds() + limit_s
         while self.cache.open_requests(tenant.tenant_id):
-            if not await tenant.changes.wait(deadline - self._parts.clock.seconds()):
-                return
+            left = deadline - self._parts.clock.seconds()
+            try:
+                if not await tenant.changes.wait(left):
+                    return
+            except Unavailable:  # a crowd waits for its change; it must be stopped all the same
+                await pause(self._parts.clock, min(DRAIN_POLL_S, left))
 
     def _forget_unloaded(self, tenant_id: str) -> None:
         """Free the place of a tenant of which nothing runs."""
@@ -352,15 +378,21 @@ class Tenants:
     async def _tick(self) -> None:
         while not self._closed:
             await pause(self._parts.clock, TICK_S)
-            for tenant in self:
-                tenant.tick()
-                self._forget_unloaded(tenant.tenant_id)
-            for tenant_id in self.cache.idle(self._parts.clock.seconds(), self._idle_stop_s):
-                idle = self._tenants.get(tenant_id)
-                if idle is not None and idle.state is State.ACTIVE and not idle.waiting_writes:
-                    spawn(self._rest(idle), f"idle stop of {tenant_id}")
-            self._ending = {key: done for key, done in self._ending.items() if not done.called}
-            self._load_wanted()
+            try:
+                self._repair()
+            except Exception:  # one tenant's trouble must not end the watch over all others
+                log.failure("a tick of the tenants failed")
+
+    def _repair(self) -> None:
+        for tenant in self:
+            tenant.tick()
+            self._forget_unloaded(tenant.tenant_id)
+        for tenant_id in self.cache.idle(self._parts.clock.seconds(), self._idle_stop_s):
+            idle = self._tenants.get(tenant_id)
+            if idle is not None and idle.state is State.ACTIVE and not idle.waiting_writes:
+                spawn(self._rest(idle), f"idle stop of {tenant_id}")
+        self._ending = {key: done for key, done in self._ending.items() if not done.called}
+        self._load_wanted()
 
     # -- Litestream ended by itself --
 

@@ -40,6 +40,8 @@ For each Ready
    lost when it has another. Reply after applying.
 7. **Reads**: a context in ``reads`` may be answered when its index is applied; one in
    ``cancelled_reads`` never: the caller may begin a new read. Each read ends in one of the two.
+   A leader that must prove that it leads (to renew a lease, say) begins a read and waits for it:
+   its round began after the call.
 8. **Chunks**: put each of ``chunks_received`` in its place of a staging file; after the last, check
    size and checksum of the whole (off the loop if it is large) and call ``install_snapshot`` or
    ``refuse_snapshot``. Staging files are removed at start.
@@ -68,6 +70,7 @@ Deliberate differences from etcd-io/raft
 * Proposals and transfers are not forwarded: callers follow ``NotLeader``. Reads are.
 * Reads share numbered rounds and never an older round; appends go out once a Ready, not a proposal.
 * Snapshots travel in chunks, whose bytes the core never sees.
+* A leader whose own write is not durable for three election timeouts steps down.
 * No leases for reads, no change of the election rules by options: pre-vote and check-quorum are on.
 """
 

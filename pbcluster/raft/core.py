@@ -75,6 +75,8 @@ class RaftCore:
         """One tick passed."""
         raft = self._raft
         raft.now += 1
+        if raft.unsynced_token:
+            raft.disk_wait_ticks += 1
         reads.expire(raft)
         if not raft.is_leader():
             elections.tick(raft)
@@ -208,6 +210,9 @@ class RaftCore:
     def persisted(self, token: PersistToken) -> None:
         """The ready of ``token`` and all before it are durable."""
         raft = self._raft
+        raft.disk_wait_ticks = 0
+        if token.number >= raft.unsynced_token:
+            raft.unsynced_token = 0
         if token.snapshot_index:
             raft.log.snapshot_durable(token.snapshot_index)
         elections.own_vote_durable(raft, token.term, token.vote)
@@ -278,15 +283,19 @@ class RaftCore:
         out, raft.outbox = raft.outbox, Outbox()
         self._last_shown = (raft.role, raft.term, raft.leader)
         voted = hard.term != last_hard.term or hard.vote != last_hard.vote
+        must_sync = bool(entries) or snapshot is not None or voted
+        token = self._next_token(snapshot)
+        if must_sync:
+            raft.unsynced_token = token.number
         return Ready(
-            token=self._next_token(snapshot),
+            token=token,
             role=raft.role,
             term=raft.term,
             leader=raft.leader,
             snapshot=snapshot,
             entries=entries,
             hard_state=hard if hard != last_hard else None,
-            must_sync=bool(entries) or snapshot is not None or voted,
+            must_sync=must_sync,
             messages=tuple(out.messages),
             after=tuple(out.after),
             committed=committed,

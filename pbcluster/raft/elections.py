@@ -6,6 +6,8 @@
   replies go through ``send_after``, the own vote is counted in :func:`own_vote_durable`. (Asking
   earlier would let a candidate that crashes, forgets its tail and asks again in the same term be
   elected by votes for the longer log.) Pre-votes promise nothing and go at once.
+* A leader steps down when it hears from no quorum for an election timeout, when its disk stands
+  still for three, and when it slept through one. One whose disk stands still does not campaign.
 * A member that heard from a leader within the shortest election timeout helps nobody else, unless
   the leader asked for it.
 """
@@ -27,6 +29,11 @@ from pbcluster.raft.messages import (
 from pbcluster.raft.quorum import VoteResult
 from pbcluster.raft.ready import Role
 from pbcluster.raft.state import Raft
+
+#: Election timeouts a leader waits for a write of its own: far longer than a slow fsync takes.
+LEADER_DISK_TIMEOUTS = 3
+#: One whose writes wait so long could not make a vote durable: it would only disturb elections.
+CANDIDATE_DISK_TIMEOUTS = 1
 
 
 class Campaign(enum.Enum):
@@ -105,9 +112,11 @@ def become_leader(raft: Raft) -> None:
 
 
 def campaign(raft: Raft, kind: Campaign) -> None:
-    """Begin an election, unless this member leads, has no vote, or has not yet applied a
-    membership change that it knows to be committed: it would count by the wrong one."""
+    """Begin an election, unless this member leads, has no vote, a disk that stands still, or a
+    membership change to apply that it knows to be committed: it would count by the wrong one."""
     if raft.is_leader() or not raft.may_campaign():
+        return
+    if disk_stands_still(raft, CANDIDATE_DISK_TIMEOUTS):
         return
     if raft.log.has_config_in(raft.log.applied, raft.log.commit):
         return
@@ -203,8 +212,20 @@ def tick(raft: Raft) -> None:
     campaign(raft, Campaign.PRE_VOTE)
 
 
+def disk_stands_still(raft: Raft, timeouts: int) -> bool:
+    """Whether nothing that was to be written became durable for so many election timeouts."""
+    return raft.disk_wait_ticks >= timeouts * raft.options.election_ticks
+
+
 def tick_leader(raft: Raft) -> None:
-    """One tick of a leader's check of its quorum; a transfer has one election timeout."""
+    """One tick of a leader's checks of its disk and its quorum; a transfer has one timeout.
+
+    Others could commit without this leader's disk, but nothing is applied here before it is
+    durable here, so nobody would be answered, under a leader whose heartbeats go on.
+    """
+    if disk_stands_still(raft, LEADER_DISK_TIMEOUTS):
+        become_follower(raft, raft.term, NOBODY)
+        return
     raft.election_elapsed += 1
     if raft.election_elapsed < raft.options.election_ticks:
         return

@@ -19,6 +19,7 @@ from pbcluster.raft.messages import (
     EntryKind,
     MemberId,
     SnapshotChunk,
+    VoteReply,
     decode_change,
 )
 
@@ -68,7 +69,9 @@ def check(message: AnyMessage) -> None:
 
     :raises RemoteProtocolError: naming what is wrong.
     """
-    if not message.sender or not message.to or message.term < 1:
+    # Only a member that never heard of any term refuses a vote under term 0.
+    lowest = 0 if isinstance(message, VoteReply) else 1
+    if not message.sender or not message.to or message.term < lowest:
         raise RemoteProtocolError("message without sender, recipient or term")
     if isinstance(message, Append):
         _check_append(message)

@@ -35,10 +35,13 @@ def append_own(raft: Raft, entries: Sequence[Entry]) -> None:
 
 def flush(raft: Raft) -> None:
     """Send everyone all that is new and fits."""
+    last_index, commit = raft.log.last_index, raft.log.commit
     for member, progress in raft.tracker.progress.items():
-        if member == raft.id:
+        if member == raft.id or progress.is_paused():
             continue
-        bump = progress.can_bump_commit(raft.log.commit)
+        bump = progress.can_bump_commit(commit)
+        if progress.next > last_index and not bump:
+            continue
         while send_append(raft, member, progress, even_empty=bump):
             bump = False
 

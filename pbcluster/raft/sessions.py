@@ -22,8 +22,8 @@ import msgspec
 
 from pbcluster.errors import SessionExpired
 
-#: Sessions kept. A process has one or a few; a thousand of them are far more than a platform has
-#: callers of the control plane at once, and 10,000 × 64 small results stay below 100 MB.
+#: Sessions kept. A process has one or a few, so this is far more than a platform has callers at
+#: once; and 10,000 times 64 small results stay below 100 MB.
 MAX_SESSIONS = 10_000
 #: Results kept of one session: more than any client keeps in flight.
 MAX_RESULTS = 64

@@ -81,6 +81,7 @@ class Raft:
 
     __slots__ = (
         "contexts",
+        "disk_wait_ticks",
         "election_elapsed",
         "election_timeout",
         "forwarded_reads",
@@ -100,6 +101,7 @@ class Raft:
         "tracker",
         "transferee",
         "uncommitted_bytes",
+        "unsynced_token",
         "vote",
     )
 
@@ -120,6 +122,10 @@ class Raft:
         self.election_elapsed = 0
         self.heartbeat_elapsed = 0
         self.election_timeout = 0
+        #: The last token that stands for a write (0: all are durable), and the ticks since
+        #: anything became durable while there was something to wait for.
+        self.unsynced_token = 0
+        self.disk_wait_ticks = 0
         #: To whom leadership is being handed.
         self.transferee: MemberId = NOBODY
         #: No change is proposed before this index is applied.

@@ -20,6 +20,7 @@ processes on one directory, a replica under an unknown path, a restore over an e
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -332,7 +333,9 @@ class FakeReplication:
     async def stop(self) -> None:
         """See ``Replication``."""
         for database in list(self.registered):
-            await self.unregister(database)
+            with contextlib.suppress(S3Unavailable):
+                await self.unregister(database)
+        self.registered.clear()
         self.running = False
 
     def when_lost(self, callback: Callable[[str], None]) -> None:
@@ -356,24 +359,24 @@ class FakeReplication:
         if (tenant_id, epoch) in self.corrupt:
             raise StorageCorrupt(f"the restored copy of {tenant_id} fails its check")
         assert target not in self.disk.databases, f"{target} exists: never overwrite a copy"
+        assert target not in self.registered, f"{target} still feeds {self.registered.get(target)}"
         found = _newest(self.s3.s3, tenant_id, epoch)
         self.disk.create(target, found.rows, found.txid)
 
     async def register(self, tenant_id: str, epoch: int, database: Path) -> None:
         """See ``Replication``."""
         self._check_running()
-        if database not in self.registered:
-            self.registered[database] = (tenant_id, epoch)
-            self._uploaded.pop(database, None)
+        if self.registered.get(database) == (tenant_id, epoch):
+            return
+        await self.unregister(database)
+        self.registered[database] = (tenant_id, epoch)
+        self._uploaded.pop(database, None)
 
     async def unregister(self, database: Path) -> None:
         """See ``Replication``."""
-        self._check_running()
         if database in self.registered:
-            try:
-                await self.sync(database, timeout_s=10)
-            finally:
-                self.registered.pop(database, None)
+            await self.sync(database, timeout_s=10)  # it stays registered if this fails
+            self.registered.pop(database, None)
 
     async def sync(self, database: Path, *, timeout_s: float) -> int:
         """See ``Replication``."""

@@ -29,10 +29,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pbcluster.errors import ProcessFailed
 from pbcluster.node.s3 import S3Address
 from pbcluster.processes import launched
-from pbcluster.seaweed import OTHER_PORTS, SeaweedSpec, seaweed_spec
+from pbcluster.seaweed import OTHER_PORTS, STOP_GRACE_S, SeaweedSpec, seaweed_spec
 
 READY_WITHIN_S = 30.0
-STOP_WITHIN_S = 5.0
 _POLL_S = 0.05
 _shared: list[Seaweed] = []
 
@@ -99,10 +98,10 @@ class Seaweed:
         if process is not None:
             process.terminate()
             try:
-                process.wait(STOP_WITHIN_S)
+                process.wait(STOP_GRACE_S)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(STOP_WITHIN_S)
+                process.wait(STOP_GRACE_S)
 
     def client(self) -> Any:
         """A boto3 client with its keys."""

@@ -41,6 +41,10 @@ def tcp_endpoints(reactor: Any) -> EndpointMaker:
     return make
 
 
+class _QuietFactory(Factory):
+    noisy = False
+
+
 class UpstreamPool:
     """Connections to all upstreams of a process.
 
@@ -92,7 +96,7 @@ class UpstreamPool:
         :return: fires with it, or fails as the endpoint's connect does; cancelling it stops.
         """
         self.made += 1
-        factory = Factory.forProtocol(
+        factory = _QuietFactory.forProtocol(
             lambda: UpstreamConnection(self._clock, (host, port), self._forget)
         )
         endpoint = self._endpoints(host, port, timeout_s)

@@ -10,7 +10,8 @@ from pbcluster.errors import Busy, OwnershipLost, Unavailable
 from pbcluster.node.acks import Withheld
 from pbcluster.node.durability import Reason
 from pbcluster.node.lifecycle import State
-from pbcluster.node.tenant import NoProof
+from pbcluster.node.parts import spawn
+from pbcluster.node.tenant import MAX_HELD, NoProof
 from pbcluster.node.tenants import Loading
 from pbcluster.records import Durability
 from pbcluster.testing.node_fakes import FakeS3
@@ -264,6 +265,51 @@ class TakeOverTests(Base):
         self.assertEqual(len(self.node.fake.disk.aside), 1)
         self.assertEqual(self.node.outcomes(), [("ready", 1), ("ready", 2)])
 
+    def test_new_epoch_in_the_middle_of_a_load(self) -> None:
+        """A request that waits for a load gets the load of the epoch that replaces it, though the
+        tenant is an idle one that nothing but requests loads."""
+        late = NodeHarness(self.clock, self.s3, "node_c")
+        late.fake.workloads.start_delay_s = 0.5
+        late.assign(assignment(epoch=2))
+        waiting = late.ready()
+        self.clock.advance(0.1)
+        self.assertNoResult(waiting)
+        late.assign(assignment(epoch=3))
+        late.run(2.0)
+        self.assertIs(self.successResultOf(waiting), late.tenant())
+        self.assertEqual(late.tenant().epoch, 3)
+
+    def test_replica_of_the_old_epoch_is_ended_first(self) -> None:
+        """S3 was away when an epoch ended here, so its database is still being replicated: the
+        next epoch puts no copy in that place before the old replica was ended."""
+        self.successResultOf(self.write("a"))
+        self.node.fake.s3.faults.down = True
+        self.node.fake.workloads.running[T].write("not durable")
+        self.node.assign()
+        self.node.run(1.0)
+        self.assertEqual(len(self.node.fake.replication.registered), 1)
+        self.node.fake.s3.faults.down = False
+        self.node.assign(assignment(epoch=2))
+        self.node.load()
+        self.assertEqual(list(self.node.fake.replication.registered.values()), [(T, 2)])
+        self.assertIn("a", self.node.fake.workloads.running[T].rows())
+
+    def test_a_crowd_does_not_keep_a_tenant_from_ending(self) -> None:
+        """However many wait for a tenant's next change, it is stopped and reported."""
+        tenant = self.node.tenant()
+        self.node.tenants.opened(tenant)
+
+        async def wait() -> None:
+            while await tenant.changes.wait(60.0):
+                pass
+
+        for _ in range(MAX_HELD):
+            spawn(wait(), "a waiter")
+        self.node.assign()
+        self.node.run(6.0)
+        self.assertNotIn(T, self.node.fake.workloads.running)
+        self.assertEqual(self.node.outcomes()[-1], ("released", 1))
+
     def test_older_list_is_refused(self) -> None:
         """A list older than the obeyed one changes nothing."""
         self.node.assign(assignment(), index=20)
@@ -492,12 +538,33 @@ class RoomTests(Base):
         self.assertEqual(self.node.tenants.cache.evictions, 2)
 
     def test_open_request_is_never_evicted(self) -> None:
-        """A tenant with an open request stays; the other one is told that there is no room."""
+        """A tenant with an open request stays; the other one waits for room, then is told that
+        there is none."""
         self.node.tenants.opened(self.node.tenant(T))
-        self.failureResultOf(self.node.ready(U), Busy)
+        waiting = self.node.ready(U, within_s=3.0)
+        self.node.run(2.0)
+        self.assertNoResult(waiting)
+        self.node.run(1.0)
+        self.failureResultOf(waiting, Busy)
         self.assertIs(self.node.tenant(T).state, State.ACTIVE)
+
+    def test_room_is_waited_for(self) -> None:
+        """A request that finds no room is served as soon as there is some, not refused."""
+        self.node.tenants.opened(self.node.tenant(T))
+        waiting = self.node.ready(U)
+        self.node.run(1.0)
         self.node.tenants.closed(self.node.tenant(T), stream=False)
-        self.successResultOf(self.node.ready(U))
+        self.node.run(0.5)
+        self.successResultOf(waiting)
+
+    def test_what_was_given_away_takes_no_room(self) -> None:
+        """A tenant that is finishing its requests here, given away already, keeps another one out
+        no longer than that takes."""
+        self.node.tenants.opened(self.node.tenant(T))
+        self.node.assign(assignment(U))
+        waiting = self.node.ready(U)
+        self.node.run(6.0)
+        self.successResultOf(waiting)
 
     def test_failed_load_frees_its_place(self) -> None:
         """A tenant that cannot be loaded takes no room from others."""

@@ -259,6 +259,46 @@ class MessageTests(SynchronousTestCase):
         self.assertEqual((one.status().leader, one.status().role), ("", Role.FOLLOWER))
 
 
+class DiskTests(SynchronousTestCase):
+    def test_one_whose_disk_stands_still_does_not_campaign(self) -> None:
+        """It could make no vote durable, and would only disturb the others (once seed 467)."""
+        one = core(election_ticks=5)
+        one.step(m.Append("b", "a", 1, 0, 0, 0, (Entry(1, 1),)))
+        waiting = one.ready()
+        for _ in range(LONG_TICKS):
+            one.tick()
+        self.assertEqual((one.status().role, one.status().leader), (Role.FOLLOWER, ""))
+        one.persisted(waiting.token)
+        one.tick()
+        self.assertIs(one.status().role, Role.PRE_CANDIDATE)
+
+    def test_a_slow_disk_does_not_unseat_a_leader(self) -> None:
+        """As long as each write is durable within three election timeouts."""
+        one = core(conf=ConfState(("a",)), election_ticks=5)
+        one.campaign()
+        drain(one)
+        for _ in range(10):
+            one.propose(b"x")
+            ready = one.ready()
+            for _ in range(14):
+                one.tick()
+            one.persisted(ready.token)
+            drain(one)
+        self.assertIs(one.status().role, Role.LEADER)
+
+    def test_a_token_of_an_earlier_term_makes_nothing_durable(self) -> None:
+        """Its entry may have been replaced, and replaced back, by writes still under way."""
+        one = core()
+        one.step(m.Append("b", "a", 1, 0, 0, 0, (Entry(1, 1),)))
+        first = one.ready()
+        one.step(m.Append("c", "a", 2, 0, 0, 1, (Entry(1, 1), Entry(2, 2))))
+        second = one.ready()
+        one.persisted(first.token)
+        self.assertFalse(one.has_ready() and one.ready().committed)
+        one.persisted(second.token)
+        self.assertEqual([e.index for ready in drain(one) for e in ready.committed], [1])
+
+
 class MembershipTests(SynchronousTestCase):
     def test_a_learner_must_have_been_heard(self) -> None:
         """Caught up is what it was at its last answer; without one it is not promoted now."""

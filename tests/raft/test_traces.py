@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.raft.trace_runner import TRACES, parse, play
 
 #: Fewer files than this means that they were not found.
-EXPECTED_TRACES = 12
+EXPECTED_TRACES = 24
 
 
 class TraceTests(SynchronousTestCase):

@@ -242,9 +242,10 @@ class Asking(Case):
         holding[0].callback(ACK)
         network.settle()
         self.assertEqual(self.successResultOf(asked[0]), ACK)
-        self.assertNoResult(self.ask(client))
+        last = self.ask(client)
+        self.assertNoResult(last)
         client.stop()
-        for deferred in asked[1:]:
+        for deferred in [*asked[1:], last]:
             self.failureResultOf(deferred, Unavailable)
 
     def test_cancelling_gives_up_cleanly(self) -> None:

@@ -29,7 +29,9 @@ class SimClient:
         self._patience = READER_TIMEOUT if only_reads else world.profile.client_timeout
         self.history: list[Operation] = []
         self.stopped = False
+        #: Operations that were answered, and writes among them.
         self.completed = 0
+        self.written = 0
         self._session = 0
         self._sequence = 0
         self._count = 0
@@ -148,6 +150,7 @@ class SimClient:
         kind, key, value, called = self._current
         self._current = None
         self.completed += result is not None
+        self.written += result is not None and kind != "get"
         if kind != "get" or result is not None:
             returned = NEVER if result is None else self.world.now
             self.history.append(Operation(self.name, kind, key, value, called, returned, result))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pbcluster.raft import MemberId
+from pbcluster.raft import ConfState, MemberId
 from pbcluster.testing.raft_sim.machine import Command, encode_command
 from pbcluster.testing.raft_sim.member import SimMember
 from pbcluster.testing.raft_sim.schedule import Fault
@@ -158,6 +158,19 @@ def _slow_disk(world: World, fault: Fault) -> None:
     world.slow_until[_pick(world, fault.first).id] = world.now + 10 * fault.second
 
 
+def _hang_disk(world: World, fault: Fault) -> None:
+    """No fsync returns for a while; the leader's, half of the time."""
+    leader = world.operator.leader()
+    name = _pick(world, fault.first).id if leader is None or fault.first % 2 else leader.id
+    world.hanging = name
+    world.after(200 + 10 * fault.second, partial(_disk_goes_on, world), name)
+
+
+def _disk_goes_on(world: World, name: MemberId) -> None:
+    if world.hanging == name and not world.healed:
+        world.hanging = ""
+
+
 def _disk_error(world: World, fault: Fault) -> None:
     member = _pick(world, fault.first)
     world.failing.add(member.id)
@@ -203,6 +216,7 @@ _STRIKES: dict[str, Callable[[World, Fault], None]] = {
     "pause": _pause,
     "pause_leader": _pause_leader,
     "slow_disk": _slow_disk,
+    "hang_disk": _hang_disk,
     "disk_error": _disk_error,
     "lossy": _lossy,
     "delays": _delays,
@@ -221,6 +235,7 @@ def heal_everything(world: World) -> None:
     world.network.calm()
     world.slow_until.clear()
     world.failing.clear()
+    world.hanging = ""
     for member in _living(world):
         if member.is_paused():
             member.resume(member.disk.incarnation)
@@ -230,21 +245,33 @@ def heal_everything(world: World) -> None:
 def cut_one_way_minority(world: World) -> None:
     """One member hears nobody, for as long as the others must show progress."""
     names = [one.id for one in _living(world)]
-    if world.operator.busy() or len(names) < 2:
-        return
     name = names[world.fault_random.randrange(len(names))]
-    changing = any(
-        one.core is not None and one.core._raft.log.has_config_in(one.applied, 2**62)
-        for one in world.members.values()
-    )
-    conf = world.operator.conf()
-    if changing or len(conf.voters) - (name in conf.voters) <= len(conf.voters) // 2 or conf.joint:
+    if _losing_one_stops(world, name, world.operator.conf()):
         return
     for other in world.members:
         if other != name:
             world.network.cut.add((other, name))
 
 
+def hang_leader_disk(world: World) -> None:
+    """The leader's next fsync does not return in time; without it the rest is a majority."""
+    leader = world.operator.leader()
+    conf = world.operator.conf()
+    if leader is not None and not _losing_one_stops(world, leader.id, conf):
+        world.hanging = leader.id
+
+
+def _losing_one_stops(world: World, name: MemberId, conf: ConfState) -> bool:
+    """Whether the group could not go on without ``name``, now or after a change under way."""
+    changing = any(
+        one.core is not None and one.core._raft.log.has_config_in(one.applied, 2**62)
+        for one in world.members.values()
+    )
+    left = len(conf.voters) - (name in conf.voters)
+    return changing or conf.joint or world.operator.busy() or left <= len(conf.voters) // 2
+
+
 def reconnect(world: World) -> None:
-    """The last links are whole again."""
+    """The last links and disks are whole again."""
+    world.hanging = ""
     world.network.calm()

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: What a caller gets: ("done", outcome), ("read", value), ("not_leader", hint) or ("again", why).
 Answer = Callable[[str, Any], None]
+#: A hanging fsync is looked after so often.
+HANGING_RETRY = 20
 
 
 class SimMember:
@@ -115,7 +117,6 @@ class SimMember:
             self.disk.write(self.writing, self.staged)
             after = [message for ready in self.writing for message in ready.after]
             for message in after[: luck - 1]:
-                self.world.checker.sending_after(self, message)
                 self.world.network.send(message)
         self.core = None
         self._forget()
@@ -272,6 +273,9 @@ class SimMember:
             # The disk was done, but the process learns it only when it goes on.
             self.world.after(self._pause_left(), self._synced, begun)
             return
+        if self.world.hanging == self.id:
+            self.world.after(HANGING_RETRY, self._synced, begun)
+            return
         if self.world.fsync_fails(self):
             self.world.trace(f"{self.id} fsync failed: ends")
             self.crash(self.world.disk_random.randrange(2))
@@ -290,7 +294,6 @@ class SimMember:
             if ready.snapshot is not None:
                 self._installed(ready.snapshot)
             for message in ready.after:
-                self.world.checker.sending_after(self, message)
                 self.world.network.send(message)
             assert self.core is not None
             self.core.persisted(ready.token)

@@ -33,7 +33,7 @@ from pbcluster.raft import (
 from pbcluster.raft.log import RaftLog
 from pbcluster.raft.messages import NOBODY, Append, ConfigChange, Heartbeat, VoteRequest
 from pbcluster.raft.progress import Inflights, Progress
-from pbcluster.raft.readonly import PendingRead, ReadRounds
+from pbcluster.raft.readonly import ReadRounds
 from pbcluster.raft.sessions import SessionTable
 from pbcluster.raft.state import Raft
 from pbcluster.raft.tracker import Tracker
@@ -120,6 +120,11 @@ def no_lease(_raft: Raft, _message: object) -> bool:
 @_mutant(Tracker, "quorum_active", "liveness")
 def no_check_quorum(_self: Tracker) -> bool:
     return True
+
+
+@_mutant(elections, "disk_stands_still", "liveness")
+def hung_disk_leads_on(_raft: Raft, _timeouts: int) -> bool:
+    return False
 
 
 @_mutant(RaftLog, "is_up_to_date", "leader_completeness")
@@ -210,12 +215,13 @@ def snapshot_never_sent(_raft: Raft, _member: str, progress: Progress) -> None:
     progress.paused = True
 
 
+_persisted = RaftCore.persisted
+
+
 @_mutant(RaftCore, "persisted", "durable_before_told")
 def stale_append_token(self: RaftCore, token: PersistToken) -> None:
     raft = self._raft
-    if token.snapshot_index:
-        raft.log.snapshot_durable(token.snapshot_index)
-    elections.own_vote_durable(raft, token.term, token.vote)
+    _persisted(self, token)
     if raft.log.durable < token.index <= raft.log.saved:
         raft.log.durable = token.index
         if raft.is_leader():
@@ -284,10 +290,9 @@ def reused_read_context(raft: Raft) -> int:
     return raft.options.incarnation << 32 | raft.contexts % 2
 
 
-@_mutant(ReadRounds, "add", "fresh_reads", "linearizable")
-def read_joins_old_round(self: ReadRounds, read: PendingRead) -> None:
-    (self._rounds[-1][1] if self._rounds else self._waiting).append(read)
-    self.count += 1
+@_mutant(ReadRounds, "acknowledge", "fresh_reads", "linearizable")
+def read_context_ignored(self: ReadRounds, member: str, _number: int) -> None:
+    self._acknowledged[member] = self.number
 
 
 @_mutant(reads, "start_round_if_due", "fresh_reads", "linearizable")

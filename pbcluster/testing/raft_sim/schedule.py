@@ -24,6 +24,7 @@ KINDS = {
     "pause": 2,
     "pause_leader": 2,
     "slow_disk": 3,
+    "hang_disk": 2,
     "disk_error": 1,
     "lossy": 3,
     "delays": 4,
@@ -34,6 +35,15 @@ KINDS = {
     "burst": 3,
     "wipe": 1,
 }
+
+#: What is still wrong, or goes wrong again, while progress is demanded at the end.
+FINAL_CHECKS = (
+    "none",
+    "one_way_minority",
+    "returning_member",
+    "lost_leader_link",
+    "hung_leader_disk",
+)
 
 
 @frozen
@@ -100,7 +110,7 @@ def draw_profile(random: Random) -> Profile:
         clients=pick((2, 3, 4)),
         client_timeout=pick((100, 250)),
         chaos_time=pick((1200, 1800, 2400)),
-        final_check=pick(("none", "one_way_minority", "returning_member", "lost_leader_link")),
+        final_check=pick(FINAL_CHECKS),
     )
 
 

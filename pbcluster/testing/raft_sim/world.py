@@ -17,7 +17,7 @@ from typing import Any
 
 from attrs import frozen
 
-from pbcluster.raft import ConfState, MemberId
+from pbcluster.raft import ConfState, MemberId, elections
 from pbcluster.raft.messages import AnyMessage
 from pbcluster.testing.raft_sim import faults
 from pbcluster.testing.raft_sim.checker import Broken, Checker
@@ -84,6 +84,8 @@ class World:
         #: Members whose disk is slow, until when; and whose next fsync fails.
         self.slow_until: dict[MemberId, int] = {}
         self.failing: set[MemberId] = set()
+        #: Whose fsyncs do not return for as long as progress is demanded.
+        self.hanging: MemberId = ""
 
     # -- time and trace ---------------------------------------------------------------------------
 
@@ -208,9 +210,16 @@ class World:
         faults.heal_everything(self)
         if self.profile.final_check == "one_way_minority":
             faults.cut_one_way_minority(self)
+        elif self.profile.final_check == "hung_leader_disk":
+            faults.hang_leader_disk(self)
         limit = LIVENESS_TIMEOUTS * self.profile.election_time
-        if not self._run_until(self.now + limit, self._progress_since(len(self.checker.committed))):
-            raise Broken("liveness", f"no progress within {limit} after healing: {self._states()}")
+        patience = limit
+        if self.hanging:
+            # Found out only after a while, by the leader and then by its clients.
+            found = elections.LEADER_DISK_TIMEOUTS * self.profile.election_time
+            patience += found + self.profile.client_timeout
+        if not self._run_until(self.now + patience, self._progress()):
+            raise Broken("liveness", f"no progress within {patience} of healing: {self._states()}")
         faults.reconnect(self)
         if not self._run_until(self.now + limit, self._agreed):
             raise Broken("liveness", f"members did not come to agree: {self._states()}")
@@ -218,15 +227,13 @@ class World:
             self._check_undisturbed()
         self._check_history()
 
-    def _progress_since(self, committed: int) -> Callable[[], bool]:
-        """Something new was committed, and a client was answered since."""
-        answered = self.checker.answered_index
+    def _progress(self) -> Callable[[], bool]:
+        """So many writes are answered from now on that one of them began after this moment."""
+        before = self._written()
+        return lambda: self._written() > before + self.profile.clients
 
-        def progress() -> bool:
-            news = len(self.checker.committed) > committed + 1
-            return news and self.checker.answered_index > answered
-
-        return progress
+    def _written(self) -> int:
+        return sum(client.written for client in self.clients)
 
     def _agreed(self) -> bool:
         """One leader, and every living member of its configuration knows what it knows."""

@@ -1,0 +1,135 @@
+from twisted.trial.unittest import SynchronousTestCase
+
+from pbcluster import signing
+from pbcluster.errors import Unavailable
+from pbcluster.gateway.forwarding import (
+    epoch_of,
+    host_and_port,
+    mark_of,
+    to_client,
+    to_node,
+    traceparent,
+)
+from pbcluster.web.interfaces import Headers
+from tests.gateway.fakes import KEY, answer, head, marked, route
+
+ID = "0123456789abcdef0123456789abcdef"
+TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def sent(*headers: tuple[bytes, bytes]) -> dict[bytes, list[bytes]]:
+    found: dict[bytes, list[bytes]] = {}
+    fields = to_node(head(headers=headers), route(epoch=7), "gateway_1", KEY, ID, 1_000)
+    for name, value in fields:
+        found.setdefault(name.lower(), []).append(value)
+    return found
+
+
+class ToNodeTests(SynchronousTestCase):
+    def test_signature(self) -> None:
+        """The node can verify tenant, epoch and request id, and a changed target fails."""
+        request = head(method=b"POST", target=b"/api?x=1")
+        fields = to_node(request, route(epoch=7), "gateway_1", KEY, ID, 1_000)
+        signed = signing.verify({"gateway_1": KEY}, b"POST", b"/api?x=1", fields, 2_000)
+        self.assertEqual(signed, signing.Signed("gateway_1", route().tenant_id, 7, 1_000, ID))
+
+    def test_overwritten(self) -> None:
+        """What a client says of itself or in the platform's name is replaced or removed."""
+        lies: Headers = [
+            (b"X-Forwarded-For", b"10.0.0.1"),
+            (b"x-forwarded-proto", b"https"),
+            (b"X-Forwarded-Host", b"evil"),
+            (b"X-Forwarded-Port", b"1"),
+            (b"Forwarded", b"for=10.0.0.1"),
+            (b"X-Real-IP", b"10.0.0.1"),
+            (b"X-Request-ID", b"mine"),
+            (b"X-Tenant-ID", b"other"),
+            (b"X-PBCluster-Tenant", b"other"),
+            (b"x-pbcluster-anything", b"1"),
+        ]
+        found = sent(*lies)
+        expected = {
+            b"x-forwarded-for": [b"192.0.2.7"],
+            b"x-real-ip": [b"192.0.2.7"],
+            b"x-forwarded-proto": [b"http"],
+            b"x-forwarded-host": [b"shop.localhost:8080"],
+            b"x-request-id": [ID.encode()],
+            b"x-pbcluster-tenant": [route().tenant_id.encode()],
+            b"host": [b"shop.localhost:8080"],
+        }
+        for name, values in expected.items():
+            self.assertEqual(found[name], values, name)
+        for name in (b"x-forwarded-port", b"forwarded", b"x-tenant-id", b"x-pbcluster-anything"):
+            self.assertNotIn(name, found)
+
+    def test_connection_cannot_remove_ours(self) -> None:
+        """A client that names our fields in Connection removes only its own."""
+        found = sent(
+            (b"Connection", b"X-Real-IP, X-PBCluster-Tenant, x-custom, keep-alive"),
+            (b"X-Custom", b"1"),
+            (b"Keep-Alive", b"9"),
+            (b"Upgrade", b"h2c"),
+            (b"TE", b"trailers"),
+        )
+        self.assertEqual(found[b"x-real-ip"], [b"192.0.2.7"])
+        self.assertIn(b"x-pbcluster-tenant", found)
+        for name in (b"x-custom", b"keep-alive", b"upgrade", b"te", b"connection"):
+            self.assertNotIn(name, found)
+
+    def test_passed_on(self) -> None:
+        """Everything else arrives as it was, in order and doubled if it was."""
+        found = sent((b"Cookie", b"a=1"), (b"cookie", b"b=2"), (b"Authorization", b"t"))
+        self.assertEqual((found[b"cookie"], found[b"authorization"]), ([b"a=1", b"b=2"], [b"t"]))
+
+    def test_traceparent(self) -> None:
+        """A valid trace is kept, any other replaced by a new one."""
+        made = f"00-{ID}-{ID[:16]}-00".encode()
+        bad = (b"", b"00-zz", TRACE.upper(), b"00-" + b"0" * 32 + TRACE[35:], b"ff" + TRACE[2:])
+        self.assertEqual(traceparent(head(headers=[(b"Traceparent", TRACE)]), ID), TRACE)
+        for given in bad:
+            self.assertEqual(traceparent(head(headers=[(b"traceparent", given)]), ID), made)
+        self.assertEqual(traceparent(head(), ID), made)
+
+
+class ToClientTests(SynchronousTestCase):
+    def test_marks_are_removed(self) -> None:
+        """No mark of a node reaches a client but how durable a write is; the request id is ours."""
+        passed = to_client(
+            answer(
+                200,
+                (b"X-PBCluster-Node-Epoch", b"3"),
+                (b"x-pbcluster-durability", b"local"),
+                (b"X-Request-Id", b"of pocketbase"),
+                (b"Content-Type", b"a/b"),
+            ),
+            ID,
+        )
+        self.assertEqual(
+            passed.headers,
+            [
+                (b"x-pbcluster-durability", b"local"),
+                (b"Content-Type", b"a/b"),
+                (b"X-Request-ID", ID.encode()),
+            ],
+        )
+
+    def test_marks_are_read(self) -> None:
+        """The reason and the epoch of a refusal; an epoch that is no number is none."""
+        refused = marked(b"moved", 421, 17)
+        self.assertEqual((mark_of(refused), epoch_of(refused)), (b"moved", 17))
+        self.assertIsNone(mark_of(answer()))
+        for text in (b"", b"-1", b"1e9", b"9" * 19):
+            self.assertEqual(epoch_of(answer(421, (signing.NODE_EPOCH, text))), 0)
+
+
+class AddressTests(SynchronousTestCase):
+    def test_table(self) -> None:
+        """Base URLs of nodes, and what is refused."""
+        for address, expected in {
+            "http://127.0.0.1:8090": ("127.0.0.1", 8090),
+            "http://[::1]:9": ("::1", 9),
+            "http://10.0.0.1": ("10.0.0.1", 80),
+        }.items():
+            self.assertEqual(host_and_port(address), expected)
+        for address in ("https://10.0.0.1", "10.0.0.1:80", "", "http://:80", "http://h:99999"):
+            self.assertRaises(Unavailable, host_and_port, address)
