@@ -107,6 +107,22 @@ def tcp_endpoint(value: Any) -> str:
     return str(value)
 
 
+def member_endpoint(value: Any) -> str:
+    """``tcp://HOST:PORT#MEMBER_ID``."""
+    endpoint, separator, member = text(value).partition("#")
+    if not separator:
+        raise ValueError
+    return f"{tcp_endpoint(endpoint)}#{records.check_process_id(member)}"
+
+
+def member_url(value: Any) -> str:
+    """``http://HOST:PORT#MEMBER_ID``."""
+    url, separator, member = text(value).partition("#")
+    if not separator:
+        raise ValueError
+    return f"{http_url(url)}#{records.check_process_id(member)}"
+
+
 def http_url(value: Any) -> str:
     """``http://HOST[:PORT]`` or https, without a path."""
     parts = urlsplit(text(value))
@@ -157,6 +173,12 @@ def one_of(*words: str) -> Check:
     return check
 
 
+#: A file in the data directory of a control-plane member that says: this id never ran, it may
+#: begin with an empty store. It goes away at the first start, and with the disk. Without it an
+#: empty store is refused: a member that forgot its votes and its log could undo what was
+#: acknowledged.
+FIRST_START = "first-start"
+
 _PORT = "an IP address and a port, HOST:PORT (port 0: any free one)"
 _ENDPOINT = "tcp://HOST:PORT"
 _DIR = "a directory"
@@ -203,6 +225,21 @@ class MemberConfig(ServiceConfig):
         "1 to 3600",
         between(1, 3600, float),
         15.0,
+    )
+    raft_endpoint: str = setting(
+        "where the other members are heard", _ENDPOINT, tcp_endpoint, "tcp://127.0.0.1:7000"
+    )
+    raft_peers: tuple[str, ...] = setting(
+        "the other members and where they are heard; none: this member is alone",
+        f"several of {_ENDPOINT}#MEMBER_ID",
+        several(member_endpoint),
+        (),
+    )
+    admin_peers: tuple[str, ...] = setting(
+        "admin APIs of the other members: what only the leader can do is passed on to it",
+        "several of http://HOST:PORT#MEMBER_ID",
+        several(member_url),
+        (),
     )
 
 

@@ -9,7 +9,7 @@ import pbcluster
 
 PACKAGE = Path(pbcluster.__file__).parent
 #: Taps are where a service meets its process; the reactor module installs it.
-ALLOWED = {"reactor.py", "controlplane/tap.py", "node/tap.py", "gateway/tap.py"}
+ALLOWED = {"reactor.py", "twistd.py", "controlplane/tap.py", "node/tap.py", "gateway/tap.py"}
 
 
 def imports_reactor(source: str) -> bool:

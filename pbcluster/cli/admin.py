@@ -7,6 +7,7 @@ caller and travels in a header only.
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,8 @@ from urllib.parse import quote, urlencode
 
 import attrs
 
-from pbcluster.cli.http import Unreachable, ask
+from pbcluster.cli.http import Answer, Unreachable, ask
+from pbcluster.cli.layout import Plan
 from pbcluster.errors import (
     CallerError,
     Conflict,
@@ -34,6 +36,9 @@ _TIMEOUT_S = 10.0
 _PER_PAGE = 200
 _MAX_PAGES = 1000
 _POLL_S = 0.05
+#: So long a call is repeated while the members have no leader; an election takes half a second.
+ELECTION_WITHIN_S = 10.0
+_ELECTION = ("not_leader", "deadline")
 _BY_STATUS: dict[int, type[PBClusterError]] = {
     400: InvalidInput,
     401: Unauthorized,
@@ -44,14 +49,21 @@ _BY_STATUS: dict[int, type[PBClusterError]] = {
 
 @attrs.frozen
 class AdminClient:
-    """Asks one member's admin API.
+    """Asks a member's admin API; any member takes any request.
 
     :ivar url: its base URL, without a path.
     :ivar token: the bearer token.
+    :ivar others: base URLs of the other members, asked in turn when nobody answers.
     """
 
     url: str
     token: str = attrs.field(repr=False)
+    others: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, plan: Plan, token: str) -> AdminClient:
+        """A client of all members of a plan."""
+        return cls(plan.admin_urls[0], token, plan.admin_urls[1:])
 
     def request(
         self,
@@ -72,20 +84,32 @@ class AdminClient:
         if body is not None:
             headers["Content-Type"] = "application/json"
             content = json.dumps(body).encode()
-        answer = ask(
-            method,
-            f"{self.url}/api/cp{path}",
-            headers=headers,
-            body=content,
-            timeout_s=timeout_s,
-        )
-        try:
-            decoded = json.loads(answer.body) if answer.body.strip() else None
-        except ValueError:
-            decoded = None
-        if answer.status >= 400:
-            raise _error(answer.status, decoded)
-        return decoded
+        if method == "POST":
+            # Whoever is asked again, and whichever member does it: it is done once.
+            headers["Idempotency-Key"] = secrets.token_hex(12)
+        until = time.monotonic() + (ELECTION_WITHIN_S if self.others else 0.0)
+        while True:
+            answer = self._ask(method, f"/api/cp{path}", headers, content, timeout_s)
+            try:
+                decoded = json.loads(answer.body) if answer.body.strip() else None
+            except ValueError:
+                decoded = None
+            if answer.status < 400:
+                return decoded
+            if not _no_leader(answer.status, decoded) or time.monotonic() >= until:
+                raise _error(answer.status, decoded)
+            time.sleep(_POLL_S)
+
+    def _ask(
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None, timeout_s: float
+    ) -> Answer:
+        """The answer of the first member that gives one. :raises Unreachable: none does."""
+        for url in (self.url, *self.others):
+            try:
+                return ask(method, url + path, headers=headers, body=body, timeout_s=timeout_s)
+            except Unreachable as error:
+                last = error
+        raise last
 
     def health(self, timeout_s: float = 2.0) -> dict[str, Any]:
         """What the member says of itself."""
@@ -131,6 +155,12 @@ class AdminClient:
         path = f"/tenants/{quote(name_or_id, safe='')}?wait={DELETE_WAIT_S}"
         deleted = self.request("DELETE", path, timeout_s=DELETE_WAIT_S + _TIMEOUT_S)
         return deleted if isinstance(deleted, dict) else {}
+
+
+def _no_leader(status: int, body: Any) -> bool:
+    """Whether the answer means that the members are choosing a leader: ask again."""
+    data = body.get("data") if isinstance(body, dict) else None
+    return status in (503, 504) and isinstance(data, dict) and data.get("code") in _ELECTION
 
 
 def _error(status: int, body: Any) -> PBClusterError:

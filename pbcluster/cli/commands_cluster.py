@@ -172,7 +172,7 @@ class _AfterUp:
         for line in summary(self._plan):
             show.say(line)
         if login:
-            show.say("\n" + login.text(self._plan))
+            show.say("\n" + login.text(self._where))
 
 
 COMMANDS = (init_command, up, down, status, supervise)

@@ -7,12 +7,16 @@ same one.
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import shlex
+import sys
+from pathlib import Path
 
 import attrs
 
 from pbcluster.cli.admin import AdminClient, wait_tenant_answers
-from pbcluster.cli.layout import ClusterDir, Plan, write_file
+from pbcluster.cli.layout import DEFAULT_DIR, ClusterDir, Plan, write_file
 from pbcluster.errors import Conflict
 
 NAME = "demo"
@@ -37,8 +41,9 @@ class Login:
         """For ``--json``."""
         return attrs.asdict(self) | {"dashboard": self.dashboard}
 
-    def text(self, plan: Plan) -> str:
-        """What to try next, for a person."""
+    def text(self, where: ClusterDir) -> str:
+        """What to try next, for a person: commands that can be copied as they stand."""
+        command, at = _own_command(), dir_words(where)
         password = self.password or "(set when the tenant was created)"
         return "\n".join(
             (
@@ -49,11 +54,25 @@ class Login:
                 "try next:",
                 "  * open the dashboard in a browser, sign in, make a collection",
                 f"  * curl {self.url}/api/health",
-                "  * .venv/bin/pbcluster status          what runs where",
-                "  * .venv/bin/pbcluster tenants create shop --superuser me@example.com",
-                "  * kill -9 the node that `pbcluster tenants show demo` names and reload the page",
+                f"  * {command} status{at}   shows what runs where",
+                f"  * {command} tenants create shop --superuser me@example.com{at}",
+                f"  * {command} tenants show {NAME}{at}   names its node: kill -9 that node's pid "
+                "and reload the page",
             )
         )
+
+
+def _own_command() -> str:
+    """How this very command was called, if it was called by its name."""
+    called = Path(sys.argv[0])
+    return os.path.relpath(called) if called.name == "pbcluster" else "pbcluster"
+
+
+def dir_words(where: ClusterDir) -> str:
+    """The ``--dir`` that a command needs here, with a space before; nothing for the default."""
+    if where == ClusterDir.at(DEFAULT_DIR):
+        return ""
+    return f" --dir {shlex.quote(os.path.relpath(where.root))}"
 
 
 def generate_password() -> str:
@@ -66,7 +85,7 @@ def ensure(where: ClusterDir, plan: Plan) -> Login:
 
     :raises PBClusterError: it could not be created, or does not answer.
     """
-    client = AdminClient(plan.admin_url, where.token())
+    client = AdminClient.of(plan, where.token())
     password = _stored_password(where)
     fresh = password or generate_password()
     if not password:

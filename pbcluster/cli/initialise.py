@@ -32,6 +32,8 @@ from pbcluster.errors import ConfigError, InvalidInput
 
 DEFAULT_NODES = 2
 DEFAULT_MEMBERS = 1
+#: Control-plane members that a cluster may begin with.
+ALLOWED_MEMBERS = (1, 3, 5)
 DEFAULT_BASE_DOMAIN = "localhost"
 #: SeaweedFS's listeners.
 _S3_PORTS = (
@@ -72,12 +74,13 @@ def check_wish(wish: Wish) -> None:
         raise InvalidInput(
             f"--nodes is {wish.nodes}; allowed: {allowed}", field="nodes", allowed=allowed
         )
-    if wish.members not in (None, 1):
+    if wish.members not in (None, *ALLOWED_MEMBERS):
+        allowed = ", ".join(map(str, ALLOWED_MEMBERS))
         raise InvalidInput(
-            f"--members is {wish.members}; this release runs one control-plane member, three and "
-            "five come with replication (docs/known-issues)",
+            f"--members is {wish.members}; allowed: {allowed} (an even number survives no more "
+            "failures than the odd one below it)",
             field="members",
-            allowed="1",
+            allowed=allowed,
         )
     binaries.parse_overrides(wish.binaries or ())
     if wish.base_domain is not None:
@@ -104,7 +107,7 @@ def initialise(where: ClusterDir, wish: Wish) -> Plan:
         )
     check_wish(wish)
     plan = new_plan(wish)
-    write_all(where, plan)
+    write_all(where, plan, first=True)
     return plan
 
 
@@ -130,16 +133,21 @@ def new_plan(wish: Wish) -> Plan:
         DEFAULT_ADMIN_PORT if wish.admin_port is None else wish.admin_port,
         wish.internal_port,
     )
-    member = {"admin": picker.admin}
-    member |= {use: picker.take(use) for use in ("requests", "broadcasts")}
     nodes = DEFAULT_NODES if wish.nodes is None else wish.nodes
+    count = DEFAULT_MEMBERS if wish.members is None else wish.members
+    uses = ("requests", "broadcasts", *(["raft"] if count > 1 else []))
+    members = []
+    for number in _from_1(count):
+        ports = {"admin": picker.admin if number == 1 else picker.take("admin")}
+        ports |= {use: picker.take(use) for use in uses}
+        members.append(Process("member", f"member_{number}", ports))
     return Plan(
         cluster_id=f"cluster_{secrets.token_hex(8)}",
         base_domain=config.domain(wish.base_domain or DEFAULT_BASE_DOMAIN),
         insecure_plain_sockets=bool(wish.insecure_plain_sockets),
         processes=(
             Process("s3", "s3_1", {use: picker.take(use) for use in _S3_PORTS}),
-            Process("member", "member_1", member),
+            *members,
             *(Process("node", f"node_{n}", {"http": picker.take("node")}) for n in _from_1(nodes)),
             Process("gateway", "gateway_1", {"http": picker.gateway}),
         ),
@@ -150,6 +158,13 @@ def new_plan(wish: Wish) -> Plan:
 
 def changed_plan(old: Plan, wish: Wish) -> Plan:
     """The old plan with what was wished; what was not keeps its place and ports."""
+    if wish.members not in (None, len(old.of("member"))):
+        raise InvalidInput(
+            f"--members is {wish.members}, but this cluster was made with "
+            f"{len(old.of('member'))}: a member that begins from nothing must not join by itself",
+            field="members",
+            allowed=str(len(old.of("member"))),
+        )
     asked = (wish.gateway_port, wish.admin_port, wish.internal_port, wish.nodes)
     if asked == (None, None, None, None):
         return _with_words(old, wish)
@@ -163,9 +178,14 @@ def changed_plan(old: Plan, wish: Wish) -> Plan:
         picker.reserve([port for process in old.processes for port in process.ports.values()])
 
     def ports(process: Process) -> dict[str, int]:
-        public = {("gateway", "http"): picker.gateway, ("member", "admin"): picker.admin}
+        first = old.of("member")[0].id
+        public = {("gateway", "http"): picker.gateway, (first, "admin"): picker.admin}
+        own = {
+            use: public.get((process.id, use), public.get((process.kind, use), 0))
+            for use in process.ports
+        }
         return {
-            use: public.get((process.kind, use), port if keep else 0) or picker.take(use)
+            use: own[use] or (port if keep else 0) or picker.take(use)
             for use, port in process.ports.items()
         }
 
@@ -202,9 +222,10 @@ def _from_1(count: int) -> range:
 # -- writing --------------------------------------------------------------------------------------
 
 
-def write_all(where: ClusterDir, plan: Plan) -> None:
+def write_all(where: ClusterDir, plan: Plan, *, first: bool = False) -> None:
     """Write every file of the plan, keeping the secrets that are there.
 
+    :param first: none of its processes ever ran.
     :raises ConfigError: a file cannot be written; names it.
     """
     try:
@@ -213,6 +234,9 @@ def write_all(where: ClusterDir, plan: Plan) -> None:
         for private in (where.root / "secrets", where.root / "data", where.run):
             private.chmod(0o700)
         _write_secrets(where, plan)
+        if first and len(plan.of("member")) > 1:
+            for member in plan.of("member"):
+                write_file(where.data(member.id) / config.FIRST_START, "")
         for process in plan.processes:
             if process.kind != "s3":
                 content = settings_of(where, plan, process)
@@ -245,7 +269,8 @@ def settings_of(where: ClusterDir, plan: Plan, process: Process) -> dict[str, An
             "request_endpoint": _tcp(process, "requests"),
             "broadcast_endpoint": _tcp(process, "broadcasts"),
             "admin_listen": f"{LOOPBACK}:{process.ports.get('admin')}",
-        },
+        }
+        | _group(process, members),
         "node": control
         | {
             "listen": f"{LOOPBACK}:{process.ports.get('http')}",
@@ -260,6 +285,20 @@ def settings_of(where: ClusterDir, plan: Plan, process: Process) -> dict[str, An
         },
     }
     return common | own[process.kind] | plan.settings.get(process.kind, {})
+
+
+def _group(process: Process, members: tuple[Process, ...]) -> dict[str, Any]:
+    """What a member must know of the others; nothing if it is alone."""
+    others = [member for member in members if member.id != process.id]
+    if not others:
+        return {}
+    return {
+        "raft_endpoint": _tcp(process, "raft"),
+        "raft_peers": [f"{_tcp(member, 'raft')}#{member.id}" for member in others],
+        "admin_peers": [
+            f"http://{LOOPBACK}:{member.ports.get('admin')}#{member.id}" for member in others
+        ],
+    }
 
 
 def _tcp(process: Process, use: str) -> str:

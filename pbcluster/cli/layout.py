@@ -25,6 +25,8 @@ from pbcluster.errors import ConfigError, InvalidInput, PBClusterError
 KINDS = ("s3", "member", "node", "gateway")
 LOOPBACK = "127.0.0.1"
 MAX_NODES = 32
+#: Where a cluster lives unless --dir says otherwise.
+DEFAULT_DIR = "cluster"
 BUCKET = "pbcluster"
 
 
@@ -80,6 +82,11 @@ class Plan:
     def admin_port(self) -> int:
         """Port of the (first) member's admin API."""
         return self.of("member")[0].ports["admin"]
+
+    @property
+    def admin_urls(self) -> tuple[str, ...]:
+        """URLs of all members' admin APIs: any of them takes any request."""
+        return tuple(f"http://{LOOPBACK}:{p.ports['admin']}" for p in self.of("member"))
 
     @property
     def gateway_url(self) -> str:

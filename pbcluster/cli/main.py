@@ -12,7 +12,13 @@ from typing import Any
 import click
 
 from pbcluster import __version__
-from pbcluster.cli import commands_cluster, commands_nodes, commands_tenants, show
+from pbcluster.cli import (
+    commands_cluster,
+    commands_members,
+    commands_nodes,
+    commands_tenants,
+    show,
+)
 from pbcluster.errors import ConfigError, InvalidInput, PBClusterError
 
 EXIT_FAILED = 1
@@ -51,7 +57,12 @@ def cli() -> None:
     """
 
 
-for _command in (*commands_cluster.COMMANDS, commands_tenants.tenants, commands_nodes.nodes):
+for _command in (
+    *commands_cluster.COMMANDS,
+    commands_tenants.tenants,
+    commands_nodes.nodes,
+    commands_members.members,
+):
     cli.add_command(_command)
 
 

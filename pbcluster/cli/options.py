@@ -8,11 +8,9 @@ from typing import Any, TypeVar
 import click
 
 from pbcluster.cli.admin import AdminClient
-from pbcluster.cli.layout import MAX_NODES, ClusterDir, Plan
+from pbcluster.cli.layout import DEFAULT_DIR, MAX_NODES, ClusterDir, Plan
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-DEFAULT_DIR = "cluster"
 
 dir_option = click.option(
     "--dir",
@@ -33,7 +31,7 @@ _PLAN_OPTIONS = (
     click.option(
         "--members",
         type=int,
-        help="Control-plane members; this release runs one.  [default: 1]",
+        help="Control-plane members: 1, 3 or 5.  [default: 1]",
     ),
     click.option(
         "--gateway-port",
@@ -86,4 +84,4 @@ def admin_of(directory: str) -> tuple[ClusterDir, Plan, AdminClient]:
     """
     where = ClusterDir.at(directory)
     plan = where.load_plan()
-    return where, plan, AdminClient(plan.admin_url, where.token())
+    return where, plan, AdminClient.of(plan, where.token())

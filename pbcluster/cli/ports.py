@@ -22,6 +22,8 @@ _FIRST_NODE_PORT = 8090
 _DEFAULTS = {
     "requests": 5555,
     "broadcasts": 5556,
+    "raft": 7000,
+    "admin": DEFAULT_ADMIN_PORT,
     "s3": 8333,
     "s3_grpc": 18333,
     "filer": 8888,

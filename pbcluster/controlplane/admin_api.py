@@ -27,15 +27,19 @@ from werkzeug.exceptions import HTTPException
 from pbcluster.controlplane import admin_json
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.admin_auth import AdminAuth
+from pbcluster.controlplane.admin_forward import Forwarder, PassedOn
+from pbcluster.controlplane.admin_members import Group, group_of, members_json, wanted_member
 from pbcluster.controlplane.consensus import Consensus
 from pbcluster.controlplane.executor import Executor, utc_now
 from pbcluster.controlplane.liveness import Liveness
+from pbcluster.controlplane.placement import choose
 from pbcluster.controlplane.planner import Planner
 from pbcluster.controlplane.requests import Requests
 from pbcluster.errors import (
     Conflict,
     InvalidInput,
     NotFound,
+    NotLeader,
     PBClusterError,
     TooLarge,
     Unavailable,
@@ -78,6 +82,15 @@ def _body(request: Request) -> bytes:
     return body
 
 
+def _relay(request: Request, passed: PassedOn) -> bytes:
+    """The leader's answer as ours."""
+    request.setResponseCode(passed.status)
+    for name, value in passed.headers.items():
+        request.setHeader(name, value)
+    request.setHeader(b"server", b"pbcluster")
+    return passed.body
+
+
 def _refuse(request: Request, error: PBClusterError) -> bytes:
     if isinstance(error, Unavailable):
         request.setHeader(b"retry-after", b"%d" % max(1, round(error.retry_after_s)))
@@ -111,10 +124,20 @@ class AdminAPI:
         auth: AdminAuth,
         in_thread: InThread,
         wall_clock: Callable[[], datetime] = utc_now,
+        *,
+        own_id: str = "",
+        group: Group | None = None,
+        forwarder: Forwarder | None = None,
     ) -> None:
         """
         :param in_thread: calls a slow function in a thread, like ``deferToThreadPool``.
+        :param own_id: of this member.
+        :param group: the members; None: this one is alone.
+        :param forwarder: passes on what only the leader can answer.
         """
+        self._own_id = own_id
+        self._group = group
+        self._forwarder = forwarder
         self._clock = clock
         self._consensus = consensus
         self._liveness = liveness
@@ -146,8 +169,12 @@ class AdminAPI:
         try:
             if route.__name__ != "health":
                 self._authorise(request)
-            status, value = await route(self, request, **parts)
-            body = _answer(request, status, value)
+            passed = await self._pass_on(request) if route.__name__ != "health" else None
+            if passed is not None:
+                status, body = passed.status, _relay(request, passed)
+            else:
+                status, value = await route(self, request, **parts)
+                body = _answer(request, status, value)
         except PBClusterError as error:
             status = error.status
             body = _refuse(request, error)
@@ -162,6 +189,15 @@ class AdminAPI:
             ms=round((self._clock.seconds() - began) * 1000),
         )
         return body
+
+    async def _pass_on(self, request: Request) -> PassedOn | None:
+        """The leader's answer; None: this member answers. :raises NotLeader: nobody can."""
+        if self._forwarder is None or self._consensus.is_leader:
+            return None
+        leader = self._consensus.leader_endpoint
+        if self._forwarder.is_marked(request):
+            raise NotLeader("this member does not lead (any more)", leader=leader)
+        return await self._forwarder.pass_on(request, leader, _body(request))
 
     def _authorise(self, request: Request) -> None:
         address = getattr(request.getClientAddress(), "host", "?")
@@ -180,8 +216,13 @@ class AdminAPI:
     @_guarded
     async def health(self, request: Request) -> tuple[int, Any]:
         """Cluster health: without the token only whether this member serves."""
-        serving = self._consensus.is_leader
-        shown: dict[str, Any] = {"status": "ok" if serving else "unavailable", "leader": serving}
+        leads = self._consensus.is_leader
+        serving = leads or bool(self._consensus.leader_endpoint)
+        shown: dict[str, Any] = {
+            "status": "ok" if serving else "unavailable",
+            # True: this one; else the leader's id, False while there is none.
+            "leader": leads or self._consensus.leader_endpoint or False,
+        }
         if request.getHeader(b"authorization") is not None:
             self._authorise(request)
             registry = self._consensus.registry
@@ -243,8 +284,6 @@ class AdminAPI:
 
     def _check_room(self) -> None:
         """Refuse before anything is created. :raises NoCapacity: no node has room."""
-        from pbcluster.controlplane.placement import choose
-
         choose(self._planner.candidates(None))
 
     async def _place(self, tenant: TenantRecord) -> None:
@@ -323,6 +362,33 @@ class AdminAPI:
             tenant,
             self._requests.failures.get(tenant.id, ""),
         )
+
+    # -- members ----------------------------------------------------------------------------------
+
+    @app.route("/api/cp/members", methods=["GET"])
+    @_guarded
+    async def list_members(self, request: Request) -> tuple[int, Any]:
+        """All control-plane members."""
+        page, per_page = admin_json.page_of(request.args)
+        await self._consensus.read_barrier()
+        status = None if self._group is None else self._group.status()
+        index = self._consensus.registry.applied_index
+        return 200, admin_json.listing(members_json(self._own_id, status, index), page, per_page)
+
+    @app.route("/api/cp/members/transfer", methods=["POST"])
+    @_guarded
+    async def transfer_leadership(self, request: Request) -> tuple[int, Any]:
+        """Hand leadership over to the member that the body names."""
+        target = wanted_member(_body(request))
+        group_of(self._group).transfer_leadership(target)
+        return 202, {"to": target}
+
+    @app.route("/api/cp/members/<string:key>", methods=["DELETE"])
+    @_guarded
+    async def remove_member(self, request: Request, key: str) -> tuple[int, Any]:
+        """Take a member out of the group."""
+        await group_of(self._group).remove_member(key)
+        return 200, {"id": key, "removed": True}
 
     # -- nodes ------------------------------------------------------------------------------------
 

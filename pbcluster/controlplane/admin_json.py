@@ -18,7 +18,7 @@ import msgspec
 
 from pbcluster.controlplane.liveness import Liveness
 from pbcluster.controlplane.registry import Registry
-from pbcluster.errors import CallerError, InvalidInput, NotFound, PBClusterError
+from pbcluster.errors import CallerError, InvalidInput, NotFound, PBClusterError, Unavailable
 from pbcluster.records import (
     MAX_METADATA_BYTES,
     Durability,
@@ -43,6 +43,9 @@ def error_body(error: PBClusterError) -> dict[str, Any]:
     if field:
         data[field] = {"code": error.code, "message": error.message}
     extra = {k: v for k, v in error.data.items() if k not in ("field", "allowed")}
+    if isinstance(error, Unavailable):
+        # By this a program tells why, and whether to repeat it.
+        extra["code"] = error.code
     return {"status": error.status, "message": error.message, "data": data | extra}
 
 

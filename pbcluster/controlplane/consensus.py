@@ -28,7 +28,7 @@ class Consensus(Protocol):
 
     @property
     def leader_endpoint(self) -> str:
-        """Request endpoint of the leader, empty if unknown."""
+        """Request endpoint or id of the leader, empty if unknown."""
 
     async def start(self) -> None:
         """Recover what is stored, then take proposals.
@@ -49,6 +49,9 @@ class Consensus(Protocol):
         :raises PBClusterError: the registry refused it.
         """
 
+    async def leader_known(self, timeout_s: float) -> None:
+        """Wait until this member knows who leads, at most ``timeout_s`` seconds."""
+
     async def read_barrier(self) -> None:
         """When it returns, ``registry`` shows everything that was committed before the call.
 
@@ -58,3 +61,7 @@ class Consensus(Protocol):
     def subscribe(self, callback: Callable[[Applied], None]) -> None:
         """``callback`` is called after each applied command, in order, not for what was recovered
         at the start."""
+
+    def subscribe_leadership(self, callback: Callable[[bool], None]) -> None:
+        """``callback`` is called with True when ``is_leader`` becomes true after the start, with
+        False when it was and is no more; what waited for an answer has it by then."""

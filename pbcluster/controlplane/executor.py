@@ -68,13 +68,31 @@ class Executor:
     def start(self) -> None:
         """Begin; the consensus must have started."""
         self._consensus.subscribe(self._applied)
+        self._consensus.subscribe_leadership(self._leadership)
         if self._consensus.is_leader:
-            # Who missed what was committed but not published before a crash learns of it now.
-            last = self._consensus.registry.last_broadcast
-            self._publisher.publish(wire.Broadcast(wire.BEACON, last, last))
+            self._announce()
         self._loop.start(TICK_S, now=True).addErrback(
             lambda failure: log.failure("the planner's loop ended", failure)
         )
+
+    def _announce(self) -> None:
+        """Who missed what was committed but not published before a crash learns of it now."""
+        last = self._consensus.registry.last_broadcast
+        self._publisher.publish(wire.Broadcast(wire.BEACON, last, last))
+
+    def _leadership(self, leads: bool) -> None:
+        """What was known of the nodes is another leadership's: begin anew, with a whole margin."""
+        now = self._clock.seconds()
+        self._liveness.reset(now)
+        self._planner.reset()
+        self._storm = False
+        if leads:
+            # Until it is proven wrong, every node lives: else the first questions would find none.
+            for node in self._consensus.registry.nodes():
+                self._liveness.known(node.id, node.incarnation, now)
+            self._announce()
+        else:
+            self._publisher.silence()
 
     def stop(self) -> None:
         """End; what is under way ends by its own deadline."""

@@ -58,6 +58,15 @@ class Liveness:
         #: Tenants that are being taken away → the node that loses them.
         self._taking: dict[str, str] = {}
 
+    def reset(self, now: float) -> None:
+        """Another leadership begins, or this one ended: forget everything.
+
+        :param now: nothing is given away before a margin later.
+        """
+        self._began = now
+        self._nodes.clear()
+        self._taking.clear()
+
     # -- what nodes say --
 
     def known(self, node_id: str, incarnation: int, now: float) -> None:

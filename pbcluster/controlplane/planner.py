@@ -83,6 +83,12 @@ class Planner:
     def _registry(self) -> Registry:
         return self._current()
 
+    def reset(self) -> None:
+        """Another leadership begins, or this one ended: nothing is under way."""
+        self._assigning.clear()
+        self._not_before.clear()
+        self._setting.clear()
+
     # -- what is under way --
 
     def assigned(self, tenant_id: str, now: float, *, failed: bool) -> None:

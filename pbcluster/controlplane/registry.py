@@ -46,6 +46,10 @@ MAX_STARTS = 32
 LIVING = frozenset({TenantStatus.CREATED, TenantStatus.ACTIVE, TenantStatus.IDLE})
 
 
+#: MessagePack's heads of an array with six items, and of one whose length follows in 32 bits.
+_ARRAY_OF_6, _ARRAY_32 = b"\x96", b"\xdd"
+
+
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """What a command did: the ids and numbers it made, or its error."""
 
@@ -79,6 +83,28 @@ class _State(msgspec.Struct, array_like=True):
     nodes: list[NodeRecord]
     outcomes: list[tuple[str, Outcome]]
     starts: dict[str, list[str]] = {}
+
+
+class RegistryImage:
+    """A registry at one index, detached from it: the records in it never change."""
+
+    def __init__(self, state: _State) -> None:
+        self._state = state
+
+    def to_bytes(self) -> bytes:
+        """What :meth:`Registry.from_bytes` reads.
+
+        Record by record: one call that encodes a hundred thousand of them would keep every other
+        thread waiting for its whole time.
+        """
+        state, encode = self._state, msgspec.msgpack.Encoder().encode
+        parts = [_ARRAY_OF_6, encode(state.applied_index), encode(state.last_broadcast)]
+        for items in (state.tenants, state.nodes, state.outcomes):
+            parts.append(_ARRAY_32 + len(items).to_bytes(4))
+            for item in items:
+                parts.append(encode(item))
+        parts.append(encode(state.starts))
+        return b"".join(parts)
 
 
 class Registry:
@@ -203,15 +229,21 @@ class Registry:
 
     def to_bytes(self) -> bytes:
         """The whole state."""
-        state = _State(
-            self.applied_index,
-            self.last_broadcast,
-            list(self._tenants.values()),
-            list(self._nodes.values()),
-            list(self._outcomes.items()),
-            self._starts,
+        return self.image().to_bytes()
+
+    def image(self) -> RegistryImage:
+        """The whole state as it is now, quickly: to be encoded later, in any thread."""
+        return RegistryImage(
+            _State(
+                self.applied_index,
+                self.last_broadcast,
+                list(self._tenants.values()),
+                list(self._nodes.values()),
+                list(self._outcomes.items()),
+                # Its lists are replaced, never changed.
+                dict(self._starts),
+            )
         )
-        return msgspec.msgpack.encode(state)
 
     @classmethod
     def from_bytes(cls, base_domain: str, data: bytes) -> Registry:
@@ -247,6 +279,12 @@ class Registry:
             change = _Change(Outcome(index, error=wire.ErrorReply.of(error)))
         self._remember(keyed.key, change.outcome)
         return Applied(change.outcome, self._numbered(change), change.nodes)
+
+    def skip(self, index: int) -> None:
+        """The entry at log index ``index``, the next one, is none of ours: only the index moves."""
+        if index != self.applied_index + 1:
+            raise AssertionError(f"index {index} skipped after {self.applied_index}")
+        self.applied_index = index
 
     def _remember(self, key: str, outcome: Outcome) -> None:
         if not key:

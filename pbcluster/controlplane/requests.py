@@ -47,6 +47,9 @@ MAX_OBSERVED_EPOCH = 10**15
 #: It stops waiting so long before its asker's deadline, so that the answer still arrives.
 ANSWER_MARGIN_S = 0.1
 
+#: Nobody is kept longer by a member that waits for an election.
+ELECTION_WAIT_S = 0.8
+
 log = Logger()
 
 
@@ -100,7 +103,16 @@ class Requests:
                 raise Forbidden(f"{asked.sender} is a {asked.role}, not a node")
         if len(asked.idempotency_key) > MAX_KEY:
             raise RemoteProtocolError(f"an idempotency key has at most {MAX_KEY} characters")
-        if not isinstance(body, wire.LookupRoute | wire.SnapshotRequest):
+        if isinstance(body, wire.LookupRoute):
+            needs_leader = body.place
+        else:
+            needs_leader = not isinstance(body, wire.SnapshotRequest)
+        if needs_leader and not self._consensus.is_leader:
+            # An election takes half a second. Who asks meanwhile is better told then who won than
+            # sent round in circles.
+            left_s = asked.deadline - asked.arrived - ANSWER_MARGIN_S
+            await self._consensus.leader_known(max(0.0, min(left_s, ELECTION_WAIT_S)))
+        if needs_leader:
             self._need_leader()
         return await answer(asked, body)
 
@@ -223,8 +235,11 @@ class Requests:
             epoch=body.epoch,
             detail=body.detail,
         )
-        if effect is not None:
-            await self._executor.assign(effect)
+        if effect is None:
+            # Done only when a new epoch is committed: told too early and followed by a crash, it
+            # would leave a tenant that nobody brings up again.
+            raise Unavailable(f"tenant {tenant.name!r} is being placed", retry_after_s=0.2)
+        await self._executor.assign(effect)
 
     async def _failed(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
         self.failures[tenant.id] = body.detail[:500]

@@ -7,15 +7,13 @@ that is not whole, and a store that fails its check stops the process before it 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IReactorTCP
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -26,14 +24,18 @@ from pbcluster.config import MemberConfig, Secrets
 from pbcluster.controlplane.admin_api import MAX_BODY_BYTES, AdminAPI
 from pbcluster.controlplane.admin_auth import AdminAuth
 from pbcluster.controlplane.admin_json import error_body
+from pbcluster.controlplane.consensus import Consensus
 from pbcluster.controlplane.executor import Executor
+from pbcluster.controlplane.group import forwarder, join_group
 from pbcluster.controlplane.liveness import Liveness
 from pbcluster.controlplane.planner import Planner
+from pbcluster.controlplane.raft_member import RaftMember
 from pbcluster.controlplane.requests import Requests
 from pbcluster.controlplane.single import SingleMember
 from pbcluster.controlplane.steady_clock import SteadyClock
 from pbcluster.controlplane.store import LogStore
 from pbcluster.durations import Durations
+from pbcluster.ending import end_process
 from pbcluster.errors import ConfigError, PBClusterError, TooLarge
 from pbcluster.transport.broadcasts import ZmqPublisher
 from pbcluster.transport.request_server import ZmqRequestServer
@@ -58,7 +60,8 @@ class MemberService(Service):
         self._secrets = secrets
         self._sockets = sockets
         self._durations = Durations()
-        self._consensus: SingleMember | None = None
+        #: Once it has started.
+        self._consensus: Consensus | None = None
         self._executor: Executor | None = None
         self._server = ZmqRequestServer(sockets, config.request_endpoint)
         self._publisher = ZmqPublisher(sockets, config.broadcast_endpoint)
@@ -79,30 +82,20 @@ class MemberService(Service):
             self._end(f"internal error: {failure.value}")
 
     def _end(self, reason: str) -> None:
-        log.critical("member {id} ends: {reason}", id=self._config.id, reason=reason)
-        print(f"pbcp: {reason}", file=sys.stderr, flush=True)
-        self._reactor._exitCode = 1
-        # Before the reactor runs there is nothing to stop yet: it stops as soon as it does.
-        self._reactor.callWhenRunning(self._stop_reactor)
-
-    def _stop_reactor(self) -> None:
-        with suppress(ReactorNotRunning):
-            self._reactor.stop()
+        end_process(self._reactor, "pbcp", reason)
 
     async def _start(self) -> None:
         self._durations.check()
         config = self._config
-        store = LogStore(config.data_dir / "store", config.cluster_id)
-        consensus = SingleMember(
-            self._reactor,
-            store,
-            config.base_domain,
-            lambda: self._server.endpoint,
-            self._end,
-        )
-        self._consensus = consensus
-        await consensus.start()
         clock = SteadyClock(self._reactor)
+        consensus: Consensus
+        group: RaftMember | None = None
+        if config.raft_peers:
+            consensus = group = join_group(self._reactor, clock, config, self._sockets, self._end)
+        else:
+            consensus = self._alone()
+        await consensus.start()
+        self._consensus = consensus
         liveness = Liveness(self._durations, clock.seconds())
         planner = Planner(
             lambda: consensus.registry, liveness, node_down_after_s=config.node_down_after_s
@@ -128,12 +121,25 @@ class MemberService(Service):
             lambda function, *args: deferToThreadPool(
                 self._reactor, self._reactor.getThreadPool(), function, *args
             ),
+            own_id=config.id,
+            group=group,
+            forwarder=None if group is None else forwarder(self._reactor, config),
         )
         self._admin = listen(self._reactor, config.admin_listen, api, "admin-listen")
         _bound("broadcast-endpoint", self._publisher.start)
         _bound("request-endpoint", lambda: self._server.start(requests))
         self._executor.start()
         self._tell_ready()
+
+    def _alone(self) -> SingleMember:
+        config = self._config
+        return SingleMember(
+            self._reactor,
+            LogStore(config.data_dir / "store", config.cluster_id),
+            config.base_domain,
+            lambda: self._server.endpoint,
+            self._end,
+        )
 
     def _tell_ready(self) -> None:
         assert self._admin is not None
@@ -149,13 +155,15 @@ class MemberService(Service):
         log.info("member {id} serves; admin API at {admin}", id=self._config.id, admin=admin)
 
     async def _stop(self) -> None:
+        if isinstance(self._consensus, RaftMember):
+            await self._consensus.hand_over()
         if self._executor is not None:
             self._executor.stop()
         if self._admin is not None:
             await maybeDeferred(self._admin.stopListening)
         self._server.stop()
         self._publisher.stop()
-        if self._consensus is not None and self._consensus.is_leader:
+        if self._consensus is not None:
             await self._consensus.stop()
         self._sockets.close()
 

@@ -102,6 +102,12 @@ class SingleMember:
         """Call ``callback`` after each applied command."""
         self._callbacks.append(callback)
 
+    async def leader_known(self, timeout_s: float) -> None:
+        """It is this one, or nobody."""
+
+    def subscribe_leadership(self, callback: Callable[[bool], None]) -> None:
+        """Nothing to tell: it leads from its start to its end."""
+
     async def propose(self, command: AnyCommand, key: str = "") -> Outcome:
         """Commit and apply ``command``; see :class:`Consensus`."""
         if not self._open:

@@ -1,41 +1,26 @@
-"""What a member keeps on disk: log entries and one snapshot, in LMDB, each with a checksum.
-
-One dedicated thread does every write transaction from begin to commit (LMDB binds it to its
-thread); what is submitted while it is busy goes into its next transaction: one fsync for all
-(group commit). ``sync`` is never turned off. Reads happen once, at the start.
+"""What a single member keeps on disk: log entries and one snapshot, each with a checksum.
 
 A checksum that fails is reported with the place it stands at, and the member refuses to serve: it
-does not guess. After a failed write nothing more is written, whatever was queued behind it (else
-the log could get a hole), and the member must end (its caller's duty): after a failed fsync nobody
-knows what is on the disk. A second process with the same directory is refused.
+does not guess. How it is written: :mod:`pbcluster.controlplane.lmdb_store`. Reads happen once, at
+the start.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import queue
 import struct
-import threading
 import zlib
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 import lmdb
 
-from pbcluster.errors import ConfigError, StorageCorrupt
+from pbcluster.controlplane.lmdb_store import MAP_BYTES, Done, LmdbStore
+from pbcluster.errors import StorageCorrupt
 
-#: Address space, not disk: the file grows as needed. 100,000 tenants need about 100 MB.
-MAP_BYTES = 16 * 1024**3
-#: Above this share of the map proposals are refused, long before a commit fails.
-FULL_SHARE = 0.8
-#: So much must be free on the disk: a snapshot, and what is under way.
-MIN_FREE_DISK_BYTES = 64 * 1024**2
-#: Batches that may wait for the writer; the callers bound what they submit, this is the last net.
-MAX_BATCHES = 10_000
-FORMAT = b"1"
+__all__ = ["Batch", "Done", "Entry", "LogStore", "Recovered", "StoredSnapshot"]
+
+FORMAT = "1"
 _KEY = struct.Struct(">Q")
 #: CRC-32 of what follows, term.
 _ENTRY = struct.Struct(">IQ")
@@ -78,57 +63,20 @@ class Recovered:
     entries: tuple[Entry, ...]
 
 
-Done = Callable[[BaseException | None], None]
-
-
-class LogStore:
+class LogStore(LmdbStore[Batch]):
     """The LMDB environment of one member."""
+
+    databases = ("log", "snapshots")
 
     def __init__(self, directory: Path, cluster_id: str, *, map_bytes: int = MAP_BYTES) -> None:
         """Open or create.
 
         :raises ConfigError: it belongs to another cluster, has another format, or cannot be opened.
         """
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._directory = directory
-        self._map_bytes = map_bytes
-        self._failed: BaseException | None = None
-        self._lock = _locked(directory)
-        try:
-            self._env = lmdb.open(
-                str(directory), map_size=map_bytes, max_dbs=3, sync=True, metasync=True, mode=0o600
-            )
-        except lmdb.Error as error:
-            self._unlock()
-            raise ConfigError(f"cannot open the store in {directory}: {error}") from None
-        try:
-            self._prepare(directory, cluster_id)
-        except BaseException:
-            self._env.close()
-            self._unlock()
-            raise
-
-    def _prepare(self, directory: Path, cluster_id: str) -> None:
-        self._env.reader_check()
-        self._meta = self._env.open_db(b"meta")
-        self._log = self._env.open_db(b"log")
-        self._snapshots = self._env.open_db(b"snapshots")
-        self._check_identity(directory, cluster_id.encode())
-        self._queue: queue.Queue[tuple[Batch, Done] | None] = queue.Queue(MAX_BATCHES)
-        self._thread: threading.Thread | None = None
-
-    def _check_identity(self, directory: Path, cluster_id: bytes) -> None:
-        wanted = {b"cluster_id": cluster_id, b"format": FORMAT}
-        with self._env.begin(write=True, db=self._meta) as transaction:
-            for key, value in wanted.items():
-                found = transaction.get(key)
-                if found is None:
-                    transaction.put(key, value)
-                elif found != value:
-                    raise ConfigError(
-                        f"the store in {directory} has {key.decode()} {found.decode()!r}, "
-                        f"this member has {value.decode()!r}"
-                    )
+        identity = {"cluster_id": cluster_id, "format": FORMAT}
+        super().__init__(directory, identity, map_bytes=map_bytes)
+        self._log = self._databases["log"]
+        self._snapshots = self._databases["snapshots"]
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -180,68 +128,7 @@ class LogStore:
             raise StorageCorrupt(f"the snapshot at index {index} fails its checksum")
         return StoredSnapshot(index, term, value[_SNAPSHOT.size :])
 
-    def nearly_full(self) -> bool:
-        """Whether proposals should be refused: the map or the disk is nearly full."""
-        info, page = self._env.info(), self._env.stat()["psize"]
-        disk = os.statvfs(self._directory)
-        if disk.f_bavail * disk.f_frsize < MIN_FREE_DISK_BYTES:
-            return True
-        return bool((info["last_pgno"] + 1) * page > FULL_SHARE * self._map_bytes)
-
     # -- writing ----------------------------------------------------------------------------------
-
-    def start(self) -> None:
-        """Start the writer thread."""
-        self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
-        self._thread.start()
-
-    def submit(self, batch: Batch, done: Done) -> None:
-        """Write ``batch`` with the next transaction.
-
-        :param done: called *in the writer's thread* with None once it is on disk, or with the error
-            after which nothing more may be written.
-        """
-        self._queue.put_nowait((batch, done))
-
-    def close(self) -> None:
-        """Write what was submitted, end the thread, close the environment."""
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join()
-            self._thread = None
-        self._env.close()
-        self._unlock()
-
-    def _unlock(self) -> None:
-        lock, self._lock = self._lock, -1
-        if lock >= 0:
-            os.close(lock)
-
-    def _run(self) -> None:
-        open_ = True
-        while open_:
-            items: list[tuple[Batch, Done]] = []
-            item = self._queue.get()
-            while item is not None:
-                items.append(item)
-                try:
-                    item = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-            open_ = item is not None
-            if items:
-                self._write(items)
-
-    def _write(self, items: Sequence[tuple[Batch, Done]]) -> None:
-        try:
-            if self._failed is None:
-                with self._env.begin(write=True) as transaction:
-                    for batch, _ in items:
-                        self._put(transaction, batch)
-        except Exception as caught:
-            self._failed = caught
-        for _, done in items:
-            done(self._failed)
 
     def _put(self, transaction: Any, batch: Batch) -> None:
         for entry in batch.entries:
@@ -257,14 +144,3 @@ class LogStore:
         cursor = transaction.cursor(db=self._log)
         while cursor.first() and _KEY.unpack(cursor.key())[0] <= batch.snapshot.index:
             cursor.delete()
-
-
-def _locked(directory: Path) -> int:
-    """An open lock file of ``directory``. :raises ConfigError: another process has it."""
-    lock = os.open(directory / "in-use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise ConfigError(f"the store in {directory} is in use by another process") from None
-    return lock

@@ -8,6 +8,7 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 
 from pbcluster.gateway.breaker import Uniform
+from pbcluster.gateway.flights import Flights
 from pbcluster.gateway.holds import Holds
 from pbcluster.gateway.lookups import Lookups
 from pbcluster.gateway.nodes import Nodes
@@ -66,6 +67,7 @@ class Parts:
     nodes: Nodes
     holds: Holds
     waits: Waits
+    flights: Flights
     budget: Budget
     active: Callable[[], int]
     over: Callable[[Record], None]

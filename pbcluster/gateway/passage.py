@@ -152,6 +152,7 @@ class Passage:
         self._budgeted = same
         self._ticket = ticket
         record.attempts += 1
+        parts.flights.began(route.tenant_id, self)
         exchange.forward(
             Forward(
                 host=host,
@@ -211,6 +212,7 @@ class Passage:
     def _done(self, attempt: Attempt) -> None:
         """The attempt is over."""
         record = self.record
+        self._parts.flights.ended(record.tenant, self)
         record.outcome = attempt.outcome.value
         record.request_bytes = attempt.request_bytes
         record.response_bytes = attempt.response_bytes
@@ -227,6 +229,17 @@ class Passage:
         else:
             self._prepare_again(attempt)
             self._hold()
+
+    def overtaken(self, by: Route, *, late: bool) -> None:
+        """See ``flights.Flight``."""
+        route = self._route
+        if route is None or by.epoch <= route.epoch:
+            return
+        if (by.node_id, by.incarnation) == (route.node_id, route.incarnation):
+            return  # it lives, and ends by itself what it has
+        unanswered = self._ticket is not None
+        if late or (unanswered and self._head.method in retries.SAFE_METHODS):
+            self._exchange.give_up("the tenant has another node now")
 
     def _return_budget(self) -> None:
         if self._budgeted:

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from pbcluster.gateway import retries
 from pbcluster.gateway.breaker import Uniform
+from pbcluster.gateway.flights import Flights
 from pbcluster.gateway.holds import Holds
 from pbcluster.gateway.lookups import Lookups
 from pbcluster.gateway.nodes import Nodes
@@ -55,6 +56,7 @@ class Proxy:
         self.holds = Holds()
         self.budget = retries.Budget()
         self._waits = Waits(clock)
+        self._flights = Flights(clock)
         self._told = told
         self._parts = Parts(
             gateway_id=gateway_id,
@@ -70,6 +72,7 @@ class Proxy:
             nodes=nodes,
             holds=self.holds,
             waits=self._waits,
+            flights=self._flights,
             budget=self.budget,
             active=lambda: self.active,
             over=self._over,
@@ -85,9 +88,11 @@ class Proxy:
             passage.broken(Failure())
 
     def moved(self, route: Route) -> None:
-        """A tenant has a new route: its held requests look again at once."""
+        """A tenant has a new route: its held requests look again at once, and nobody waits for a
+        node that it left."""
         for name in {route.name, *route.hosts}:
             self._waits.wake(name)
+        self._flights.moved(route)
 
     def _over(self, record: Record) -> None:
         self.active -= 1

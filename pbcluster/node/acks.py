@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from pbcluster.errors import Unavailable
 from pbcluster.node import durability
@@ -19,12 +20,17 @@ from pbcluster.node.ownership import still_ours
 from pbcluster.node.parts import NodeParts, spawn
 from pbcluster.records import Durability
 
+log = Logger()
+
 #: A sync that has not answered by then counts as failed: writes wait no longer while S3 is away.
 SYNC_TIMEOUT_S = 5.0
 
 
 class Withheld(Unavailable):
-    """The write was carried out here but may not be acknowledged: whether it lasts is unknown."""
+    """The write was carried out here but may not be acknowledged: whether it lasts is unknown.
+
+    Its text goes to the tenant's clients: it names no path and no address of ours.
+    """
 
     code = "not_durable"
 
@@ -59,8 +65,7 @@ class Acknowledger:
         self._held: dict[int, Deferred[None]] = {}
         self._tickets = 0
         self._seen: OwnerSeen | None = None
-        identity = parts.directories.database_identity(tenant_id)
-        self._core = GroupCommit(durability, identity or (0, 0))
+        self._core = GroupCommit(durability, self._identity() or (0, 0))
 
     @property
     def waiting(self) -> int:
@@ -113,19 +118,25 @@ class Acknowledger:
         try:
             await self._parts.replication.sync(self._database, timeout_s=SYNC_TIMEOUT_S)
         except Exception as error:  # even a bug there must not hold writes for ever
-            self._run(self._core.sync_failed(round, self._parts.boottime(), str(error)))
+            log.warn("{tenant}: sync failed: {error}", tenant=self._tenant_id, error=error)
+            failed_at, why = self._parts.boottime(), type(error).__name__
+            self._run(self._core.sync_failed(round, failed_at, why, self._identity()))
             return
         now = self._parts.boottime()
         self._parts.observer.synced(now - began)
-        identity = self._parts.directories.database_identity(self._tenant_id)
-        self._run(self._core.sync_succeeded(round, now, identity))
+        self._run(self._core.sync_succeeded(round, now, self._identity()))
+
+    def _identity(self) -> tuple[int, int] | None:
+        return self._parts.directories.database_identity(self._tenant_id)
 
     async def _check(self, round: int) -> None:
         sent = self._parts.boottime()
         try:
             seen = await self._parts.claims.read_owner(self._tenant_id)
         except Exception as error:  # as above
-            self._run(self._core.owner_unknown(round, self._parts.boottime(), str(error)))
+            log.warn("{tenant}: owner unknown: {error}", tenant=self._tenant_id, error=error)
+            why = type(error).__name__
+            self._run(self._core.owner_unknown(round, self._parts.boottime(), why))
             return
         ours = still_ours(self._owner, seen)
         if ours:

@@ -163,9 +163,18 @@ class GroupCommit:
         self._checking[round] = current
         return (CheckOwner(round), *self._next(now))
 
-    def sync_failed(self, round: int, now: float, detail: str) -> Effects:
-        """The sync of this round failed or did not answer in time."""
-        return self._round_failed(self._end_sync(round), Reason.SYNC_FAILED, now, detail)
+    def sync_failed(
+        self, round: int, now: float, detail: str, identity: tuple[int, int] | None
+    ) -> Effects:
+        """The sync of this round failed or did not answer in time.
+
+        :param identity: as in :meth:`sync_succeeded`. If it is another file, no later sync can
+            succeed either: only a new epoch helps.
+        """
+        current = self._end_sync(round)
+        if current is not None and identity != self._identity:
+            return self._fence(current.tickets, Reason.DATABASE_REPLACED)
+        return self._round_failed(current, Reason.SYNC_FAILED, now, detail)
 
     def owner_checked(self, round: int, now: float, *, ours: bool) -> Effects:
         """The owner object, asked for after the sync's answer, was read.

@@ -17,9 +17,11 @@ name. No request is repeated here but a safe one that met a dead pooled connecti
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
+from urllib.parse import unquote_to_bytes
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -56,6 +58,8 @@ SAFE_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 FIRST_BYTE_TIMEOUT_S = 310.0
 #: Answers that end with their head (RFC 9112, section 6.3).
 _BODILESS = frozenset((204, 304))
+#: PocketBase's in-place restore, in every spelling that its router takes for it.
+_RESTORE = re.compile(rb"/+api/+backups/+.*/restore/*", re.DOTALL)
 #: Made anew: Host by us, the length by the core.
 _OWN_FIELDS = frozenset((b"host", b"content-length"))
 #: Withheld for these reasons, the client's connection is cut: what we say would not be ours.
@@ -130,12 +134,21 @@ class Front:
 
     async def _serve(self, exchange: Exchange, signed: signing.Signed) -> None:
         write = exchange.head.method not in SAFE_METHODS
+        if _restores_a_backup(exchange.head):
+            self.refuse(exchange, _NotOffered())
+            return
         if self._held >= MAX_HELD:
             self.refuse(exchange, Busy(f"{MAX_HELD} requests wait on this node"))
             return
         self._held += 1
         try:
-            tenant = await self._admit(exchange.head, signed, write=write)
+            admitted = Deferred.fromCoroutine(self._admit(exchange.head, signed, write=write))
+            if not admitted.called:
+                # Who is gone takes no other's place; only its waiting ends, never a load.
+                exchange.when_gone(admitted.cancel)
+            tenant = await admitted
+        except CancelledError:
+            return
         except PBClusterError as error:
             self.refuse(exchange, error)
             return
@@ -175,6 +188,13 @@ _MARKS: tuple[tuple[type[PBClusterError], bytes], ...] = (
     (Withheld, b""),
     (Unavailable, b"loading"),
 )
+
+
+def _restores_a_backup(head: RequestHead) -> bool:
+    """Whether PocketBase would replace its database in place, under the replication: it would say
+    that it did, and everything since would never become durable."""
+    path = unquote_to_bytes(head.target.partition(b"?")[0])
+    return head.method == b"POST" and _RESTORE.fullmatch(path) is not None
 
 
 def _mark_of(error: PBClusterError) -> bytes:
@@ -285,6 +305,19 @@ class _Handover:
         if self._is_stream:
             self._streams.remove(self._tenant, self._exchange)
         self._tenants.closed(self._tenant, stream=self._is_stream)
+
+
+class _NotOffered(PBClusterError):
+    """Something of PocketBase's that would break the platform's promises."""
+
+    status = 501
+    code = "not_offered"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a backup cannot be restored in place on this platform, since the database is "
+            "replicated while it runs; nothing was changed"
+        )
 
 
 class _NoAnswer(PBClusterError):

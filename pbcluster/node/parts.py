@@ -147,7 +147,7 @@ class Changes:
             return False
         if len(self._waiters) >= self._limit:
             raise Unavailable(f"{self._limit} requests wait for this already")
-        waiter: Deferred[bool] = Deferred()
+        waiter: Deferred[bool] = Deferred(self._waiters.remove)
         self._waiters.append(waiter)
 
         def give_up() -> None:
@@ -155,7 +155,8 @@ class Changes:
             waiter.callback(False)
 
         call = self._clock.callLater(timeout_s, give_up)
-        changed = await waiter
-        if call.active():
-            call.cancel()
-        return changed
+        try:
+            return await waiter
+        finally:
+            if call.active():
+                call.cancel()

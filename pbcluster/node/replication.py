@@ -1,6 +1,6 @@
 """The node's one Litestream daemon: every active tenant's data.db goes to S3 through it.
 
-What holds (each was measured; see the facts on Litestream 0.5.17 in docs):
+What holds (each was measured; see docs/decisions/0014-litestream.rst):
 
 * ``/sync`` is always asked with ``"timeout": -1``: any other value lets the application drop frames
   that are not in S3 yet. The limit is ours, and a sync that takes longer goes on in the daemon.

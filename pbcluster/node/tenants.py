@@ -289,7 +289,8 @@ class Tenants:
     def _victim(self) -> Tenant | None:
         """Who must go; one that is stopping already makes room by itself, and one that was given
         away gives up its place without being asked. None: nobody may, or there is room."""
-        busy = self._loading | self._stopping
+        leaving = {each.tenant_id for each in self if each.leaving}
+        busy = self._loading | self._stopping | leaving
         while (name := self.cache.victim(self._parts.clock.seconds(), busy)) is not None:
             victim = self._tenants.get(name)
             if victim is not None:

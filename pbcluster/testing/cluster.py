@@ -53,6 +53,7 @@ class RealCluster:
         directory: Path | str | None = None,
         *,
         nodes: int = 2,
+        members: int | None = None,
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         change_spec: Callable[[ProcessSpec], ProcessSpec] = lambda spec: spec,
         insecure_plain_sockets: bool = False,
@@ -60,6 +61,7 @@ class RealCluster:
         """
         :param directory: where it lives; None: a new temporary one, removed at the end. One that
             holds a cluster already is used again, with its data and ports.
+        :param members: control-plane members, 1, 3 or 5; None: the default, or what is there.
         :param settings: kind ("node", …) → settings for all processes of that kind.
         :param change_spec: a last word on how a process is started.
         """
@@ -68,6 +70,7 @@ class RealCluster:
         self.where = ClusterDir.at(root)
         wish = Wish(
             nodes=nodes,
+            members=members,
             gateway_port=0,
             admin_port=0,
             settings=settings,
@@ -102,8 +105,8 @@ class RealCluster:
 
     @property
     def admin(self) -> AdminClient:
-        """A client of the admin API."""
-        return AdminClient(self.plan.admin_url, self.where.token())
+        """A client of the admin API, of all members."""
+        return AdminClient.of(self.plan, self.where.token())
 
     def ids(self, kind: str = "") -> list[str]:
         """Ids of all processes, or of those of a kind."""

@@ -292,6 +292,10 @@ class MemoryPublisher:
         """As :meth:`Publisher.publish`."""
         self._announcer.publish(broadcast)
 
+    def silence(self) -> None:
+        """As :meth:`Publisher.silence`."""
+        self._announcer.silence()
+
     def stop(self) -> None:
         """As :meth:`Publisher.stop`."""
         self._announcer.stop()

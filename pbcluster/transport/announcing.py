@@ -61,6 +61,10 @@ class Announcer:
         self._last = broadcast
         self._seal_and_send(broadcast)
 
+    def silence(self) -> None:
+        """Repeat nothing until the next broadcast: another member publishes now."""
+        self._last = None
+
     def _beacon(self) -> None:
         if self._last is not None:
             last = self._last

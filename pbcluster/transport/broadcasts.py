@@ -56,6 +56,10 @@ class ZmqPublisher:
         """As :meth:`Publisher.publish`."""
         self._announcer.publish(broadcast)
 
+    def silence(self) -> None:
+        """As :meth:`Publisher.silence`."""
+        self._announcer.silence()
+
     def stop(self) -> None:
         """As :meth:`Publisher.stop`."""
         self._announcer.stop()

@@ -106,6 +106,9 @@ class Publisher(Protocol):
     def publish(self, broadcast: Broadcast) -> None:
         """Send to all subscribers that keep up; ``previous`` is the index of the one before."""
 
+    def silence(self) -> None:
+        """Repeat nothing until the next broadcast: another member publishes now."""
+
     def stop(self) -> None:
         """Close."""
 

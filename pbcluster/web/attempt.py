@@ -132,6 +132,17 @@ class ForwardAttempt:
         if not self.over:
             self._end(outcome, error)
 
+    def give_up(self, error: str) -> None:
+        """The upstream is not waited for any longer."""
+        if self.over:
+            return
+        if self.passed:
+            self._client.cut()
+            self._end(Outcome.BROKEN, error)
+        else:
+            sent = self._connection is not None
+            self._end(Outcome.NO_RESPONSE if sent else Outcome.NOT_SENT, error)
+
     def client_slow(self) -> None:
         """The client takes no more bytes: neither do we."""
         if self._connection is not None:

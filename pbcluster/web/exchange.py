@@ -161,6 +161,11 @@ class ServerExchange:
         if self._attempt is not None:
             self._attempt.cancel(Outcome.CLIENT_GONE, "aborted")
 
+    def give_up(self, error: str) -> None:
+        """See ``interfaces.Exchange``."""
+        if self._attempt is not None:
+            self._attempt.give_up(error)
+
     def when_gone(self, callback: Callable[[], None]) -> None:
         """See ``interfaces.Exchange``; called at once if the client is gone already."""
         if self._gone:

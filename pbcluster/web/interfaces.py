@@ -174,6 +174,10 @@ class Exchange(Protocol):
     def abort(self) -> None:
         """Cut the client's connection: the answer must not look complete."""
 
+    def give_up(self, error: str) -> None:
+        """Wait no longer for the upstream: the attempt under way, if any, ends as if its connection
+        were lost now (NOT_SENT, NO_RESPONSE or BROKEN)."""
+
     def when_gone(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once if the client goes away before the response is complete."""
 

@@ -2,13 +2,14 @@
 
 import json
 import os
+import stat
 import subprocess
 import sys
 
 import attrs
 from click.testing import CliRunner, Result
 
-from pbcluster.cli import initialise
+from pbcluster.cli import demo, initialise
 from pbcluster.cli.initialise import Wish
 from pbcluster.cli.layout import Plan, Process
 from pbcluster.cli.main import cli
@@ -206,3 +207,26 @@ class ClusterCommandTests(CommandTestCase):
         self.assertEqual(process.returncode, 2)
         self.assertNotIn("Traceback", process.stderr)
         self.assertEqual(len(process.stderr.splitlines()), 1)
+
+
+class DemoTests(CommandTestCase):
+    def test_login_is_kept(self) -> None:
+        """The demo login is made once, kept privately, and the same at the next run."""
+        plan = self.where.load_plan()
+        first = demo.ensure(self.where, plan)
+        self.assertEqual(first.password, self.fake.passwords["demo"])
+        self.assertEqual(stat.S_IMODE(self.where.demo_file.stat().st_mode), 0o600)
+        self.fake.refuse = (409, {"status": 409, "message": "The name is taken.", "data": {}})
+        self.assertEqual(demo.ensure(self.where, plan), first)
+        text = first.text(self.where)
+        for part in (first.password, first.dashboard, f"--dir {os.path.relpath(self.where.root)}"):
+            self.assertIn(part, text)
+
+    def test_foreign_demo(self) -> None:
+        """A tenant demo that somebody else made is used, and no password is invented for it."""
+        self.fake.tenants["tenant_1"] = {"id": "tenant_1", "name": "demo"}
+        self.fake.refuse = (409, {"status": 409, "message": "The name is taken.", "data": {}})
+        found = demo.ensure(self.where, self.where.load_plan())
+        self.assertEqual(found.password, "")
+        self.assertFalse(self.where.demo_file.exists())
+        self.assertIn("set when the tenant was created", found.text(self.where))

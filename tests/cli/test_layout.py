@@ -138,6 +138,39 @@ class InitialiseTests(DirectoryTestCase):
         first = config.load_secrets(self.where.secrets("node_1"))
         self.assertEqual(third.tenant_key, first.tenant_key)
 
+    def test_three_members_know_each_other(self) -> None:
+        """Each member's file names the two others by id, each port is there once, and every member
+        may begin with an empty store: once, not again when the directory is repaired."""
+        plan = initialise.initialise(self.where, attrs.evolve(self.wish, members=3))
+        ids = [member.id for member in plan.of("member")]
+        self.assertEqual(ids, ["member_1", "member_2", "member_3"])
+        every = [port for process in plan.processes for port in process.ports.values()]
+        self.assertEqual(len(set(every)), len(every))
+        for member in plan.of("member"):
+            loaded = config.load(config.MemberConfig, self.where.config(member.id))
+            others = [other for other in plan.of("member") if other != member]
+            self.assertEqual(
+                loaded.raft_peers,
+                tuple(f"tcp://127.0.0.1:{o.ports['raft']}#{o.id}" for o in others),
+            )
+            self.assertEqual(
+                loaded.admin_peers,
+                tuple(f"http://127.0.0.1:{o.ports['admin']}#{o.id}" for o in others),
+            )
+            marker = self.where.data(member.id) / config.FIRST_START
+            marker.unlink()
+            initialise.ensure(self.where, Wish())
+            self.assertFalse(marker.exists())
+        with self.assertRaisesRegex(InvalidInput, "--members is 5, but this cluster was made with"):
+            initialise.ensure(self.where, Wish(members=5))
+        self.assertEqual(initialise.ensure(self.where, Wish(members=3)), plan)
+
+    def test_one_member_is_alone(self) -> None:
+        """By default there is one member, with no peers."""
+        plan = initialise.initialise(self.where, attrs.evolve(self.wish, members=1))
+        loaded = config.load(config.MemberConfig, self.where.config("member_1"))
+        self.assertEqual((len(plan.of("member")), loaded.raft_peers), (1, ()))
+
     def test_nothing_wished_changes_nothing(self) -> None:
         """up without options runs the plan as it is."""
         plan = initialise.initialise(self.where, self.wish)
@@ -148,7 +181,7 @@ class InitialiseTests(DirectoryTestCase):
         wrong = {
             "--nodes": Wish(nodes=0),
             "--nodes is 33": Wish(nodes=33),
-            "--members is 3": Wish(members=3),
+            "--members is 2; allowed: 1, 3, 5": Wish(members=2),
             "--base-domain": Wish(base_domain="a_b"),
             "--admin-port": Wish(gateway_port=9000, admin_port=9000),
         }

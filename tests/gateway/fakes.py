@@ -145,6 +145,10 @@ class FakeExchange:
     def abort(self) -> None:
         self.aborted = True
 
+    def give_up(self, error: str) -> None:
+        if self.pending is not None:
+            self.finish(Outcome.NO_RESPONSE)
+
     def when_gone(self, callback: Callable[[], None]) -> None:
         self._gone.append(callback)
 

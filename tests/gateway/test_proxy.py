@@ -5,9 +5,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from pbcluster import signing
 from pbcluster.errors import NoCapacity
 from pbcluster.gateway.breaker import FAILURES_TO_OPEN, State
+from pbcluster.gateway.flights import OVERTAKEN_GRACE_S
 from pbcluster.gateway.holds import MAX_PER_TENANT
 from pbcluster.gateway.passage import FIRST_BYTE_TIMEOUT_S
-from pbcluster.web.interfaces import Outcome
+from pbcluster.web.interfaces import Outcome, RequestHead
 from tests.gateway.fakes import KEY, FakeExchange, World, answer, head, marked, route
 
 A, B = 8090, 8091
@@ -172,6 +173,39 @@ class HoldTests(ProxyCase):
         self.world.routes.put(moved, 9, self.world.clock.seconds())
         self.world.proxy.moved(moved)
         self.world.clock.advance(0)
+        self.assertEqual(exchange.status, 200)
+
+    def overtake(self, request: RequestHead | None = None, **changes: str) -> FakeExchange:
+        """A request that its node never answers, though its connection stands; then the move."""
+        self.world.node(A, None)
+        exchange = self.world.send(request)
+        self.world.node(B, answer())
+        moved = self.world.cp.know(route(**(TO_B | changes), epoch=2))
+        self.world.routes.put(moved, 9, self.world.clock.seconds())
+        self.world.proxy.moved(moved)
+        return exchange
+
+    def test_read_in_a_silent_node(self) -> None:
+        """A node without power closes no connection: a read goes to the new owner at once."""
+        exchange = self.overtake()
+        self.assertLess(self.world.until(exchange), 0.6)
+        self.assertEqual((exchange.status, len(exchange.plans)), (200, 2))
+
+    def test_write_in_a_silent_node(self) -> None:
+        """A write in the hands of a silent node is given up when a living one would be done, and
+        not sent twice."""
+        exchange = self.overtake(POST)
+        self.world.advance(OVERTAKEN_GRACE_S - 0.5)
+        self.assertEqual(exchange.status, 0)
+        self.world.advance(1.0)
+        self.assertEqual((exchange.status, len(exchange.plans)), (502, 1))
+
+    def test_write_in_a_node_that_lives(self) -> None:
+        """A new epoch on the same node, in the same life, takes nothing out of its hands."""
+        exchange = self.overtake(POST, node_id="node_a", address=f"http://127.0.0.1:{A}")
+        self.world.advance(OVERTAKEN_GRACE_S + 1.0)
+        self.assertEqual(exchange.status, 0)
+        exchange.finish(answer())
         self.assertEqual(exchange.status, 200)
 
     def test_write_in_a_dead_node(self) -> None:

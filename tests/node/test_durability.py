@@ -62,7 +62,7 @@ class SyncTenantTests(SynchronousTestCase):
         core.responded(1, 0.0)
         core.responded(2, 0.0)
         self.assertEqual(
-            core.sync_failed(1, 5.0, "S3 away"),
+            core.sync_failed(1, 5.0, "S3 away", FILE),
             (Withhold((1,), Reason.SYNC_FAILED, "S3 away"), BeginSync(2)),
         )
 
@@ -102,11 +102,21 @@ class SyncTenantTests(SynchronousTestCase):
             self.assertEqual(effects[0], Withhold((1,), Reason.DATABASE_REPLACED))
             self.assertEqual(effects[-1], Fence(Reason.DATABASE_REPLACED))
 
+    def test_failed_sync_of_a_replaced_database_fences(self) -> None:
+        """Under a replaced file no later sync can succeed: it ends here instead of failing for
+        ever."""
+        for now in ((1, 101), None):
+            core = sync_tenant()
+            core.responded(1, 0.0)
+            effects = core.sync_failed(1, 0.1, "cannot verify", now)
+            self.assertEqual(effects[0], Withhold((1,), Reason.DATABASE_REPLACED))
+            self.assertEqual(effects[-1], Fence(Reason.DATABASE_REPLACED))
+
     def test_answers_of_ended_rounds_change_nothing(self) -> None:
         """A late or doubled answer releases nothing."""
         core = sync_tenant()
         core.responded(1, 0.0)
-        core.sync_failed(1, 0.1, "x")
+        core.sync_failed(1, 0.1, "x", FILE)
         core.responded(2, 0.2)
         self.assertEqual(core.sync_succeeded(1, 0.3, FILE), ())
         self.assertEqual(core.owner_checked(1, 0.3, ours=True), ())
@@ -184,7 +194,7 @@ class AsyncTenantTests(SynchronousTestCase):
         self.core.responded(1, 0.0)
         self.core.tick(1.0)
         self.core.responded(2, 2.0)
-        self.core.sync_failed(1, 3.0, "away")
+        self.core.sync_failed(1, 3.0, "away", FILE)
         self.assertEqual(self.core.unsynced_since, 0.0)
         self.assertIsInstance(self.core.responded(3, 5.1)[0], BeginSync)
 

@@ -45,6 +45,7 @@ class FakeExchange:
         self.body: Any = None
         self.headers: dict[bytes, bytes] = {}
         self.aborted = False
+        self.gone: list[Callable[[], None]] = []
         self.passed: ResponseHead | None = None
 
     def forward(self, plan: Forward, done: Callable[[Attempt], None]) -> None:
@@ -68,8 +69,17 @@ class FakeExchange:
         if self.done is not None:
             self.end(Outcome.BROKEN)
 
+    def give_up(self, error: str) -> None:
+        self.end(Outcome.NO_RESPONSE)
+
     def when_gone(self, callback: Callable[[], None]) -> None:
-        pass
+        self.gone.append(callback)
+
+    def go(self) -> None:
+        """The client goes away."""
+        self.client_gone = True
+        for callback in self.gone:
+            callback()
 
     def end(self, outcome: Outcome, *, repeatable: bool = False) -> None:
         done, self.done = self.done, None
@@ -249,6 +259,41 @@ class GateTests(Base):
         self.node.run(2.0)
         self.assertIsNone(exchange.plan)
         self.assertEqual(exchange.status, 0)
+
+    def test_restore_in_place(self) -> None:
+        """PocketBase's own restore of a backup is refused however it is spelled; what only looks
+        like it is not."""
+        self.serve()
+        for target in (
+            b"/api/backups/one.zip/restore",
+            b"/api/backups/one.zip/restore/?x=1",
+            b"/api//b%61ckups/a%2Fb.zip/%72estore",
+        ):
+            exchange = self.request(b"POST", target)
+            self.assertEqual((exchange.status, exchange.mark, exchange.plans), (501, None, []))
+            self.assertIn("in place", exchange.body["message"])
+        for method, target in (
+            (b"GET", b"/api/backups/one.zip/restore"),
+            (b"POST", b"/api/backups/restore.zip"),
+            (b"POST", b"/api/backups?x=/api/backups/one.zip/restore"),
+        ):
+            self.assertEqual(len(self.request(method, target).plans), 1, target)
+
+    def test_who_is_gone_waits_no_longer(self) -> None:
+        """A client that goes away while it waits frees its place at once, and the load goes on."""
+        self.node.fake.workloads.start_delay_s = 2.0
+        self.node.assign(assignment())
+        gone = [self.request() for _ in range(20)]
+        tenant = self.node.tenant()
+        self.assertEqual(len(tenant.changes), 20)
+        stays = self.request()
+        for exchange in gone:
+            exchange.go()
+        self.assertEqual(len(tenant.changes), 1)
+        self.node.run(4.0)
+        self.assertEqual([exchange.status for exchange in gone], [0] * 20)
+        self.assertEqual([exchange.plans for exchange in gone], [[]] * 20)
+        self.assertEqual(len(stays.plans), 1)
 
     def test_starting(self) -> None:
         """A node that does not know yet what it owns sends nobody away."""

@@ -566,6 +566,19 @@ class RoomTests(Base):
         self.node.run(6.0)
         self.successResultOf(waiting)
 
+    def test_fenced_tenant_is_no_victim(self) -> None:
+        """A fenced tenant that is still being ended cannot be asked to make room; who needs it
+        waits, and the node goes on."""
+        self.node.fake.workloads.running[T].write("not durable")
+        self.node.fake.replication.sync_delay_s = 2.0
+        self.node.tenant(T).fence("ownership_lost", None)
+        waiting = self.node.ready(U)
+        self.node.run(1.0)
+        self.assertNoResult(waiting)
+        self.node.fake.replication.sync_delay_s = 0.0
+        self.node.run(3.0)
+        self.successResultOf(waiting)
+
     def test_failed_load_frees_its_place(self) -> None:
         """A tenant that cannot be loaded takes no room from others."""
         self.node.fake.workloads.fail_next("exit status 1")

@@ -225,6 +225,27 @@ class Failures(ForwardCase):
         web.exchanges[0].respond(504, b"{}")
         self.assertEqual(status_of(client.got()), 504)
 
+    def test_given_up(self) -> None:
+        """An attempt that is given up ends as if its connection were lost: before the answer the
+        exchange goes on, within it the client is cut off."""
+        web = self.web()
+        web.client().send(post(b"Content-Length: 5", body=b"hello"))
+        web.exchanges[0].give_up("overtaken")
+        self.assertEqual(web.attempts[0].outcome, Outcome.NOT_SENT)
+
+        web, client, upstream = self.forwarded(post(b"Content-Length: 5", body=b"hello"))
+        web.exchanges[0].give_up("overtaken")
+        self.assertEqual(web.attempts[0].outcome, Outcome.NO_RESPONSE)
+        self.assertTrue(web.attempts[0].repeatable)
+        self.assertTrue(upstream.aborted)
+        web.forward(web.exchanges[0])
+        web.upstreams.accept().send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhal")
+        web.exchanges[0].give_up("overtaken")
+        self.assertEqual(web.attempts[1].outcome, Outcome.BROKEN)
+        self.assertTrue(client.transport.aborted)
+        web.exchanges[0].give_up("overtaken")
+        self.assertEqual(len(web.attempts), 2)
+
     def test_an_upload_is_no_timeout(self) -> None:
         """The first-byte timeout runs from the upload's last progress."""
         web, client, _ = self.forwarded(post(b"Content-Length: 90000"), first_byte_timeout_s=5.0)

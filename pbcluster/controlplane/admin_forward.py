@@ -1,0 +1,130 @@
+"""Passes a request of the admin API on to the leader, so that any member takes any request.
+
+The whole request goes on (method, path, query, body, authorisation, idempotency key) with a mark,
+and what carries the mark is answered where it is, so that two members that take each other for the
+leader pass nothing to and fro. The answer comes back as it is. One attempt: whoever asked repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import treq
+from twisted.internet.defer import CancelledError, TimeoutError
+from twisted.internet.error import ConnectError, ConnectingCancelledError
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed
+from twisted.web.server import Request
+
+from pbcluster.errors import DeadlineExceeded, NotLeader, TooLarge
+from pbcluster.raft import MemberId
+
+#: Names the member that passed a request on.
+MARK = b"x-pbcluster-passed-on-by"
+#: As long as a creation may wait for its tenant, and some.
+TIMEOUT_S = 70.0
+CONNECT_TIMEOUT_S = 2.0
+MAX_ANSWER_BYTES = 16 * 1024**2
+_HEADERS = ("authorization", "content-type", "idempotency-key", "accept")
+_BACK = ("content-type", "cache-control", "retry-after", "www-authenticate")
+
+log = Logger()
+
+
+@attrs.frozen
+class PassedOn:
+    """The leader's answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Forwarder:
+    """Knows where the other members' admin APIs are."""
+
+    def __init__(self, reactor: Any, own_id: MemberId, urls: Mapping[MemberId, str]) -> None:
+        """
+        :param urls: base URLs of the other members' admin APIs.
+        """
+        self._reactor: IReactorTime = reactor
+        self._own_id = own_id
+        self._urls = dict(urls)
+        self._pool = HTTPConnectionPool(reactor, persistent=True)
+        # A connection that the leader closed meanwhile must not decide about a request: those that
+        # change something are never repeated here.
+        self._pool.retryAutomatically = False
+        self._pool.cachedConnectionTimeout = 10
+        agent = Agent(reactor, connectTimeout=CONNECT_TIMEOUT_S, pool=self._pool)
+        self._client = treq.client.HTTPClient(agent)
+
+    @staticmethod
+    def is_marked(request: Request) -> bool:
+        """Whether another member passed this request on."""
+        return request.getHeader(MARK) is not None
+
+    async def pass_on(self, request: Request, leader: MemberId, body: bytes) -> PassedOn:
+        """Ask the leader.
+
+        :param leader: its id, perhaps empty.
+        :raises NotLeader: it is unknown, or cannot be reached: nothing was done.
+        :raises DeadlineExceeded: the connection ended first: whether it was done is unknown.
+        """
+        url = self._urls.get(leader)
+        if url is None:
+            told = (
+                f"{leader} leads; where its admin API is stands not in admin_peers: ask it directly"
+                if leader not in ("", self._own_id)
+                else "there is no leader at the moment"
+            )
+            raise NotLeader(told, leader=leader, retry_after_s=0.2)
+        headers = {name: value for name in _HEADERS if (value := request.getHeader(name))}
+        headers[MARK.decode()] = self._own_id
+        # The target as it came: its path and query were not decoded.
+        target = request.uri.decode("latin-1")
+        target = target if target.startswith("/") else "/"
+        unknown = f"{leader} did not answer: whether it was done is unknown"
+        try:
+            response = await self._client.request(
+                request.method.decode("latin-1"),
+                url + target,
+                headers=headers,
+                data=body,
+                timeout=TIMEOUT_S,
+                allow_redirects=False,
+                reactor=self._reactor,
+            )
+            parts: list[bytes] = []
+            await treq.collect(response, _bounded(parts))
+        except (ConnectError, ConnectingCancelledError) as error:
+            told = f"{leader} leads but cannot be reached: {error}"
+            raise NotLeader(told, leader=leader, retry_after_s=0.2) from None
+        except (ResponseFailed, CancelledError, TimeoutError, OSError) as error:
+            log.info("passing on to {leader}: {error}", leader=leader, error=error)
+            raise DeadlineExceeded(unknown) from None
+        back = {
+            name: value
+            for name in _BACK
+            if (value := (response.headers.getRawHeaders(name) or [""])[0])
+        }
+        return PassedOn(response.code, back, b"".join(parts))
+
+    async def close(self) -> None:
+        """End idle connections."""
+        await self._pool.closeCachedConnections()
+
+
+def _bounded(parts: list[bytes]) -> Any:
+    size = 0
+
+    def collect(data: bytes) -> None:
+        nonlocal size
+        size += len(data)
+        if size > MAX_ANSWER_BYTES:
+            raise TooLarge("the leader's answer is too long")
+        parts.append(data)
+
+    return collect

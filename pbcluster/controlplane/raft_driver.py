@@ -1,0 +1,419 @@
+"""Does what the Raft core wants done: the contract of :mod:`pbcluster.raft`, with clock and disk.
+
+Inputs (ticks, messages, proposals, reads) go into the core as they come; the effects are taken out
+once a turn of the reactor, so that what arrives together shares messages and one fsync. At most one
+transaction of entries is under way; what becomes ready meanwhile goes into the next.
+
+It knows the state machine by :class:`StateMachine` alone and gives nobody an answer: that is
+``raft_member``'s. Any failure of the disk or of the core's invariants ends the member: ``failed``
+is called once, and from then on nothing is sent, written or applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
+from twisted.logger import Logger
+
+from pbcluster.controlplane.raft_snapshots import (
+    KEEP_ENTRIES,
+    SNAPSHOT_EVERY,
+    Imaged,
+    Snapshots,
+)
+from pbcluster.controlplane.raft_store import RaftStore, Write
+from pbcluster.controlplane.raft_transport import RaftNetwork
+from pbcluster.errors import Busy, NotFound, StorageCorrupt
+from pbcluster.raft import (
+    AnyMessage,
+    ChunkToSend,
+    ConfigChange,
+    ConfState,
+    Entry,
+    HardState,
+    InvariantViolated,
+    MemberId,
+    Proposed,
+    RaftCore,
+    RaftOptions,
+    Ready,
+    Role,
+    Status,
+)
+from pbcluster.raft.messages import SnapshotChunk
+from pbcluster.raft.state import RandomSource
+
+#: Ticks much shorter than any interval, so that two members seldom campaign in the same one.
+TICK_S = 0.01
+#: 50 ms: a quarter of what a follower's patience is at least.
+HEARTBEAT_TICKS = 5
+#: A follower campaigns after 250 to 500 ms without a leader; a leader steps down after 250 ms
+#: without a quorum.
+ELECTION_TICKS = 25
+#: A leader that was not heard for so long, three heartbeats, is not named to anybody: it may be
+#: dead, and an election is about to begin.
+LEADER_SILENT_S = 0.15
+#: Appends in flight to one member: fewer than its socket takes, so that heartbeats find room.
+MAX_INFLIGHT_APPENDS = 64
+log = Logger()
+T = TypeVar("T")
+
+
+class StateMachine(Imaged, Protocol):
+    """What is replicated, as the driver sees it."""
+
+    def apply(self, entry: Entry) -> None:
+        """Apply the next committed entry.
+
+        :raises Exception: it cannot be read; the member ends.
+        """
+
+    def role_changed(self, role: Role, term: int, leader: MemberId) -> None:
+        """What this member is changed, or who leads."""
+
+    def leader_heard(self) -> None:
+        """The leader that was silent for a while is heard again."""
+
+    def read_allowed(self, context: int, index: int) -> None:
+        """The read may be answered once ``index`` is applied."""
+
+    def read_cancelled(self, context: int) -> None:
+        """The read may never be answered."""
+
+
+class RaftDriver:
+    """One member's driver."""
+
+    def __init__(
+        self,
+        reactor: IReactorFromThreads,
+        clock: IReactorTime,
+        store: RaftStore,
+        network: RaftNetwork,
+        machine: StateMachine,
+        member: MemberId,
+        random: RandomSource,
+        in_thread: Callable[..., Awaitable[Any]],
+        failed: Callable[[str], None],
+        *,
+        snapshot_every: int = SNAPSHOT_EVERY,
+        keep_entries: int = KEEP_ENTRIES,
+    ) -> None:
+        """
+        :param clock: must not jump, and must go on while the machine sleeps.
+        :param in_thread: calls a slow function in a thread, like ``deferToThreadPool``.
+        :param failed: called with the reason when this member can no longer be trusted.
+        """
+        self.role = Role.FOLLOWER
+        self.term = 0
+        self.leader: MemberId = ""
+        self.applied = 0
+        self.applied_conf = ConfState()
+        self._applied_term = 0
+        self._reactor = reactor
+        self._clock = clock
+        self._store = store
+        self._network = network
+        self._machine = machine
+        self._member = member
+        self._random = random
+        self._failed = failed
+        self._core: RaftCore | None = None
+        self._timer: IDelayedCall | None = None
+        self._turn: IDelayedCall | None = None
+        self._ticked_at = 0.0
+        self._leader_heard_at = 0.0
+        self._leader_lost = False
+        self._waiting: list[Ready] = []
+        self._writing: list[Ready] = []
+        #: A commit index that was not worth a write of its own.
+        self._lazy: HardState | None = None
+        self._snapshots = Snapshots(
+            self, store, machine, in_thread, snapshot_every=snapshot_every, keep=keep_entries
+        )
+
+    # -- life -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Read the disk and take part.
+
+        :raises StorageCorrupt: what is stored fails its check.
+        :raises ConfigError: the network's address cannot be had.
+        """
+        stored = self._store.recover()
+        if stored.snapshot.index:
+            data = self._store.read_snapshot(stored.snapshot)
+            try:
+                state = self._machine.load(data)
+            except ValueError as error:
+                raise StorageCorrupt(f"snapshot {stored.snapshot.index}: {error}") from None
+            self._machine.install(state, stored.snapshot)
+        self.applied, self.applied_conf = stored.applied, stored.conf
+        self._applied_term = stored.snapshot.term
+        incarnation = self._store.begin_life()
+        options = RaftOptions(
+            member=self._member,
+            incarnation=incarnation,
+            election_ticks=ELECTION_TICKS,
+            heartbeat_ticks=HEARTBEAT_TICKS,
+            max_inflight_appends=MAX_INFLIGHT_APPENDS,
+        )
+        try:
+            self._core = RaftCore(options, stored, self._random)
+        except InvariantViolated as error:
+            raise StorageCorrupt(f"the store contradicts itself: {error.message}") from None
+        self._store.start()
+        self.pump()
+        if self._core is not None:
+            self._network.start(incarnation, self._received, self._lost)
+            self._ticked_at = self._leader_heard_at = self._clock.seconds()
+            self._timer = self._clock.callLater(TICK_S, self._tick)
+
+    def stop(self) -> None:
+        """Write what is under way and close. Who waits for an answer waits in vain."""
+        running, self._core = self._core is not None, None
+        for timer in (self._timer, self._turn):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._network.stop()
+        if running and self._lazy is not None:
+            self._store.submit((Write(hard_state=self._lazy),), lambda error: None)
+        self._store.close()
+
+    def end(self, reason: str) -> None:
+        """Nothing more is done; the process must end."""
+        if self._core is None:
+            return
+        self._core = None
+        self.role, self.leader = Role.FOLLOWER, ""
+        self._network.stop()
+        self._failed(reason)
+
+    # -- inputs -----------------------------------------------------------------------------------
+
+    @property
+    def core(self) -> RaftCore | None:
+        """The core, while :attr:`running`."""
+        return self._core
+
+    @property
+    def running(self) -> bool:
+        """Between start and stop, while nothing failed."""
+        return self._core is not None
+
+    def status(self) -> Status | None:
+        """Everything worth showing, while it runs."""
+        return None if self._core is None else self._core.status()
+
+    def leader_silence_s(self) -> float:
+        """Seconds since another member that leads, or led, was heard."""
+        return self._clock.seconds() - self._leader_heard_at
+
+    def leader_silent(self) -> bool:
+        """Whether the leader, another one, was not heard lately, or lost its connection."""
+        return self._leader_lost or self.leader_silence_s() > LEADER_SILENT_S
+
+    def propose(self, data: bytes) -> Proposed:
+        """As the core's; only while :attr:`running`."""
+        return self._asked(lambda core: core.propose(data))
+
+    def read_index(self) -> int:
+        """As the core's; only while :attr:`running`."""
+        return self._asked(lambda core: core.read_index())
+
+    def transfer_leadership(self, target: MemberId) -> None:
+        """As the core's; only while :attr:`running`."""
+        self._asked(lambda core: core.transfer_leadership(target))
+
+    def propose_config(self, change: ConfigChange) -> Proposed:
+        """As the core's; only while :attr:`running`."""
+        return self._asked(lambda core: core.propose_config(change))
+
+    def _asked(self, what: Callable[[RaftCore], T]) -> T:
+        assert self._core is not None
+        try:
+            answer = what(self._core)
+        except InvariantViolated as error:
+            self.end(f"Raft: {error.message}")
+            raise
+        self._pump_soon()
+        return answer
+
+    def _tick(self) -> None:
+        self._timer = self._clock.callLater(TICK_S, self._tick)
+        self._advance()
+        self.pump()
+
+    def _advance(self) -> None:
+        """Tell the core how much time passed, before it sees anything that waited meanwhile."""
+        ticks = int((self._clock.seconds() - self._ticked_at) / TICK_S + 1e-6)
+        if ticks <= 0 or self._core is None:
+            return
+        self._ticked_at += ticks * TICK_S
+        try:
+            if ticks == 1:
+                self._core.tick()
+            else:
+                self._core.tick_gap(ticks)
+        except Exception as error:
+            self._broken(error)
+
+    def _received(self, message: AnyMessage) -> None:
+        self._advance()
+        if self._core is None:
+            return
+        if isinstance(message, SnapshotChunk) and self._snapshots.is_behind():
+            return
+        try:
+            self._core.step(message)
+        except Exception as error:
+            self._broken(error)
+        if message.sender == self.leader:
+            back = self.leader_silent()
+            self._leader_heard_at, self._leader_lost = self._clock.seconds(), False
+            if back:
+                self._machine.leader_heard()
+        self._pump_soon()
+
+    def _lost(self, member: MemberId) -> None:
+        """The connection to ``member`` ended: if it leads, it is probably dead. The election waits
+        for its time all the same, but nobody is sent there any more."""
+        if member == self.leader:
+            self._leader_lost = True
+
+    def _broken(self, error: Exception) -> None:
+        log.failure("the Raft core failed")
+        self.end(f"Raft: {error}")
+
+    # -- effects ----------------------------------------------------------------------------------
+
+    def _pump_soon(self) -> None:
+        if self._turn is None and self._core is not None:
+            self._turn = self._clock.callLater(0, self.pump)
+
+    def pump(self) -> None:
+        """Do everything the core wants done."""
+        turn, self._turn = self._turn, None
+        if turn is not None and turn.active():
+            turn.cancel()
+        try:
+            while (core := self._core) is not None:
+                if core.has_ready():
+                    self._handle(core.ready())
+                elif not self._write():
+                    break
+            self._snapshots.make_if_due(self.applied, self._applied_term, self.applied_conf)
+        except Exception as error:
+            self._broken(error)
+
+    def _handle(self, ready: Ready) -> None:
+        changed = (ready.role, ready.term, ready.leader) != (self.role, self.term, self.leader)
+        if ready.leader not in ("", self._member, self.leader):
+            self._leader_heard_at, self._leader_lost = self._clock.seconds(), False
+        self.role, self.term, self.leader = ready.role, ready.term, ready.leader
+        self._send(ready.messages)
+        for chunk in ready.chunks_to_send:
+            self._send_chunk(chunk)
+        self._waiting.append(ready)
+        self._snapshots.to_install(ready.snapshot)
+        self._apply(ready)
+        for state in ready.reads:
+            self._machine.read_allowed(state.context, state.index)
+        for context in ready.cancelled_reads:
+            self._machine.read_cancelled(context)
+        for part in ready.chunks_received:
+            self._snapshots.stage(part)
+        if changed:
+            self._machine.role_changed(ready.role, ready.term, ready.leader)
+
+    def _send(self, messages: tuple[AnyMessage, ...]) -> None:
+        gone = {message.to for message in messages if not self._network.send(message)}
+        for member in sorted(gone):
+            if self._core is not None:
+                self._core.report_unreachable(member)
+
+    def _send_chunk(self, chunk: ChunkToSend) -> None:
+        assert self._core is not None
+        try:
+            data = self._store.read_piece(chunk.meta, chunk.offset, chunk.length_bytes)
+        except NotFound as error:
+            log.warn("{to} gets no snapshot: {error}", to=chunk.to, error=error.message)
+            self._core.snapshot_failed(chunk.to)
+            return
+        if not self._network.send(chunk.message(data)):
+            self._core.snapshot_failed(chunk.to)
+
+    def _apply(self, ready: Ready) -> None:
+        for entry in ready.committed:
+            if self._core is None:
+                return
+            self._machine.apply(entry)
+            self.applied, self._applied_term = entry.index, entry.term
+            self._snapshots.applied(entry)
+        if ready.committed and self._core is not None:
+            self.applied_conf = ready.conf
+            self._core.applied(ready.committed[-1].index)
+
+    # -- the disk ---------------------------------------------------------------------------------
+
+    def _write(self) -> bool:
+        """Begin the next transaction, unless one is under way. :returns: whether any Ready became
+        durable at once, so that the core may have more to do."""
+        if self._writing:
+            return False
+        at_once: list[Ready] = []
+        while self._waiting and not self._waiting[0].must_sync:
+            ready = self._waiting.pop(0)
+            self._lazy = ready.hard_state or self._lazy
+            at_once.append(ready)
+        if at_once:
+            self._are_durable(at_once)
+            return True
+        if self._waiting:
+            self._writing, self._waiting = self._waiting, []
+            writes = [Write(r.snapshot, r.entries, r.hard_state) for r in self._writing]
+            if self._lazy is not None:
+                writes.insert(0, Write(hard_state=self._lazy))
+                self._lazy = None
+            self.submit(tuple(writes), self._written)
+        return False
+
+    def submit(self, writes: tuple[Write, ...], then: Callable[[], None]) -> None:
+        """Write; ``then`` is called in the reactor's thread once it is durable."""
+
+        def done(error: BaseException | None) -> None:
+            self._reactor.callFromThread(self._done, error, then)
+
+        try:
+            self._store.submit(writes, done)
+        except Busy as error:
+            self.end(f"the log cannot be written: {error.message}")
+
+    def _done(self, error: BaseException | None, then: Callable[[], None]) -> None:
+        if self._core is None:
+            return
+        if error is not None:
+            self.end(f"the log cannot be written: {error}")
+            return
+        then()
+        self.pump()
+
+    def _written(self) -> None:
+        done, self._writing = self._writing, []
+        self._are_durable(done)
+
+    def _are_durable(self, done: list[Ready]) -> None:
+        for ready in done:
+            if ready.snapshot is not None:
+                meta = ready.snapshot
+                self._snapshots.installed(meta)
+                self.applied, self._applied_term, self.applied_conf = (
+                    meta.index,
+                    meta.term,
+                    meta.conf,
+                )
+            self._send(ready.after)
+            if self._core is not None:
+                self._core.persisted(ready.token)

@@ -1,0 +1,444 @@
+"""One of several members: the registry, replicated by Raft.
+
+A command is proposed at the leader, committed when a majority has it on disk, then applied to each
+member's registry in log order; the proposer is answered after that. Entries that Raft itself needs
+take a log index each and change nothing. A read barrier is a ReadIndex: at the leader it waits for
+a round of heartbeats that began after the call, and all that wait share one; any other member asks
+the leader. So an acknowledgement of a lease that awaits it was confirmed by a majority.
+
+``is_leader`` is true only once an entry of the leader's own term is applied: before, the registry
+may lack what was acknowledged by others. What waits when leadership ends is answered at once: done,
+or *unknown* (to be repeated with the same idempotency key); a proposal that another entry replaced
+was *not* done.
+
+It has no socket, file or thread of its own: those are ``raft_driver``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+
+from pbcluster.controlplane import commands
+from pbcluster.controlplane.commands import AnyCommand, Keyed
+from pbcluster.controlplane.raft_driver import RaftDriver
+from pbcluster.controlplane.raft_snapshots import KEEP_ENTRIES, SNAPSHOT_EVERY
+from pbcluster.controlplane.raft_store import RaftStore
+from pbcluster.controlplane.raft_transport import RaftNetwork
+from pbcluster.controlplane.registry import Applied, Outcome, Registry
+from pbcluster.errors import Busy, DeadlineExceeded, NotLeader, Unavailable
+from pbcluster.raft import (
+    ConfigAction,
+    ConfigChange,
+    ConfigStep,
+    Entry,
+    EntryKind,
+    MemberId,
+    Proposed,
+    Role,
+    SnapshotMeta,
+    Status,
+)
+from pbcluster.raft.state import RandomSource
+
+#: Nobody waits longer for a commit; a leader that lost its quorum is none after 0.5 s already.
+PROPOSAL_TIMEOUT_S = 10.0
+#: Nobody waits longer until what was committed is applied here.
+READ_TIMEOUT_S = 5.0
+#: Proposals that wait for their commit. At 4,000 a second this is a second.
+MAX_PENDING = 4096
+_LOOK_EVERY_S = 0.25
+#: A leader that stops waits no longer for its successor.
+HAND_OVER_S = 0.5
+_HAND_OVER_LOOK_S = 0.01
+
+log = Logger()
+
+
+@attrs.frozen
+class _Pending:
+    term: int
+    answer: Deferred[Outcome]
+    deadline: float
+
+
+@attrs.define(eq=False)
+class _Read:
+    answer: Deferred[None]
+    deadline: float
+    index: int = -1
+
+
+class RaftMember:
+    """``Consensus`` with others to agree with."""
+
+    def __init__(
+        self,
+        reactor: IReactorFromThreads,
+        clock: IReactorTime,
+        store: RaftStore,
+        network: RaftNetwork,
+        member: MemberId,
+        base_domain: str,
+        random: RandomSource,
+        in_thread: Callable[..., Awaitable[Any]],
+        failed: Callable[[str], None],
+        *,
+        snapshot_every: int = SNAPSHOT_EVERY,
+        keep_entries: int = KEEP_ENTRIES,
+    ) -> None:
+        """
+        :param clock: must not jump, and must go on while the machine sleeps.
+        :param in_thread: calls a slow function in a thread, like ``deferToThreadPool``.
+        :param failed: called with the reason when this member can no longer be trusted: the
+            process must end.
+        """
+        self._clock = clock
+        self._store = store
+        self._failed = failed
+        self._registry = Registry(base_domain)
+        self._driver = RaftDriver(
+            reactor,
+            clock,
+            store,
+            network,
+            self,
+            member,
+            random,
+            in_thread,
+            self._broke,
+            snapshot_every=snapshot_every,
+            keep_entries=keep_entries,
+        )
+        self._network = network
+        #: The term in which this member leads and has applied an entry of its own; else 0.
+        self._led_term = 0
+        self._pending: dict[int, _Pending] = {}
+        #: Reads that wait for their round, by context; and those that wait for their index.
+        self._asked: dict[int, _Read] = {}
+        self._allowed: list[_Read] = []
+        #: Those who wait for a leader.
+        self._curious: set[Deferred[None]] = set()
+        self._callbacks: list[Callable[[Applied], None]] = []
+        self._leadership: list[Callable[[bool], None]] = []
+        self._overdue = LoopingCall(self._end_overdue)
+        self._overdue.clock = clock
+
+    # -- Consensus --------------------------------------------------------------------------------
+
+    @property
+    def registry(self) -> Registry:
+        """Applied state; another object after a snapshot came in."""
+        return self._registry
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this member leads and knows all that was acknowledged."""
+        driver = self._driver
+        return driver.running and driver.role is Role.LEADER and self._led_term == driver.term
+
+    @property
+    def leader_endpoint(self) -> str:
+        """The leader's *id*, empty if it is unknown or silent: callers know members by endpoint
+        and by id, and need not be sent to a dead one."""
+        driver = self._driver
+        if driver.role is Role.LEADER:
+            return driver.leader
+        return "" if driver.leader_silent() else driver.leader
+
+    async def start(self) -> None:
+        """Recover and take part; a leader is there soon after a majority did so.
+
+        :raises StorageCorrupt: names what fails its check.
+        """
+        self._driver.start()
+        self._overdue.start(_LOOK_EVERY_S, now=False).addErrback(
+            lambda failure: log.failure("the look for overdue answers ended", failure)
+        )
+        log.info("recovered the registry up to index {index}", index=self._registry.applied_index)
+
+    async def stop(self) -> None:
+        """Finish what is being written and close."""
+        if self._overdue.running:
+            self._overdue.stop()
+        self._driver.stop()
+        # Now nobody can begin to wait any more.
+        self._give_up(lambda: Unavailable("this member stops"))
+
+    async def leader_known(self, timeout_s: float) -> None:
+        """Wait until a leader is known, at most ``timeout_s``."""
+        if self.is_leader or not self._driver.running or len(self._curious) >= MAX_PENDING:
+            return
+        if self.leader_endpoint and self._driver.role is not Role.LEADER:
+            return
+        waiting: Deferred[None] = Deferred()
+        timer = self._clock.callLater(timeout_s, waiting.callback, None)
+        self._curious.add(waiting)
+        try:
+            await waiting
+        finally:
+            self._curious.discard(waiting)
+            if timer.active():
+                timer.cancel()
+
+    def leader_heard(self) -> None:
+        """There is a leader: whoever waits for one goes on."""
+        for waiting in list(self._curious):
+            if not waiting.called:
+                waiting.callback(None)
+
+    def subscribe(self, callback: Callable[[Applied], None]) -> None:
+        """Call ``callback`` after each applied command that was not already applied here before a
+        restart, at every member."""
+        self._callbacks.append(callback)
+
+    def subscribe_leadership(self, callback: Callable[[bool], None]) -> None:
+        """Call ``callback`` with True when :attr:`is_leader` becomes true, with False when it was
+        and is no more; what waited has been answered by then."""
+        self._leadership.append(callback)
+
+    async def propose(self, command: AnyCommand, key: str = "") -> Outcome:
+        """Commit and apply ``command``; see :class:`Consensus`.
+
+        :raises DeadlineExceeded: leadership or patience ended first: whether it was or will be done
+            is unknown; repeat it with the same key.
+        """
+        if not self.is_leader:
+            raise self._not_leader()
+        if len(self._pending) >= MAX_PENDING:
+            raise Busy(f"{MAX_PENDING} proposals wait already", retry_after_s=0.1)
+        if self._store.nearly_full():
+            raise Busy("the store is nearly full: changes are refused, reads go on")
+        data = commands.encode(Keyed(key, command))
+        outcome = await self._commit(self._driver.propose(data))
+        if outcome.error is not None:
+            raise outcome.error.exception()
+        return outcome
+
+    async def _commit(self, proposed: Proposed) -> Outcome:
+        """The outcome of an entry of ours, once it is applied."""
+        answer: Deferred[Outcome] = Deferred()
+        deadline = self._clock.seconds() + PROPOSAL_TIMEOUT_S
+        self._pending[proposed.index] = _Pending(proposed.term, answer, deadline)
+        return await answer
+
+    async def read_barrier(self) -> None:
+        """See :class:`Consensus`. :raises Unavailable: no leader confirmed it."""
+        if not self._driver.running:
+            raise self._not_leader()
+        read = _Read(Deferred(), self._clock.seconds() + READ_TIMEOUT_S)
+        self._asked[self._driver.read_index()] = read
+        await read.answer
+
+    def _not_leader(self) -> NotLeader:
+        # About to lead, but not able to say so yet: nobody else is to be asked.
+        leader = "" if self._driver.role is Role.LEADER else self.leader_endpoint
+        return NotLeader("this member is not the leader", leader=leader, retry_after_s=0.1)
+
+    # -- for operators ----------------------------------------------------------------------------
+
+    def status(self) -> Status | None:
+        """Role, term, indexes, members; None when it does not run."""
+        return self._driver.status()
+
+    def transfer_leadership(self, target: MemberId) -> None:
+        """Hand leadership over.
+
+        :raises NotLeader: this member does not lead.
+        :raises Conflict: ``target`` cannot lead.
+        """
+        if not self._driver.running:
+            raise self._not_leader()
+        self._driver.transfer_leadership(target)
+
+    async def hand_over(self) -> None:
+        """Before a stop: let the member that is furthest lead, if this one does. Returns when it
+        leads no more, or soon."""
+        status = self._driver.status()
+        if status is None or not self.is_leader:
+            return
+        others = [
+            (match, member)
+            for member, (match, state) in status.progress.items()
+            if state == "replicate" and member in status.conf.voters and member != status.member
+        ]
+        if not others:
+            return
+        self._driver.transfer_leadership(max(others)[1])
+        until = self._clock.seconds() + HAND_OVER_S
+        while self.is_leader and self._clock.seconds() < until:
+            await deferLater(self._clock, _HAND_OVER_LOOK_S)
+
+    async def remove_member(self, member: MemberId) -> None:
+        """Take a member out of the group; it must not come back under its id.
+
+        :raises NotLeader: this member does not lead.
+        :raises Conflict: it is none, the last voter, or another change is under way.
+        :raises DeadlineExceeded: whether it was done is unknown.
+        """
+        if not self.is_leader:
+            raise self._not_leader()
+        step = ConfigStep(ConfigAction.REMOVE, member)
+        await self._commit(self._driver.propose_config(ConfigChange((step,))))
+        log.warn("{member} was removed from the group", member=member)
+
+    def counts(self) -> dict[str, int]:
+        """Dropped frames by reason."""
+        return self._network.counts()
+
+    # -- the state machine, for the driver --------------------------------------------------------
+
+    def load(self, data: bytes) -> Registry:
+        """The registry in a snapshot, in any thread. :raises ValueError: it is none."""
+        try:
+            return Registry.from_bytes(self._registry.base_domain, data)
+        except msgspec.DecodeError as error:
+            raise ValueError(f"it holds no registry: {error}") from None
+
+    def install(self, state: Registry, meta: SnapshotMeta) -> None:
+        """``state`` is the registry from now on."""
+        if state.applied_index != meta.index:
+            raise AssertionError(f"snapshot {meta.index} holds index {state.applied_index}")
+        self._registry = state
+        self._answer_reads()
+
+    def image(self) -> Callable[[], bytes]:
+        """The registry as it is now."""
+        return self._registry.image().to_bytes
+
+    def apply(self, entry: Entry) -> None:
+        """The next committed entry."""
+        if entry.kind is EntryKind.COMMAND:
+            applied = self._registry.apply(entry.index, commands.decode(entry.data))
+            self._tell(applied)
+            self._answer(entry, applied.outcome)
+        else:
+            self._registry.skip(entry.index)
+            self._answer(entry, Outcome(entry.index))
+        self._begin_to_lead(entry)
+        self._answer_reads()
+
+    def _tell(self, applied: Applied) -> None:
+        for callback in self._callbacks:
+            try:
+                callback(applied)
+            except Exception:
+                # The command is committed: whoever proposed it must hear so.
+                index = applied.outcome.index
+                log.failure("a subscriber failed at index {index}", index=index)
+
+    def _answer(self, entry: Entry, outcome: Outcome) -> None:
+        pending = self._pending.pop(entry.index, None)
+        if pending is None:
+            return
+        if pending.term == entry.term:
+            pending.answer.callback(outcome)
+        else:
+            pending.answer.errback(self._not_leader())
+
+    def _begin_to_lead(self, entry: Entry) -> None:
+        driver = self._driver
+        if driver.role is Role.LEADER and entry.term == driver.term != self._led_term:
+            self._led_term = driver.term
+            log.info(
+                "leads in term {term} from index {index}, {ms} ms after the last leader was heard",
+                term=entry.term,
+                index=entry.index,
+                ms=round(driver.leader_silence_s() * 1000),
+            )
+            self._tell_leadership(True)
+            self.leader_heard()
+
+    def _tell_leadership(self, leads: bool) -> None:
+        for callback in self._leadership:
+            try:
+                callback(leads)
+            except Exception:
+                log.failure("a subscriber of leadership failed")
+
+    def role_changed(self, role: Role, term: int, leader: MemberId) -> None:
+        """What this member is changed, or who leads."""
+        if role is not Role.LEADER and leader:
+            log.info("{leader} leads in term {term}", leader=leader, term=term)
+            self.leader_heard()
+        if role is Role.LEADER and self._led_term in (0, term):
+            return
+        self._lose_leadership()
+
+    def _lose_leadership(self) -> None:
+        unknown = "leadership ended before the answer: repeat with the same idempotency key"
+        pending, self._pending = self._pending, {}
+        for one in pending.values():
+            one.answer.errback(DeadlineExceeded(unknown, retry_after_s=0.1))
+        if self._led_term:
+            log.info("leads no more in term {term}", term=self._led_term)
+            self._led_term = 0
+            self._tell_leadership(False)
+
+    # -- reads ------------------------------------------------------------------------------------
+
+    def read_allowed(self, context: int, index: int) -> None:
+        """The read may be answered once ``index`` is applied."""
+        read = self._asked.pop(context, None)
+        if read is not None:
+            read.index = index
+            self._allowed.append(read)
+            self._answer_reads()
+
+    def read_cancelled(self, context: int) -> None:
+        """The read may never be answered."""
+        read = self._asked.pop(context, None)
+        if read is not None:
+            read.answer.errback(self._not_leader())
+
+    def _answer_reads(self) -> None:
+        if not self._allowed:
+            return
+        applied = self._registry.applied_index
+        reads = self._allowed
+        self._allowed = [read for read in reads if read.index > applied]
+        for read in reads:
+            if read.index <= applied:
+                read.answer.callback(None)
+
+    # -- the end of patience ----------------------------------------------------------------------
+
+    def _end_overdue(self) -> None:
+        now = self._clock.seconds()
+        for index, pending in list(self._pending.items()):
+            if pending.deadline > now:
+                break
+            del self._pending[index]
+            told = f"no commit within {PROPOSAL_TIMEOUT_S:.0f} s: repeat with the same key"
+            pending.answer.errback(DeadlineExceeded(told))
+        late = [(context, read) for context, read in self._asked.items() if read.deadline <= now]
+        for context, read in late:
+            del self._asked[context]
+            read.answer.errback(DeadlineExceeded("no member confirmed the read in time"))
+        behind = [read for read in self._allowed if read.deadline <= now]
+        self._allowed = [read for read in self._allowed if read.deadline > now]
+        for read in behind:
+            read.answer.errback(DeadlineExceeded("this member is behind"))
+
+    def _broke(self, reason: str) -> None:
+        self._lose_leadership()
+        self._give_up(lambda: Unavailable(reason))
+        self._failed(reason)
+
+    def _give_up(self, error: Callable[[], Unavailable]) -> None:
+        """Answer everybody who waits."""
+        self.leader_heard()
+        pending, self._pending = self._pending, {}
+        asked, self._asked = self._asked, {}
+        allowed, self._allowed = self._allowed, []
+        for one in pending.values():
+            one.answer.errback(error())
+        for read in (*asked.values(), *allowed):
+            read.answer.errback(error())

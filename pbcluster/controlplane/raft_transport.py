@@ -1,0 +1,165 @@
+"""How members of the group reach each other: a DEALER to each peer, a ROUTER that listens.
+
+Sockets of their own, apart from those of nodes and gateways: no flood of questions delays a
+heartbeat. Messages go one way over each connection (an answer goes over the answerer's own DEALER),
+may be lost, and are never kept for a peer that is away (IMMEDIATE) or far behind (a small queue):
+the core repeats what matters. Where CURVE is on, only members may connect, and a frame's sender is
+held against the key of its connection; with plain sockets, against the name of its session.
+
+Frames and the guard behind the door: :mod:`pbcluster.raft.frames`. Junk is counted and dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import zmq
+from twisted.logger import Logger
+
+from pbcluster.errors import ConfigError
+from pbcluster.raft import AnyMessage, MemberId
+from pbcluster.raft.frames import MAX_FRAME_BYTES, Frame, Guard, encode
+from pbcluster.transport.addresses import MemberAddress
+from pbcluster.transport.connection import ZmqConnection
+from pbcluster.transport.sockets import Proof, Sockets
+
+#: Messages kept for one peer. Above the appends that may be in flight to it (RaftOptions), so that
+#: a heartbeat finds room behind them; 256 KiB each at most, so bounded in bytes too.
+HIGH_WATER_MARK = 128
+
+log = Logger()
+
+
+class RaftNetwork(Protocol):
+    """What a member asks of the network."""
+
+    def start(
+        self,
+        incarnation: int,
+        received: Callable[[AnyMessage], None],
+        lost: Callable[[MemberId], None],
+    ) -> None:
+        """Listen and connect; ``received`` gets every admitted message.
+
+        :param incarnation: this member's start number.
+        :param lost: told that the connection to a member ended.
+        :raises ConfigError: the address cannot be had.
+        """
+
+    def send(self, message: AnyMessage) -> bool:
+        """Send to ``message.to``. False: it cannot be reached; the message is dropped."""
+
+    def stop(self) -> None:
+        """Close."""
+
+    def counts(self) -> dict[str, int]:
+        """Dropped frames by reason."""
+
+
+class ZmqRaftNetwork:
+    """A :class:`RaftNetwork` of ZeroMQ sockets."""
+
+    def __init__(
+        self, sockets: Sockets, endpoint: str, peers: Mapping[MemberId, MemberAddress]
+    ) -> None:
+        """
+        :param endpoint: where to listen, ``tcp://HOST:PORT``; port 0: any free one.
+        :param peers: the other members and where they listen.
+        """
+        self._sockets = sockets
+        self._endpoint = endpoint
+        self._peers = dict(peers)
+        self._guard = Guard(sockets.cluster_id, sockets.own_id)
+        self._incarnation = 0
+        self._received: Callable[[AnyMessage], None] | None = None
+        self._lost: Callable[[MemberId], None] = lambda member: None
+        self._listener: ZmqConnection | None = None
+        self._to: dict[MemberId, ZmqConnection] = {}
+
+    @property
+    def endpoint(self) -> str:
+        """Where it listens; before :meth:`start` what was configured."""
+        return self._endpoint
+
+    def start(
+        self,
+        incarnation: int,
+        received: Callable[[AnyMessage], None],
+        lost: Callable[[MemberId], None],
+    ) -> None:
+        """As :meth:`RaftNetwork.start`."""
+        self._incarnation = incarnation
+        self._received = received
+        self._lost = lost
+        try:
+            self._listener, self._endpoint = self._sockets.bind(
+                zmq.ROUTER,
+                self._endpoint,
+                self._frame,
+                roles=("member",),
+                options={zmq.RCVHWM: HIGH_WATER_MARK},
+                max_frame_bytes=MAX_FRAME_BYTES,
+            )
+        except ConfigError as error:
+            raise ConfigError(f"{error} (--raft-endpoint)") from None
+        for member, address in self._peers.items():
+            self.connect(member, address)
+
+    def connect(self, member: MemberId, address: MemberAddress) -> None:
+        """Reach ``member`` at ``address`` from now on.
+
+        :raises ConfigError: the address may not be used, or the member's key is unknown.
+        """
+        if member == self._sockets.own_id:
+            raise ConfigError(f"{member} is this member itself and no peer of it")
+        self.disconnect(member)
+        self._to[member] = self._sockets.connect(
+            zmq.DEALER,
+            address,
+            lambda parts, proof: None,
+            options={zmq.IMMEDIATE: 1, zmq.SNDHWM: HIGH_WATER_MARK},
+            writable=lambda now: None if now else self._lost(member),
+            max_frame_bytes=MAX_FRAME_BYTES,
+        )
+
+    def disconnect(self, member: MemberId) -> None:
+        """Reach it no more."""
+        connection = self._to.pop(member, None)
+        if connection is not None:
+            connection.shutdown()
+
+    def send(self, message: AnyMessage) -> bool:
+        """As :meth:`RaftNetwork.send`."""
+        connection = self._to.get(message.to)
+        if connection is None:
+            return False
+        frame = Frame(self._sockets.cluster_id, self._incarnation, message)
+        return connection.send([encode(frame)])
+
+    def stop(self) -> None:
+        """As :meth:`RaftNetwork.stop`."""
+        self._received = None
+        for member in list(self._to):
+            self.disconnect(member)
+        if self._listener is not None:
+            self._listener.shutdown()
+            self._listener = None
+
+    def counts(self) -> dict[str, int]:
+        """As :meth:`RaftNetwork.counts`."""
+        return dict(self._guard.dropped)
+
+    def _frame(self, parts: list[bytes], proof: Proof) -> None:
+        if self._received is None:
+            return
+        if len(parts) != 2 or proof.role not in ("", "member"):
+            self._guard.dropped["junk"] = self._guard.dropped.get("junk", 0) + 1
+            return
+        session, frame = parts
+        sender = proof.sender
+        if sender is None:
+            sender = session.partition(b".")[0].decode("ascii", "replace")
+        message = self._guard.admit(frame, sender)
+        if message is not None:
+            self._received(message)

@@ -1,0 +1,353 @@
+"""The admin API over real HTTP on the loopback, before a member without sockets and disk."""
+
+import hashlib
+import json
+from typing import Any
+
+import bcrypt
+import treq
+from twisted.internet import reactor, task
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import Protocol
+from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import TestCase
+from twisted.web.client import Agent, HTTPConnectionPool
+
+from pbcluster import wire
+from pbcluster.controlplane.admin_api import AdminAPI
+from pbcluster.controlplane.admin_auth import MAX_FAILURES, AdminAuth
+from pbcluster.controlplane.service import listen
+from pbcluster.errors import Unauthorized
+from pbcluster.records import TenantStatus, is_tenant_id
+from tests.controlplane.lease_world import World
+
+TOKEN = "the-admin-token"
+PASSWORD = "correct horse battery"
+
+
+class Collect(Protocol):
+    """All bytes until the other side closes."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.closed: Deferred[bytes] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data += data
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.closed.callback(self.data)
+
+
+class AdminCase(TestCase):
+    timeout = 20
+
+    def setUp(self) -> None:
+        self.world = World(1, nodes=2, tenants=0)
+        self.addCleanup(self.world.close)
+        # The world's clock goes on while real requests are answered.
+        self.ticking = task.LoopingCall(self.world.run_for, 0.02)
+        self.ticking.start(0.004)
+        self.addCleanup(self.ticking.stop)
+        world = self.world
+        self.threads = 0
+        api = AdminAPI(
+            world.clock,
+            world.consensus,
+            world.liveness,
+            world.planner,
+            world.executor,
+            world.requests,
+            AdminAuth(hashlib.sha256(TOKEN.encode()).hexdigest()),
+            self.in_thread,
+        )
+        port = listen(reactor, ("127.0.0.1", 0), api, "admin-listen")
+        self.port = port.getHost().port
+        self.addCleanup(port.stopListening)
+        self.pool = HTTPConnectionPool(reactor, persistent=False)
+        self.addCleanup(self.pool.closeCachedConnections)
+        self.agent = Agent(reactor, pool=self.pool)
+        self.logged: list[str] = []
+        globalLogPublisher.addObserver(self.observe)
+        self.addCleanup(globalLogPublisher.removeObserver, self.observe)
+
+    def observe(self, event: Any) -> None:
+        self.logged.append(repr(event))
+
+    def in_thread(self, function: Any, *args: Any) -> Deferred[Any]:
+        self.threads += 1
+        return maybeDeferred(function, *args)
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        token: str | bytes | None = TOKEN,
+        **headers: str,
+    ) -> tuple[int, Any]:
+        sent: dict[bytes, list[bytes]] = {
+            name.replace("_", "-").encode(): [value.encode()] for name, value in headers.items()
+        }
+        if token is not None:
+            raw = token if isinstance(token, bytes) else token.encode()
+            sent[b"authorization"] = [b"Bearer " + raw]
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        url = f"http://127.0.0.1:{self.port}/api/cp{path}"
+        response = await treq.request(method, url, headers=sent, data=data, agent=self.agent)
+        self.headers = response.headers
+        text = await response.content()
+        return response.code, json.loads(text) if text.strip() else None
+
+    async def create(self, name: str, wait: str = "?wait=5", **more: Any) -> Any:
+        status, created = await self.ask("POST", f"/tenants{wait}", {"name": name} | more)
+        self.assertEqual(status, 201, created)
+        return created
+
+
+class TestAuthorisation(AdminCase):
+    async def test_everything_but_health_needs_the_token(self) -> None:
+        """Missing and wrong tokens are 401 with PocketBase's body; health tells only its status."""
+        for method, path in (
+            ("GET", "/tenants"),
+            ("POST", "/tenants"),
+            ("GET", "/tenants/x"),
+            ("PUT", "/tenants/x"),
+            ("DELETE", "/tenants/x"),
+            ("GET", "/nodes"),
+            ("GET", "/nodes/x"),
+        ):
+            for token in (None, "wrong", b"\xff\xfe"):
+                status, body = await self.ask(method, path, token=token)
+                self.assertEqual(status, 401, (method, path, token))
+                self.assertEqual(set(body), {"status", "message", "data"})
+                self.assertEqual(self.headers.getRawHeaders("www-authenticate"), ["Bearer"])
+        status, body = await self.ask("GET", "/health", token=None)
+        self.assertEqual((status, body["status"]), (200, "ok"))
+        self.assertLessEqual(set(body), {"status", "leader"})
+        status, body = await self.ask("GET", "/health")
+        self.assertEqual(set(body["nodes"]), {"node_0", "node_1"})
+
+    async def test_the_right_token_is_never_locked_out(self) -> None:
+        """Wrong tries from the operator's own address end in "wait", his own do not."""
+        statuses = [
+            (await self.ask("GET", "/nodes", token="no"))[0] for _ in range(MAX_FAILURES + 3)
+        ]
+        self.assertEqual(statuses[-3:], [503, 503, 503])
+        self.assertEqual((await self.ask("GET", "/nodes"))[0], 200)
+
+    async def test_without_a_token_hash_nobody_may(self) -> None:
+        """An empty secret is not a key."""
+        auth = AdminAuth("")
+        for given in (b"Bearer ", b"Bearer x"):
+            self.assertRaises(Unauthorized, auth.check, given, "a", 0.0)
+
+
+class TestTenants(AdminCase):
+    async def test_a_tenant_is_created_shown_and_deleted(self) -> None:
+        """201 when it is ready; found by id and name with its route; 404 after its end."""
+        created = await self.create("shop", durability="async", metadata={"plan": "free"})
+        self.assertTrue(is_tenant_id(created["id"]))
+        self.assertEqual((created["status"], created["durability"]), ("active", "async"))
+        self.assertEqual(created["nodeAddr"], "http://127.0.0.1:1")
+        self.assertEqual(created["domain"], "shop.localhost")
+        for key in ("shop", created["id"]):
+            self.assertEqual((await self.ask("GET", f"/tenants/{key}"))[1], created)
+        status, body = await self.ask("DELETE", "/tenants/shop?wait=5")
+        self.assertEqual((status, body["status"]), (200, "deleted"))
+        for key in ("shop", created["id"]):
+            self.assertEqual((await self.ask("GET", f"/tenants/{key}"))[0], 404)
+        again = await self.create("shop")
+        self.assertNotEqual(again["id"], created["id"])
+
+    async def test_a_password_is_hashed_and_kept_nowhere(self) -> None:
+        """Not in the answer, the registry, the log on disk or the log lines; the hash fits."""
+        superuser = {"email": "ann@example.com", "password": PASSWORD}
+        for process in self.world.processes:
+            process.frozen = True
+        status, body = await self.ask(
+            "POST", f"/tenants?x={PASSWORD[:7]}", {"name": "shop", "superuser": superuser}
+        )
+        self.assertEqual(status, 202)
+        self.assertEqual(self.threads, 1)
+        self.assertNotIn("initialSuperuser", body)
+        login = self.world.registry.tenant("shop").initial_superuser
+        assert login is not None
+        self.assertTrue(bcrypt.checkpw(PASSWORD.encode(), login.password_hash.encode()))
+        self.assertNotIn("$2b$", json.dumps(await self.ask("GET", "/tenants")))
+        everything = b"".join(entry.data for entry in self.world.store.entries)
+        self.assertNotIn(PASSWORD.encode(), everything)
+        lines = "\n".join(self.logged)
+        self.assertNotIn("correct", lines)
+        self.assertNotIn(TOKEN, lines)
+        self.assertIn("/api/cp/tenants", lines)
+
+    async def test_wrong_bodies_name_the_field(self) -> None:
+        """400, PocketBase's body, the field in ``data``."""
+        good = {"email": "a@example.com", "password": PASSWORD}
+        for body, field in (
+            ({}, "name"),
+            ({"name": "Shop"}, "name"),
+            ({"name": "-a"}, "name"),
+            ({"name": 3}, "name"),
+            ({"name": "a", "nmae": 1}, "nmae"),
+            ({"name": "a", "durability": "maybe"}, "durability"),
+            ({"name": "a", "quotas": {"burst": "x"}}, "burst"),
+            ({"name": "a", "quotas": {"burst": -1}}, "burst"),
+            ({"name": "a", "quotas": {"burst": True}}, "burst"),
+            ({"name": "a", "quotas": {"brust": 1}}, "brust"),
+            ({"name": "a", "metadata": {"x": "y" * 17000}}, "metadata"),
+            ({"name": "a", "metadata": []}, "metadata"),
+            ({"name": "a", "superuser": good | {"email": "nobody"}}, "email"),
+            ({"name": "a", "superuser": good | {"password": "short"}}, "password"),
+            ({"name": "a", "superuser": good | {"password": "x" * 72}}, "password"),
+            ({"name": "a", "superuser": good | {"role": "x"}}, "role"),
+            ([], "body"),
+        ):
+            status, answer = await self.ask("POST", "/tenants", body)
+            self.assertEqual(status, 400, body)
+            self.assertIn(field, answer["data"], body)
+            self.assertEqual(set(answer["data"][field]), {"code", "message"})
+        self.assertEqual(list(self.world.registry.tenants()), [])
+
+    async def test_what_is_no_json_is_refused(self) -> None:
+        """Broken, not UTF-8, too deep, NaN, and numbers that have no encoding."""
+        for body in (
+            b"{",
+            b"",
+            b"\xff",
+            b'{"name":"a","metadata":' + b"[" * 100_000,
+            b'{"name":"a","metadata":{"x":NaN}}',
+            b'{"name":"a","metadata":{"x":1%s}}' % (b"0" * 30),
+            b'{"name":"a","metadata":{"x":"\\ud800"}}',
+        ):
+            status, _ = await self.ask("POST", "/tenants", body)
+            self.assertEqual(status, 400, body[:60])
+        await self.create("after")
+
+    async def test_a_taken_name_is_a_conflict(self) -> None:
+        """409."""
+        await self.create("shop")
+        status, body = await self.ask("POST", "/tenants", {"name": "shop"})
+        self.assertEqual((status, body["data"]["name"]["code"]), (409, "conflict"))
+
+    async def test_a_repeated_key_creates_once(self) -> None:
+        """The same answer for the same key; another name under it is refused."""
+        made = [
+            (await self.ask("POST", "/tenants?wait=5", {"name": "a"}, idempotency_key="k1"))[1][
+                "id"
+            ]
+            for _ in range(2)
+        ]
+        self.assertEqual(made[0], made[1])
+        status, _ = await self.ask("POST", "/tenants", {"name": "b"}, idempotency_key="k1")
+        self.assertEqual(status, 409)
+        status, body = await self.ask("POST", "/tenants", {"name": "c"}, idempotency_key="x" * 201)
+        self.assertEqual(status, 400)
+        self.assertIn("Idempotency-Key", body["data"])
+
+    async def test_no_room_is_told_with_the_reason(self) -> None:
+        """503 with Retry-After, and nothing is created."""
+        for process in self.world.processes:
+            self.world.kill(process)
+        self.world.run_for(3.0)
+        status, body = await self.ask("POST", "/tenants", {"name": "shop"})
+        self.assertEqual(status, 503)
+        self.assertIn("node_0 does not answer", body["message"])
+        self.assertTrue(self.headers.hasHeader("retry-after"))
+        self.assertEqual(list(self.world.registry.tenants()), [])
+
+    async def test_changes_need_the_right_version(self) -> None:
+        """Quotas and metadata change; an older version is a conflict."""
+        created = await self.create("shop")
+        change = {"quotas": {"burst": 7}, "version": created["version"]}
+        status, changed = await self.ask("PUT", "/tenants/shop", change)
+        self.assertEqual((status, changed["quotas"]["burst"]), (200, 7))
+        self.assertEqual((await self.ask("PUT", "/tenants/shop", change))[0], 409)
+        self.assertEqual((await self.ask("PUT", "/tenants/shop", {"name": "x"}))[0], 400)
+
+    async def test_lists_have_pages(self) -> None:
+        """PocketBase's shape; wrong pages are refused."""
+        for number in range(3):
+            await self.create(f"t{number}")
+        _, page = await self.ask("GET", "/tenants?page=2&perPage=2")
+        self.assertEqual([t["name"] for t in page["items"]], ["t2"])
+        self.assertEqual((page["page"], page["perPage"], page["totalItems"]), (2, 2, 3))
+        for query in ("page=0", "page=x", "perPage=501", "perPage=-1", "page=%FF"):
+            self.assertEqual((await self.ask("GET", f"/tenants?{query}"))[0], 400, query)
+        for wait in ("61", "-1", "nan", "x"):
+            status, _ = await self.ask("POST", f"/tenants?wait={wait}", {"name": "n"})
+            self.assertEqual(status, 400, wait)
+
+
+class TestOthers(AdminCase):
+    async def test_nodes_show_what_their_heartbeats_brought(self) -> None:
+        """Soft state is filled in; the start id is not shown."""
+        created = await self.create("shop")
+        status, node = await self.ask("GET", f"/nodes/{created['nodeID']}")
+        self.assertEqual(status, 200)
+        self.assertEqual((node["alive"], node["tenants"]), (True, [created["id"]]))
+        self.assertTrue(node["lastHeartbeat"])
+        self.assertIn("cpuUsage", node["resources"])
+        self.assertNotIn("startID", node)
+        _, nodes = await self.ask("GET", "/nodes")
+        self.assertEqual([n["id"] for n in nodes["items"]], ["node_0", "node_1"])
+        self.assertEqual((await self.ask("GET", "/nodes/nobody"))[0], 404)
+
+    async def test_a_failure_of_the_node_is_shown(self) -> None:
+        """An operator sees why a tenant does not run."""
+        created = await self.create("shop")
+        self.world.requests.failures[created["id"]] = "restore failed"
+        _, shown = await self.ask("GET", "/tenants/shop")
+        self.assertEqual(shown["lastError"], "restore failed")
+
+    async def test_a_degraded_node_is_shown_as_such(self) -> None:
+        """By its own word."""
+        beat = wire.Heartbeat(
+            "node_0", 1, self.world.registry.tenant, "degraded", 5, 0, 0, wire.NodeResources()
+        )
+        self.world.liveness.heartbeat(beat, self.world.now)
+        self.assertEqual((await self.ask("GET", "/nodes/node_0"))[1]["status"], "degraded")
+
+    async def test_unknown_pages_and_methods(self) -> None:
+        """404 and 405 in the same form."""
+        for method, path, wanted in (("GET", "/nope", 404), ("PATCH", "/tenants", 405)):
+            status, body = await self.ask(method, path)
+            self.assertEqual((status, body["status"]), (wanted, wanted))
+
+    async def test_a_body_too_large_is_not_read(self) -> None:
+        """413 after the headers, or after the first megabyte of a body without a length."""
+        for head, more in (
+            (b"Content-Length: 9999999", b""),
+            (b"Transfer-Encoding: chunked", b"200000\r\n" + b"x" * 0x200000),
+        ):
+            protocol = Collect()
+            endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port)
+            await connectProtocol(endpoint, protocol)
+            assert protocol.transport is not None
+            protocol.transport.write(
+                b"POST /api/cp/tenants HTTP/1.1\r\nHost: x\r\n"
+                b"Authorization: Bearer " + TOKEN.encode() + b"\r\n" + head + b"\r\n\r\n" + more
+            )
+            data = await protocol.closed
+            self.assertTrue(data.startswith(b"HTTP/1.1 413 "), data[:80])
+            self.assertIn(b'"status": 413', data)
+        self.assertEqual((await self.ask("POST", "/tenants", b"x" * 200_000))[0], 400)
+
+    async def test_a_member_that_does_not_lead_says_so(self) -> None:
+        """Health and changes are 503."""
+        self.patch(self.world.consensus, "_open", False)
+        self.assertEqual((await self.ask("GET", "/health", token=None))[0], 503)
+        self.assertEqual((await self.ask("GET", "/tenants"))[0], 503)
+
+    async def test_a_deleting_tenant_is_shown_until_its_end(self) -> None:
+        """202 while its node still has it."""
+        created = await self.create("shop")
+        for process in self.world.processes:
+            process.frozen = True
+        status, body = await self.ask("DELETE", "/tenants/shop")
+        self.assertEqual((status, body["status"]), (202, TenantStatus.DELETING.value))
+        self.assertEqual((await self.ask("GET", f"/tenants/{created['id']}"))[0], 200)
+        self.assertEqual((await self.ask("GET", "/tenants/shop"))[0], 404)

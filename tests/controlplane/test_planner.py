@@ -1,0 +1,187 @@
+"""The planner: what it decides from a view, and the bounds of what it starts at once."""
+
+from datetime import UTC, datetime
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pbcluster.controlplane import commands as c
+from pbcluster.controlplane.liveness import Liveness
+from pbcluster.controlplane.planner import (
+    MAX_ASSIGNING,
+    RETRY_S,
+    Assign,
+    Forget,
+    Planner,
+    SetStatus,
+)
+from pbcluster.controlplane.registry import Registry
+from pbcluster.durations import Durations
+from pbcluster.errors import NoCapacity, Unavailable
+from pbcluster.records import NodeStatus, TenantRecord
+from pbcluster.wire import Heartbeat, NodeResources
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class PlannerCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.now = 100.0
+        self.registry = Registry("example.com")
+        self.liveness = Liveness(Durations(), self.now)
+        self.planner = Planner(lambda: self.registry, self.liveness, node_down_after_s=15.0)
+        self.silent: set[str] = set()
+
+    def apply(self, command: c.AnyCommand) -> None:
+        outcome = self.registry.apply(self.registry.applied_index + 1, c.Keyed("", command)).outcome
+        self.assertIsNone(outcome.error)
+
+    def node(self, name: str, capacity: int = 200) -> None:
+        self.apply(c.RegisterNode(AT, name, "s1", f"http://{name}:1", capacity))
+
+    def tenant(self, number: int, node_id: str = "") -> TenantRecord:
+        tenant_id = f"tenant_{number:08d}"
+        self.apply(c.CreateTenant(AT, tenant_id, f"t{number}", f"t{number}.example.com"))
+        if node_id:
+            self.apply(c.AssignTenant(AT, tenant_id, node_id, 0))
+        return self.registry.tenant(tenant_id)
+
+    def pass_time(self, seconds: float) -> list[object]:
+        """All effects but probes; all but the silent nodes are heard."""
+        effects: list[object] = []
+        for _ in range(round(seconds / 0.1)):
+            self.now += 0.1
+            for node in self.registry.nodes():
+                if node.id not in self.silent:
+                    self.liveness.lease(node.id, node.incarnation, self.now)
+            for effect in self.planner.tick(self.now):
+                if isinstance(effect, Assign | Forget | SetStatus):
+                    effects.append(effect)
+        return effects
+
+
+class TestRescue(PlannerCase):
+    def test_nothing_happens_while_all_live(self) -> None:
+        """No effect at all."""
+        self.node("a")
+        self.tenant(1, "a")
+        self.assertEqual(self.pass_time(20), [])
+
+    def test_each_lost_tenant_is_assigned_once(self) -> None:
+        """Until the executor says that it has ended, it is not named again."""
+        self.node("a")
+        self.node("b")
+        lost = [self.tenant(n, "a") for n in range(3)]
+        self.pass_time(1)
+        self.silent = {"a"}
+        effects = self.pass_time(10)
+        self.assertEqual(
+            [e.tenant_id for e in effects if isinstance(e, Assign)], [t.id for t in lost]
+        )
+        self.assertEqual({e.node_id for e in effects if isinstance(e, Assign)}, {"b"})
+        self.assertEqual(self.liveness.not_covered("a"), tuple(t.id for t in lost))
+
+    def test_assignments_under_way_are_bounded(self) -> None:
+        """A full node's death cannot flood the log and the survivors."""
+        self.node("a")
+        self.node("b")
+        for number in range(100):
+            self.tenant(number, "a")
+        self.pass_time(1)
+        self.silent = {"a"}
+        effects = [e for e in self.pass_time(5) if isinstance(e, Assign)]
+        self.assertEqual(len(effects), MAX_ASSIGNING)
+        self.planner.assigned(effects[0].tenant_id, self.now, failed=True)
+        self.assertEqual(len([e for e in self.pass_time(0.2) if isinstance(e, Assign)]), 1)
+
+    def test_a_failed_one_is_tried_again_later(self) -> None:
+        """After RETRY_S, not at the next tick."""
+        self.node("a")
+        self.node("b")
+        tenant = self.tenant(1, "a")
+        self.pass_time(1)
+        self.silent = {"a"}
+        self.assertEqual(len(self.pass_time(4)), 1)
+        self.planner.assigned(tenant.id, self.now, failed=True)
+        self.assertEqual(self.pass_time(RETRY_S - 0.2), [])
+        self.assertEqual(len(self.pass_time(0.4)), 1)
+
+    def test_a_retired_node_is_no_storm(self) -> None:
+        """Dead nodes with nothing left do not stop the rescue of others."""
+        for name in "abcdef":
+            self.node(name)
+        tenant = self.tenant(1, "f")
+        self.pass_time(1)
+        self.silent = {"a", "b", "c"}
+        self.pass_time(30)
+        self.assertFalse(self.planner.storm())
+        self.silent = {"a", "b", "c", "f"}
+        assigned = [e for e in self.pass_time(4) if isinstance(e, Assign)]
+        self.assertEqual([e.tenant_id for e in assigned], [tenant.id])
+
+    def test_the_storm_begins_above_a_fifth(self) -> None:
+        """One of a small cluster may die, two of ten may, three may not."""
+        for number in range(10):
+            self.node(f"n{number}")
+            self.tenant(number, f"n{number}")
+        self.pass_time(1)
+        self.silent = {"n0", "n1"}
+        self.pass_time(1.5)
+        self.assertFalse(self.planner.storm())
+        self.silent = {"n0", "n1", "n2"}
+        self.pass_time(1.6)
+        self.assertTrue(self.planner.storm())
+
+
+class TestPlace(PlannerCase):
+    def test_a_living_owner_stays(self) -> None:
+        """Nothing to do."""
+        self.node("a")
+        self.node("b")
+        tenant = self.tenant(1, "a")
+        self.pass_time(1)
+        self.assertIsNone(self.planner.place(tenant, self.now))
+
+    def test_one_decision_at_a_time(self) -> None:
+        """While it is placed, others are told to come back at once."""
+        self.node("a")
+        tenant = self.tenant(1)
+        self.pass_time(1)
+        effect = self.planner.place(tenant, self.now)
+        assert effect is not None
+        error = self.assertRaises(Unavailable, self.planner.place, tenant, self.now)
+        self.assertLess(error.retry_after_s, 0.2)
+
+    def test_no_room_leaves_nothing_behind(self) -> None:
+        """It can be placed as soon as there is room."""
+        self.node("a", capacity=1)
+        self.tenant(1, "a")
+        tenant = self.tenant(2)
+        self.pass_time(1)
+        self.assertRaises(NoCapacity, self.planner.place, tenant, self.now)
+        self.node("b")
+        self.pass_time(0.1)
+        effect = self.planner.place(tenant, self.now)
+        assert effect is not None
+        self.assertEqual(effect.node_id, "b")
+
+    def test_a_degraded_node_is_avoided(self) -> None:
+        """By what its last heartbeat said."""
+        self.node("a")
+        self.node("b")
+        tenant = self.tenant(1)
+        self.pass_time(1)
+        beat = Heartbeat("a", 1, AT, "degraded", 200, 0, 0, NodeResources())
+        self.liveness.heartbeat(beat, self.now)
+        effect = self.planner.place(tenant, self.now)
+        assert effect is not None
+        self.assertEqual(effect.node_id, "b")
+
+
+class TestStatus(PlannerCase):
+    def test_down_is_proposed_once(self) -> None:
+        """15 s after the last sign of life, and not again while that is under way."""
+        self.node("a")
+        self.pass_time(1)
+        self.silent = {"a"}
+        self.assertEqual(self.pass_time(14), [])
+        self.assertEqual(self.pass_time(5), [SetStatus("a", 1, NodeStatus.DOWN)])

@@ -1,0 +1,224 @@
+"""The store of a Raft member: what is written whole, what is found again, what is refused."""
+
+import threading
+import zlib
+from itertools import pairwise
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pbcluster.controlplane.raft_store import (
+    FIRST_START,
+    Compaction,
+    Piece,
+    RaftStore,
+    Write,
+    pieces_of,
+)
+from pbcluster.controlplane.store import LogStore
+from pbcluster.errors import ConfigError, NotFound, StorageCorrupt
+from pbcluster.raft import ConfState, Entry, EntryKind, HardState, SnapshotMeta
+
+CONF = ConfState(("m1", "m2", "m3"))
+
+
+def entries(first: int, last: int, term: int = 1) -> tuple[Entry, ...]:
+    return tuple(
+        Entry(n, term, EntryKind.COMMAND, f"{term}/{n}".encode()) for n in range(first, last + 1)
+    )
+
+
+def snapshot(index: int, data: bytes, term: int = 1) -> SnapshotMeta:
+    return SnapshotMeta(index, term, CONF, len(data), zlib.crc32(data))
+
+
+class StoreCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.home = Path(self.mktemp())
+        self.home.mkdir()
+        (self.home / FIRST_START).touch()
+
+    def open(self, cluster: str = "c", member: str = "m1") -> RaftStore:
+        store = RaftStore(self.home / "store", cluster, member, map_bytes=64 * 1024**2)
+        self.addCleanup(store.close)
+        return store
+
+    def fresh(self) -> RaftStore:
+        store = self.open()
+        store.prepare(self.home / FIRST_START, CONF, b"nothing")
+        return store
+
+    def write(self, store: RaftStore, *writes: Write) -> None:
+        if store._thread is None:
+            store.start()
+        done, found = threading.Event(), []
+
+        def told(error: BaseException | None) -> None:
+            found.append(error)
+            done.set()
+
+        store.submit(writes, told)
+        self.assertTrue(done.wait(5))
+        self.assertEqual(found, [None])
+
+    def again(self, store: RaftStore) -> RaftStore:
+        store.close()
+        return self.open()
+
+
+class Writing(StoreCase):
+    def test_a_new_group(self) -> None:
+        """The first start makes a snapshot of nothing with the membership; the marker is gone."""
+        store = self.fresh()
+        found = self.again(store).recover()
+        self.assertEqual((found.snapshot.index, found.conf, found.applied), (1, CONF, 1))
+        self.assertEqual(found.hard, HardState(1, "", 1))
+        self.assertFalse((self.home / FIRST_START).exists())
+
+    def test_entries_and_hard_state(self) -> None:
+        """What was written is found, in order; what conflicts went with all after it."""
+        store = self.fresh()
+        self.write(store, Write(None, entries(2, 9), HardState(1, "m1", 4)))
+        self.write(store, Write(None, entries(6, 7, term=2), HardState(2, "m2", 5)))
+        found = self.again(store).recover()
+        self.assertEqual(found.entries, entries(2, 5) + entries(6, 7, term=2))
+        self.assertEqual(found.hard, HardState(2, "m2", 5))
+
+    def test_many_writes_at_once_are_one_transaction(self) -> None:
+        """What waits for the writer shares its fsync, and its order is kept."""
+        store = self.fresh()
+        before = store._env.info()["last_txnid"]
+        done = threading.Event()
+        for n in range(2, 102):
+            last = n == 101
+            store.submit((Write(None, entries(n, n)),), lambda e, last=last: last and done.set())
+        store.start()
+        self.assertTrue(done.wait(5))
+        self.assertEqual(store._env.info()["last_txnid"], before + 1)
+        self.assertEqual(len(self.again(store).recover().entries), 100)
+
+    def test_incarnations_grow(self) -> None:
+        """Each start has a higher number than all before."""
+        store = self.fresh()
+        self.assertEqual(store.begin_life(), 1)
+        self.assertEqual(self.again(store).begin_life(), 2)
+
+    def test_install(self) -> None:
+        """An installed snapshot replaces the log; the old one's pieces are gone."""
+        store = self.fresh()
+        old = store.recover().snapshot
+        self.write(store, Write(None, entries(2, 9), HardState(1, "", 4)))
+        data = bytes(range(256)) * 4000
+        meta = snapshot(20, data, 3)
+        self.write(store, Write(pieces=tuple(pieces_of(meta, data))))
+        self.write(store, Write(meta, entries(21, 22, 3), HardState(3, "", 20)))
+        with self.assertRaises(NotFound):
+            store.read_piece(old, 0, 3)
+        store = self.again(store)
+        found = store.recover()
+        self.assertEqual((found.snapshot, found.applied), (meta, 20))
+        self.assertEqual(found.entries, entries(21, 22, 3))
+        self.assertEqual(store.read_snapshot(meta), data)
+
+    def test_pieces_nobody_points_at_go_at_the_start(self) -> None:
+        """A snapshot that was being received when the member died leaves nothing behind."""
+        store = self.fresh()
+        meta = snapshot(20, b"x" * 100)
+        self.write(store, Write(pieces=(Piece(meta, 0, b"x" * 50),)))
+        store = self.again(store)
+        store.recover()
+        with self.assertRaises(NotFound):
+            store.read_piece(meta, 0, 50)
+
+    def test_compaction(self) -> None:
+        """The log goes up to the given index; snapshots that are still being sent stay."""
+        store = self.fresh()
+        first = store.recover().snapshot
+        self.write(store, Write(None, entries(2, 30), HardState(1, "", 30)))
+        new = snapshot(25, b"state at 25")
+        self.write(store, Write(pieces=tuple(pieces_of(new, b"state at 25"))))
+        self.write(store, Write(compaction=Compaction(new, 20, (first,))))
+        self.assertEqual(store.read_snapshot(first), b"nothing")
+        found = self.again(store).recover()
+        self.assertEqual((found.snapshot, found.entries[0].index), (new, 21))
+
+    def test_pieces_of_other_sizes(self) -> None:
+        """Any range of a snapshot can be read, whoever cut it."""
+        store = self.fresh()
+        data = bytes(range(100))
+        meta = snapshot(9, data)
+        cuts = [0, 7, 40, 41, 100]
+        parts = [Piece(meta, a, data[a:b]) for a, b in pairwise(cuts)]
+        self.write(store, Write(pieces=tuple(parts)))
+        for begin in range(0, 100, 3):
+            for length in (1, 10, 100 - begin):
+                if begin + length <= 100:
+                    found = store.read_piece(meta, begin, length)
+                    self.assertEqual(found, data[begin : begin + length])
+        with self.assertRaises(NotFound):
+            store.read_piece(meta, 90, 11)
+
+
+class Refusals(StoreCase):
+    def test_whose_store(self) -> None:
+        """Another cluster, member or format is refused by name."""
+        self.fresh().close()
+        with self.assertRaisesRegex(ConfigError, "has cluster_id 'c', this member has 'd'"):
+            self.open(cluster="d")
+        with self.assertRaisesRegex(ConfigError, "has member 'm1', this member has 'm2'"):
+            self.open(member="m2")
+        with self.assertRaisesRegex(ConfigError, "has format 'raft-1', this member has '1'"):
+            LogStore(self.home / "store", "c")
+
+    def test_an_empty_store_needs_the_marker(self) -> None:
+        """A member that ran before does not begin from nothing."""
+        (self.home / FIRST_START).unlink()
+        with self.assertRaisesRegex(ConfigError, "under its old id"):
+            self.fresh()
+
+    def test_every_flipped_bit_is_named(self) -> None:
+        """Log, hard state, snapshot record, its bytes, incarnation: found, and named."""
+        cases: list[tuple[str, bytes, str]] = [
+            ("_log", b"", "log entry 3 fails its checksum"),
+            ("_meta", b"hard_state", "the record hard_state fails its checksum"),
+            ("_meta", b"snapshot", "the record snapshot fails its checksum"),
+            ("_snapshots", b"", "snapshot 1 at byte 0 fails its checksum"),
+        ]
+        for database, record, told in cases:
+            with self.subTest(told):
+                self.setUp()
+                store = self.fresh()
+                self.write(store, Write(None, entries(2, 4), HardState(1, "m1", 4)))
+                handle = getattr(store, database)
+                with store._env.begin(write=True, db=handle) as transaction:
+                    key = record
+                    if not key:
+                        cursor = transaction.cursor()
+                        cursor.first()
+                        if database == "_log":
+                            cursor.next()
+                        key = cursor.key()
+                    value = bytearray(transaction.get(key))
+                    value[-1] ^= 1
+                    transaction.put(key, bytes(value))
+                store = self.again(store)
+                with self.assertRaisesRegex(StorageCorrupt, told):
+                    store.read_snapshot(store.recover().snapshot)
+
+    def test_a_gap_is_named(self) -> None:
+        """A missing entry is an error, and so is a log that ends before what was committed."""
+        store = self.fresh()
+        self.write(store, Write(None, entries(2, 6), HardState(1, "", 6)))
+        with store._env.begin(write=True, db=store._log) as transaction:
+            transaction.delete((6).to_bytes(8))
+        with self.assertRaisesRegex(StorageCorrupt, "log entry 6 is missing: it is committed"):
+            store.recover()
+        with store._env.begin(write=True, db=store._log) as transaction:
+            transaction.delete((4).to_bytes(8))
+        with self.assertRaisesRegex(StorageCorrupt, "log entry 4 is missing: 5 comes next"):
+            store.recover()
+        with store._env.begin(write=True, db=store._log) as transaction:
+            transaction.delete((2).to_bytes(8))
+            transaction.delete((5).to_bytes(8))
+        with self.assertRaisesRegex(StorageCorrupt, "log entry 2 is missing: 3 comes next"):
+            store.recover()

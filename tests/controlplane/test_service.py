@@ -1,0 +1,117 @@
+"""A whole member as its own process: it starts, tells where it is, and ends as it should."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.request import urlopen
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import pbcluster
+
+WAIT_S = 30.0
+
+
+class TestProcess(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp()).absolute()
+        self.directory.mkdir(parents=True)
+        for name in ("secrets.toml", "peers.toml"):
+            file = self.directory / name
+            file.touch(0o600)
+
+    def start(self, *flags: str) -> subprocess.Popen[str]:
+        given = {
+            "id": "member_1",
+            "cluster-id": "c1",
+            "data-dir": str(self.directory / "data"),
+            "secrets-file": str(self.directory / "secrets.toml"),
+            "peers-file": str(self.directory / "peers.toml"),
+            "insecure-plain-sockets": "true",
+            "request-endpoint": "tcp://127.0.0.1:0",
+            "broadcast-endpoint": "tcp://127.0.0.1:0",
+            "admin-listen": "127.0.0.1:0",
+        }
+        given.update(flag.split("=", 1) for flag in flags)
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()"),
+                *("--nodaemon", "--pidfile=", "pbcp"),
+                *(f"--{name}={value}" for name, value in given.items()),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=Path(pbcluster.__file__).parent.parent,
+        )
+        self.addCleanup(self.end, process)
+        return process
+
+    def end(self, process: subprocess.Popen[str]) -> str:
+        if process.poll() is None:
+            process.kill()
+        told = process.communicate()[0] if process.stdout and not process.stdout.closed else ""
+        return told
+
+    def ready(self, process: subprocess.Popen[str]) -> dict[str, str]:
+        file, until = self.directory / "data" / "ready.json", time.monotonic() + WAIT_S
+        while not file.exists():
+            if process.poll() is not None or time.monotonic() > until:
+                self.fail(f"it does not serve: {self.end(process)}")
+            time.sleep(0.02)
+        content: dict[str, str] = json.loads(file.read_text())
+        return content
+
+    def test_it_serves_survives_a_kill_and_stops(self) -> None:
+        """ready.json names real ports; after SIGKILL it starts again; SIGTERM removes the file."""
+        process = self.start()
+        ready = self.ready(process)
+        self.assertEqual(ready["pid"], process.pid)
+        with urlopen(f"{ready['admin']}/api/cp/health", timeout=WAIT_S) as answer:
+            self.assertEqual(json.loads(answer.read())["status"], "ok")
+        for name in ("request", "broadcast"):
+            self.assertRegex(ready[name], r"^tcp://127.0.0.1:[1-9]\d*$")
+        process.kill()
+        process.wait(WAIT_S)
+        (self.directory / "data" / "ready.json").unlink()
+        process = self.start()
+        self.ready(process)
+        process.terminate()
+        process.wait(WAIT_S)
+        self.assertFalse((self.directory / "data" / "ready.json").exists())
+
+    def test_a_port_in_use_ends_it_with_one_sentence(self) -> None:
+        """It names port and option, and the process ends instead of waiting for ever."""
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            for option, value in (
+                ("admin-listen", f"127.0.0.1:{port}"),
+                ("request-endpoint", f"tcp://127.0.0.1:{port}"),
+                ("broadcast-endpoint", f"tcp://127.0.0.1:{port}"),
+            ):
+                process = self.start(f"{option}={value}")
+                told = process.communicate(timeout=WAIT_S)[0]
+                self.assertRegex(told, rf"pbcp: cannot listen at .*{port}.*--{option}")
+                self.assertNotIn("Traceback", told)
+
+    def test_another_clusters_store_ends_it(self) -> None:
+        """A wrong directory is one sentence."""
+        process = self.start()
+        self.ready(process)
+        second = self.start().communicate(timeout=WAIT_S)[0]
+        self.assertIn("in use by another process", second)
+        process.terminate()
+        process.wait(WAIT_S)
+        told = self.start("cluster-id=c2").communicate(timeout=WAIT_S)[0]
+        self.assertIn("has cluster_id 'c1', this member has 'c2'", told)
+
+    def test_wrong_options_are_one_sentence(self) -> None:
+        """Option, value and what is allowed."""
+        told = self.start("admin-listen=nowhere").communicate(timeout=WAIT_S)[0]
+        self.assertIn("'admin_listen' (--admin-listen) is 'nowhere'; allowed:", told)
+        self.assertNotIn("Traceback", told)
