@@ -25,7 +25,7 @@ from pbcluster.controlplane.liveness import Liveness, ProbeNode
 from pbcluster.controlplane.planner import Assign, Effect, Forget, Planner, SetStatus
 from pbcluster.controlplane.registry import Applied, Outcome
 from pbcluster.durations import Durations
-from pbcluster.errors import PBClusterError
+from pbcluster.errors import DeadlineExceeded, PBClusterError
 from pbcluster.transport.interfaces import Publisher, RequestServer
 
 #: The planner is asked so often. Much shorter than any duration it works with.
@@ -184,7 +184,7 @@ class Executor:
         )
         failed = True
         try:
-            outcome = await self._consensus.propose(command)
+            outcome = await self._proposed(command)
             failed = False
         finally:
             self._planner.assigned(effect.tenant_id, self._clock.seconds(), failed=failed)
@@ -196,6 +196,20 @@ class Executor:
             reason=effect.reason,
         )
         return outcome
+
+    async def _proposed(self, command: c.AssignTenant) -> Outcome:
+        """Propose until the answer is known, as long as this member leads.
+
+        While it is unknown whether the tenant was taken away, the loser's acknowledgements must
+        leave it out: the entry may still be committed. Proposing it again is harmless: the second
+        one finds another epoch than it expects. A member that leads no more acknowledges nothing.
+        """
+        while True:
+            try:
+                return await self._consensus.propose(command)
+            except DeadlineExceeded:
+                if not self._consensus.is_leader:
+                    raise
 
     async def _forget(self, effect: Forget) -> None:
         command = c.TenantReleased(

@@ -15,7 +15,14 @@ from pbcluster.errors import (
     PBClusterError,
     Unavailable,
 )
-from pbcluster.raft.messages import Append, Heartbeat, HeartbeatReply, SnapshotChunk
+from pbcluster.raft.messages import (
+    Append,
+    AppendReply,
+    Heartbeat,
+    HeartbeatReply,
+    SnapshotChunk,
+    VoteReply,
+)
 from tests.controlplane.raft_world import RaftWorld, create, genesis
 
 
@@ -185,6 +192,40 @@ class Failures(WorldCase):
         after = world.members[leader].status()
         assert after is not None
         self.assertEqual((after.term, after.role), (status.term, status.role))
+
+    def test_no_acknowledgement_before_the_fsync(self) -> None:
+        """While a follower's disk is slow it acknowledges no entry, and while the voters' disks are
+        slow there is no vote and no leader; each is said when the fsync returned."""
+        world = self.world()
+        leader, followers = world.leader(), world.followers()
+        world.run(0.1)
+        for member in followers:
+            world.stores[member].fsync_s = 0.1
+            world.networks[member].sent.clear()
+        waiting = world.propose(leader, create("a"))
+        world.run(0.08)
+        index = next(iter(world.members[leader]._pending))
+
+        def acknowledged(member: str) -> bool:
+            sent = world.networks[member].sent
+            return any(isinstance(m, AppendReply) and m.index >= index for m in sent)
+
+        self.assertFalse(any(acknowledged(member) for member in followers))
+        self.assertNoResult(waiting)
+        world.wait(waiting)
+        self.assertTrue(any(acknowledged(member) for member in followers))
+        world.kill(leader)
+
+        def voted(member: str) -> bool:
+            sent = world.networks[member].sent
+            return any(isinstance(m, VoteReply) and m.granted and not m.pre for m in sent)
+
+        for member in followers:
+            world.networks[member].sent.clear()
+        writes = {member: world.stores[member].writes for member in followers}
+        world.until(lambda: any(voted(member) for member in followers))
+        (voter,) = filter(voted, followers)
+        self.assertGreater(world.stores[voter].writes, writes[voter])
 
     def test_full(self) -> None:
         """Nearly full: proposals are refused as busy, reads go on."""

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pbcluster import wire
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.executor import utc_now
+from pbcluster.controlplane.registry import Outcome
 from pbcluster.errors import (
     DeadlineExceeded,
     Forbidden,
@@ -327,6 +328,30 @@ class TestTakeOver(RequestCase):
         self.assertEqual(self.tenant.node_id, self.owner)
         self.assertEqual(self.lease(self.owner).not_covered, (T1,))
         self.assertEqual(self.lease(self.other).not_covered, ())
+
+    def test_while_its_fate_is_unknown_it_is_not_covered(self) -> None:
+        """Nobody knows whether the assignment was committed: it is proposed again, and until that
+        is answered the loser's ack leaves the tenant out."""
+        proposed: list[Deferred[None]] = []
+        propose = self.world.consensus.propose
+
+        async def unknown_then_slow(command: c.AnyCommand, key: str = "") -> Outcome:
+            if isinstance(command, c.AssignTenant):
+                proposed.append(Deferred())
+                if len(proposed) == 1:
+                    raise DeadlineExceeded("whether it was done is unknown")
+                await proposed[-1]
+            return await propose(command, key)
+
+        self.patch(self.world.consensus, "propose", unknown_then_slow)
+        self.fall_silent()
+        while len(proposed) < 2:
+            self.run_for(0.1)
+        self.assertEqual(self.lease(self.owner).not_covered, (T1,))
+        proposed[-1].callback(None)
+        self.run_for(0.2)
+        self.assertEqual(self.tenant.node_id, self.other)
+        self.assertEqual(self.lease(self.owner).not_covered, ())
 
     def test_an_asker_that_goes_away_does_not_cover_it_again(self) -> None:
         """The gateway whose look-up caused the take-over hangs up before it is written."""
