@@ -345,9 +345,10 @@ class TestTakeOver(RequestCase):
 
         self.patch(self.world.consensus, "propose", unknown_then_slow)
         self.fall_silent()
-        while len(proposed) < 2:
+        while not proposed:
             self.run_for(0.1)
         self.assertEqual(self.lease(self.owner).not_covered, (T1,))
+        self.assertEqual(len(proposed), 2)
         proposed[-1].callback(None)
         self.run_for(0.2)
         self.assertEqual(self.tenant.node_id, self.other)
