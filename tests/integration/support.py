@@ -43,17 +43,22 @@ def sdk_directory() -> Path:
     for name in names:
         shutil.copy(SDK / name, beside / name)
     npm = node.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    installed = subprocess.run(
-        [node, npm, "install", "--no-audit", "--no-fund", "--ignore-scripts"],
-        cwd=beside,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    wanted = "needs the npm packages pocketbase and eventsource"
+    try:
+        installed = subprocess.run(
+            [node, npm, "install", "--no-audit", "--no-fund", "--ignore-scripts"],
+            cwd=beside,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        shutil.rmtree(beside)
+        raise SkipTest(f"{wanted}: npm did not answer within 120 s") from None
     if installed.returncode:
         shutil.rmtree(beside)
-        raise SkipTest(f"needs the npm packages pocketbase and eventsource: {installed.stderr}")
+        raise SkipTest(f"{wanted}: {installed.stderr}")
     (beside / "complete").touch()
     shutil.rmtree(home, ignore_errors=True)
     beside.rename(home)
