@@ -39,10 +39,14 @@ def list_command(directory: str, as_json: bool) -> None:
 @members.command()
 @click.argument("member")
 @dir_option
-def transfer(member: str, directory: str) -> None:
+@json_option
+def transfer(member: str, directory: str, as_json: bool) -> None:
     """Hand leadership over to MEMBER; requests go on meanwhile."""
     _, _, client = admin_of(directory)
     client.request("POST", "/members/transfer", {"to": member})
+    if as_json:
+        show.print_json({"to": member})
+        return
     show.say(f"{member} is asked to lead; `pbcluster members list` shows who does")
 
 
@@ -50,10 +54,14 @@ def transfer(member: str, directory: str) -> None:
 @click.argument("member")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @dir_option
-def remove(member: str, yes: bool, directory: str) -> None:
+@json_option
+def remove(member: str, yes: bool, directory: str, as_json: bool) -> None:
     """Take MEMBER out of the group for good; its id never comes back."""
     if not yes:
         click.confirm(f"remove {member} from the control plane?", abort=True)
     _, _, client = admin_of(directory)
     client.request("DELETE", f"/members/{member}", timeout_s=20.0)
+    if as_json:
+        show.print_json({"removed": member})
+        return
     show.say(f"{member} is no member any more; stop its process")
