@@ -55,7 +55,8 @@ class MembersTests(SynchronousTestCase):
         return {member["id"]: member for member in cluster.admin.all("members")}
 
     def leader(self, cluster: RealCluster) -> str:
-        return next(k for k, v in self.members(cluster).items() if v["role"] == "leader")
+        found = (k for k, v in self.members(cluster).items() if v["role"] == "leader")
+        return next(found, "")
 
     def caught_up(self, cluster: RealCluster) -> bool:
         return all(m["behind"] == 0 for m in self.members(cluster).values())
