@@ -7,7 +7,7 @@ PYTHON ?= python3
 DIR ?= cluster
 UP ?=
 # Fewer tests than this is a failure: an empty suite passes trial. Raise it as tests are added.
-MIN_TESTS = 900
+MIN_TESTS = 1100
 # Rounds of `make soak-crossing`.
 N ?= 20
 # Seeds of `make sim`.

@@ -103,6 +103,8 @@ def _options(
         f"-master.port={ports['master']}",
         f"-master.port.grpc={ports['master_grpc']}",
         "-master.telemetry=false",
+        # It is alone: nobody to wait for or to elect. Serves after 2.4 s instead of 3.4 to 7.7.
+        "-master.peers=none",
         # Else a restart on old data takes 19 s instead of 3; volumes report all it needs to know.
         "-master.resumeState=false",
         "-master.volumeSizeLimitMB=1024",

@@ -29,10 +29,6 @@ REACTOR = "pbuvloop"
 #: farewell, so it is not waited for.
 STOP_GRACE_S = {"s3": 1.0, "member": 10.0, "node": 30.0, "gateway": 20.0}
 
-#: It is alone: no other master could win. With the default of 10 s its second start on the same
-#: directory took 22 s, with this 2 s.
-_SEAWEED_MORE = ("-master.electionTimeout=1s",)
-
 
 def specs(where: ClusterDir, plan: Plan) -> list[ProcessSpec]:
     """How every process of the plan is started, in the plan's order."""
@@ -56,7 +52,7 @@ def _s3(where: ClusterDir, plan: Plan, process: Process) -> ProcessSpec:
     return ProcessSpec(
         kind=process.kind,
         id=process.id,
-        argv=(*seaweed.argv, *_SEAWEED_MORE),
+        argv=seaweed.argv,
         env=clean_environment(**seaweed.env),
         cwd=seaweed.directory,
         log_file=where.log(process.id),
