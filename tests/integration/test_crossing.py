@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
+from functools import partial
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.cli import procfs
+from pbcluster.cli.child import Child
 from pbcluster.errors import Conflict, Unavailable
 from pbcluster.testing.cluster import RealCluster
 from pbcluster.testing.workload import Client, Workload, check
@@ -27,6 +30,11 @@ def command_line(who: procfs.Identity) -> bytes:
         return Path(f"/proc/{who.pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def has_ended(child: Child) -> bool:
+    """Whether a process of the cluster is gone."""
+    return child.ended() is not None
 
 
 class CrossingTestCase(SynchronousTestCase):
@@ -193,6 +201,25 @@ class WholeClusterTests(CrossingTestCase):
             while time.monotonic() < until:
                 workload.wait_for_acks(10)
         self.verify(cluster, workload, client)
+
+
+class PortInUseTests(CrossingTestCase):
+    def test_each_service_names_port_and_option(self) -> None:
+        """A service whose port is taken ends with status 1 and one sentence that names both."""
+        cluster = RealCluster(nodes=1)
+        self.addCleanup(cluster.close)
+        for name, use, option in (
+            ("member_1", "admin", "--admin-listen"),
+            ("node_1", "http", "--listen"),
+            ("gateway_1", "http", "--listen"),
+        ):
+            port = cluster.plan.process(name).ports[use]
+            with socket.create_server(("127.0.0.1", port)):
+                cluster.start(name, wait=False)
+                child = cluster.child(name)
+                cluster.wait_until(partial(has_ended, child), f"{name} to end", 20.0)
+            self.assertEqual(child.ended(), "exit status 1")
+            self.assertIn(f"cannot listen at 127.0.0.1:{port} ({option})", child.tail())
 
 
 class TenantLifeTests(CrossingTestCase):
