@@ -186,6 +186,21 @@ class NodeRecord(Record, frozen=True):
     resources: NodeResources = NodeResources()
 
 
+class MemberRecord(Record, frozen=True):
+    """One member of the control plane: where it is reached, and by which key it is known.
+
+    ``raft``, ``requests`` and ``broadcasts`` are ZeroMQ endpoints (``tcp://HOST:PORT``), ``admin``
+    is the base URL of its admin API. ``curve_public`` is empty with plain sockets only.
+    """
+
+    id: str
+    raft: str
+    requests: str
+    broadcasts: str
+    admin: str
+    curve_public: str = ""
+
+
 class RouteRecord(Record, frozen=True):
     """Where the requests of a tenant go. Priority 1 is current, 0 the old one of a migration."""
 

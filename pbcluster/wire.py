@@ -20,6 +20,7 @@ from pbcluster.errors import PBClusterError, RemoteProtocolError, from_code
 from pbcluster.records import (
     Durability,
     InitialSuperuser,
+    MemberRecord,
     NodeResources,
     Record,
     TenantQuotas,
@@ -220,6 +221,17 @@ class Snapshot(Message, frozen=True):
     routes: tuple[Route, ...]
 
 
+class ListMembers(Message, frozen=True):
+    """/internal/members: who the control plane's members are now; any member answers."""
+
+
+class Members(Message, frozen=True):
+    """The members of the control plane as of log index ``index``; none: it is not known yet."""
+
+    index: int
+    members: tuple[MemberRecord, ...]
+
+
 # -- control plane → node, unasked ----------------------------------------------------------------
 
 
@@ -253,6 +265,7 @@ TOPICS = (
     "node.up",
     "node.draining",
     "node.down",
+    "members.changed",
 )
 BEACON = "beacon"
 
@@ -296,6 +309,8 @@ Body = (
     | SuspectNode
     | SnapshotRequest
     | Snapshot
+    | ListMembers
+    | Members
     | Probe
     | Broadcast
     | Ok

@@ -15,6 +15,7 @@ import msgspec
 from pbcluster.records import (
     Durability,
     InitialSuperuser,
+    MemberRecord,
     NodeStatus,
     TenantQuotas,
     TenantStatus,
@@ -128,6 +129,14 @@ class SetNodeCapacity(Command, frozen=True):
     capacity: int
 
 
+class SetMember(Command, frozen=True):
+    """Where a member is reached, before it joins or when it moved. Fails for the id of one that
+    left, and for a key that another has."""
+
+    at: datetime
+    member: MemberRecord
+
+
 AnyCommand = (
     CreateTenant
     | UpdateTenant
@@ -139,6 +148,7 @@ AnyCommand = (
     | RegisterNode
     | SetNodeStatus
     | SetNodeCapacity
+    | SetMember
 )
 
 

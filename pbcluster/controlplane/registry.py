@@ -14,7 +14,7 @@ It says nothing of who lives (``liveness``) and decides nothing (``planner``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import attrs
@@ -22,6 +22,7 @@ import msgspec
 
 from pbcluster import wire
 from pbcluster.controlplane import commands as c
+from pbcluster.controlplane.roster import Roster
 from pbcluster.errors import (
     Conflict,
     NoCapacity,
@@ -30,6 +31,7 @@ from pbcluster.errors import (
     WrongEpoch,
 )
 from pbcluster.records import (
+    MemberRecord,
     NodeRecord,
     NodeStatus,
     TenantRecord,
@@ -46,8 +48,8 @@ MAX_STARTS = 32
 LIVING = frozenset({TenantStatus.CREATED, TenantStatus.ACTIVE, TenantStatus.IDLE})
 
 
-#: MessagePack's heads of an array with six items, and of one whose length follows in 32 bits.
-_ARRAY_OF_6, _ARRAY_32 = b"\x96", b"\xdd"
+#: MessagePack's heads of an array with eight items, and of one whose length follows in 32 bits.
+_ARRAY_OF_8, _ARRAY_32 = b"\x98", b"\xdd"
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
@@ -83,6 +85,8 @@ class _State(msgspec.Struct, array_like=True):
     nodes: list[NodeRecord]
     outcomes: list[tuple[str, Outcome]]
     starts: dict[str, list[str]] = {}
+    members: list[MemberRecord] = []
+    former_members: list[str] = []
 
 
 class RegistryImage:
@@ -98,12 +102,12 @@ class RegistryImage:
         thread waiting for its whole time.
         """
         state, encode = self._state, msgspec.msgpack.Encoder().encode
-        parts = [_ARRAY_OF_6, encode(state.applied_index), encode(state.last_broadcast)]
+        parts = [_ARRAY_OF_8, encode(state.applied_index), encode(state.last_broadcast)]
         for items in (state.tenants, state.nodes, state.outcomes):
             parts.append(_ARRAY_32 + len(items).to_bytes(4))
             for item in items:
                 parts.append(encode(item))
-        parts.append(encode(state.starts))
+        parts += [encode(part) for part in (state.starts, state.members, state.former_members)]
         return b"".join(parts)
 
 
@@ -117,6 +121,8 @@ class Registry:
         self.base_domain = base_domain
         self.applied_index = 0
         self.last_broadcast = 0
+        #: The control plane's own members.
+        self.roster = Roster()
         self._tenants: dict[str, TenantRecord] = {}
         self._nodes: dict[str, NodeRecord] = {}
         self._names: dict[str, str] = {}
@@ -136,6 +142,7 @@ class Registry:
             c.RegisterNode: self._register_node,
             c.SetNodeStatus: self._set_node_status,
             c.SetNodeCapacity: self._set_node_capacity,
+            c.SetMember: self._set_member,
         }
 
     # -- reading ----------------------------------------------------------------------------------
@@ -242,6 +249,8 @@ class Registry:
                 list(self._outcomes.items()),
                 # Its lists are replaced, never changed.
                 dict(self._starts),
+                list(self.roster.members()),
+                list(self.roster.former()),
             )
         )
 
@@ -254,6 +263,7 @@ class Registry:
         registry.last_broadcast = state.last_broadcast
         registry._outcomes = dict(state.outcomes)
         registry._starts = state.starts
+        registry.roster = Roster(state.members, state.former_members)
         for node in state.nodes:
             registry._nodes[node.id] = node
         for tenant in state.tenants:
@@ -279,6 +289,11 @@ class Registry:
             change = _Change(Outcome(index, error=wire.ErrorReply.of(error)))
         self._remember(keyed.key, change.outcome)
         return Applied(change.outcome, self._numbered(change), change.nodes)
+
+    def left(self, members: Collection[str]) -> None:
+        """The membership change at the index that was skipped last took ``members`` out of the
+        group: their ids never come back."""
+        self.roster.left(members)
 
     def skip(self, index: int) -> None:
         """The entry at log index ``index``, the next one, is none of ours: only the index moves."""
@@ -547,6 +562,12 @@ class Registry:
             node, capacity=command.capacity, version=index
         )
         return _Change(Outcome(index, incarnation=node.incarnation))
+
+    # -- members --
+
+    def _set_member(self, index: int, command: c.SetMember) -> _Change:
+        changed = self.roster.put(command.member)
+        return _Change(Outcome(index), topic="members.changed" if changed else "")
 
     def _of_incarnation(self, node_id: str, incarnation: int) -> NodeRecord:
         node = self.node(node_id)

@@ -1,0 +1,72 @@
+"""Who the control plane's members are: part of the registry, changed in log order only. Pure.
+
+What holds: an id that left never comes back, since a member that lost its disk must not return
+under its old id; no two members have one key or one address. Who votes is Raft's own business
+(``ConfState``): a record comes before its member joins and goes when a membership change that took
+the member out is applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+from pbcluster.errors import Conflict
+from pbcluster.records import MemberRecord
+
+#: What two members may never share.
+_UNIQUE = ("raft", "requests", "broadcasts", "admin", "curve_public")
+
+
+class Roster:
+    """Records of members, and the ids of those that left."""
+
+    def __init__(self, members: Iterable[MemberRecord] = (), former: Iterable[str] = ()) -> None:
+        self._members = {member.id: member for member in members}
+        self._former = dict.fromkeys(former)
+
+    def members(self) -> Iterator[MemberRecord]:
+        """All records, in the order in which they came."""
+        return iter(self._members.values())
+
+    def member(self, member_id: str) -> MemberRecord | None:
+        """The record of a member, if there is one."""
+        return self._members.get(member_id)
+
+    def former(self) -> Iterator[str]:
+        """Ids of those that left, in the order in which they did."""
+        return iter(self._former)
+
+    def is_former(self, member_id: str) -> bool:
+        """Whether it was a member and is none any more."""
+        return member_id in self._former
+
+    def put(self, member: MemberRecord) -> bool:
+        """Add a record or replace it. :returns: whether anything changed.
+
+        :raises Conflict: the id left before, or another member has its key or an address of it.
+        """
+        if member.id in self._former:
+            raise Conflict(
+                f"{member.id} was a member and left: an id never comes back; choose another",
+                field="id",
+            )
+        for other in self._members.values():
+            if other.id != member.id:
+                _check_different(member, other)
+        if self._members.get(member.id) == member:
+            return False
+        self._members[member.id] = member
+        return True
+
+    def left(self, members: Collection[str]) -> None:
+        """These are members no more."""
+        for member_id in sorted(members):
+            self._members.pop(member_id, None)
+            self._former[member_id] = None
+
+
+def _check_different(member: MemberRecord, other: MemberRecord) -> None:
+    for name in _UNIQUE:
+        value = getattr(member, name)
+        if value and value == getattr(other, name):
+            raise Conflict(f"{name} {value} is {other.id}'s; each member has its own", field=name)
