@@ -176,8 +176,14 @@ def one_of(*words: str) -> Check:
 #: A file in the data directory of a control-plane member that says: this id never ran, it may
 #: begin with an empty store. It goes away at the first start, and with the disk. Without it an
 #: empty store is refused: a member that forgot its votes and its log could undo what was
-#: acknowledged.
+#: acknowledged. What is written in it says how the member begins (:data:`BEGINNINGS`).
 FIRST_START = "first-start"
+#: ``found``: with the others of ``raft_peers`` as a new group; ``join``: with nothing, until a
+#: group that exists takes it in; ``recover``: as a new group, with the state in the file
+#: :data:`RECOVERED`, which all its members must have alike.
+BEGINNINGS = ("found", "join", "recover")
+#: Beside FIRST_START: a snapshot that ``pbcluster members snapshot`` wrote.
+RECOVERED = "recovered-state"
 
 _PORT = "an IP address and a port, HOST:PORT (port 0: any free one)"
 _ENDPOINT = "tcp://HOST:PORT"
@@ -231,6 +237,18 @@ class MemberConfig(ServiceConfig):
     )
     raft_peers: tuple[str, ...] = setting(
         "the other members and where they are heard; none: this member is alone",
+        f"several of {_ENDPOINT}#MEMBER_ID",
+        several(member_endpoint),
+        (),
+    )
+    request_peers: tuple[str, ...] = setting(
+        "where nodes and gateways ask the other members",
+        f"several of {_ENDPOINT}#MEMBER_ID",
+        several(member_endpoint),
+        (),
+    )
+    broadcast_peers: tuple[str, ...] = setting(
+        "where the other members publish broadcasts",
         f"several of {_ENDPOINT}#MEMBER_ID",
         several(member_endpoint),
         (),

@@ -111,6 +111,19 @@ class AdminClient:
                 last = error
         raise last
 
+    def download(self, path: str, *, timeout_s: float = 60.0) -> bytes:
+        """The bytes of an answer that is no JSON. :raises PBClusterError: as :meth:`request`."""
+        answer = self._ask(
+            "GET", f"/api/cp{path}", {"Authorization": f"Bearer {self.token}"}, None, timeout_s
+        )
+        if answer.status < 400:
+            return answer.body
+        try:
+            decoded = json.loads(answer.body)
+        except ValueError:
+            decoded = None
+        raise _error(answer.status, decoded)
+
     def health(self, timeout_s: float = 2.0) -> dict[str, Any]:
         """What the member says of itself."""
         found = self.request("GET", "/health", timeout_s=timeout_s)

@@ -1,10 +1,14 @@
-"""``members list``, ``members transfer`` and ``members remove``."""
+"""``members``: list, transfer, add, remove, snapshot."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from pbcluster.cli import show
+from pbcluster import saved_state
+from pbcluster.cli import growing, show
+from pbcluster.cli.layout import write_bytes
 from pbcluster.cli.options import admin_of, dir_option, json_option
 
 
@@ -51,17 +55,61 @@ def transfer(member: str, directory: str, as_json: bool) -> None:
 
 
 @members.command()
+@click.option("--id", "name", help="Its name, never used before.  [default: the next member_N]")
+@dir_option
+@json_option
+def add(name: str | None, directory: str, as_json: bool) -> None:
+    """Start one more member and let it join; it votes once it has caught up.
+
+    An even number of members survives no more failures than the odd one below it: add two.
+    """
+    where, plan, client = admin_of(directory)
+    chosen = name or growing.next_id(where, plan)
+    growing.add(where, plan, client, chosen)
+    show.warn(f"{chosen} joins as a learner; its log is {where.log(chosen)}")
+    growing.wait_votes(client, chosen, show.warn)
+    if as_json:
+        show.print_json({"id": chosen, "voter": True})
+        return
+    show.say(f"{chosen} is a member with a vote")
+
+
+@members.command()
 @click.argument("member")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @dir_option
 @json_option
 def remove(member: str, yes: bool, directory: str, as_json: bool) -> None:
-    """Take MEMBER out of the group for good; its id never comes back."""
+    """Take MEMBER out of the group for good and stop it; its id never comes back.
+
+    A member that lost its disk is removed, and another one added in its place.
+    """
     if not yes:
         click.confirm(f"remove {member} from the control plane?", abort=True)
-    _, _, client = admin_of(directory)
-    client.request("DELETE", f"/members/{member}", timeout_s=20.0)
+    where, plan, client = admin_of(directory)
+    growing.remove(where, plan, client, member)
     if as_json:
         show.print_json({"removed": member})
         return
-    show.say(f"{member} is no member any more; stop its process")
+    show.say(f"{member} is no member any more and stops; its files stay in {where.data(member)}")
+
+
+@members.command()
+@click.argument("file", type=click.Path(dir_okay=False))
+@dir_option
+@json_option
+def snapshot(file: str, directory: str, as_json: bool) -> None:
+    """Save the whole control plane's state into FILE, for `members recover`.
+
+    Do it regularly and keep the file elsewhere: it is what is left if all members lose their
+    disks. Tenants' data is not in it, that is in S3.
+    """
+    _, _, client = admin_of(directory)
+    data = client.download("/members/snapshot")
+    saved = saved_state.unpack(data, "the answer")
+    write_bytes(Path(file), data)
+    told = {"file": file, "index": saved.index, "bytes": len(data), "clusterID": saved.cluster_id}
+    if as_json:
+        show.print_json(told)
+        return
+    show.say(f"saved the state at log index {saved.index} in {file} ({len(data)} bytes)")

@@ -31,10 +31,12 @@ from pbcluster.cli.ports import DEFAULT_ADMIN_PORT, DEFAULT_GATEWAY_PORT, Picker
 from pbcluster.errors import ConfigError, InvalidInput
 
 DEFAULT_NODES = 2
-DEFAULT_MEMBERS = 1
+DEFAULT_MEMBERS = 3
 #: Control-plane members that a cluster may begin with.
 ALLOWED_MEMBERS = (1, 3, 5)
 DEFAULT_BASE_DOMAIN = "localhost"
+#: Ports of a member beside the one of its admin API.
+MEMBER_USES = ("requests", "broadcasts", "raft")
 #: SeaweedFS's listeners.
 _S3_PORTS = (
     "s3",
@@ -135,11 +137,10 @@ def new_plan(wish: Wish) -> Plan:
     )
     nodes = DEFAULT_NODES if wish.nodes is None else wish.nodes
     count = DEFAULT_MEMBERS if wish.members is None else wish.members
-    uses = ("requests", "broadcasts", *(["raft"] if count > 1 else []))
     members = []
     for number in _from_1(count):
         ports = {"admin": picker.admin if number == 1 else picker.take("admin")}
-        ports |= {use: picker.take(use) for use in uses}
+        ports |= {use: picker.take(use) for use in MEMBER_USES}
         members.append(Process("member", f"member_{number}", ports))
     return Plan(
         cluster_id=f"cluster_{secrets.token_hex(8)}",
@@ -160,8 +161,8 @@ def changed_plan(old: Plan, wish: Wish) -> Plan:
     """The old plan with what was wished; what was not keeps its place and ports."""
     if wish.members not in (None, len(old.of("member"))):
         raise InvalidInput(
-            f"--members is {wish.members}, but this cluster was made with "
-            f"{len(old.of('member'))}: a member that begins from nothing must not join by itself",
+            f"--members is {wish.members}, but this cluster has {len(old.of('member'))}: change "
+            "that while it runs, with `pbcluster members add` and `pbcluster members remove`",
             field="members",
             allowed=str(len(old.of("member"))),
         )
@@ -234,9 +235,8 @@ def write_all(where: ClusterDir, plan: Plan, *, first: bool = False) -> None:
         for private in (where.root / "secrets", where.root / "data", where.run):
             private.chmod(0o700)
         _write_secrets(where, plan)
-        if first and len(plan.of("member")) > 1:
-            for member in plan.of("member"):
-                write_file(where.data(member.id) / config.FIRST_START, "")
+        for member in plan.of("member") if first else ():
+            begin(where, member.id, "found")
         for process in plan.processes:
             if process.kind != "s3":
                 content = settings_of(where, plan, process)
@@ -245,6 +245,14 @@ def write_all(where: ClusterDir, plan: Plan, *, first: bool = False) -> None:
         write_file(where.plan_file, to_toml(plan_content(plan)))
     except OSError as error:
         raise ConfigError(f"cannot write {error.filename}: {error.strerror}") from None
+
+
+def begin(where: ClusterDir, member: str, how: str) -> None:
+    """Say how a member's empty store begins.
+
+    :param how: one of ``config.BEGINNINGS``.
+    """
+    write_file(where.data(member) / config.FIRST_START, f"{how}\n")
 
 
 def settings_of(where: ClusterDir, plan: Plan, process: Process) -> dict[str, Any]:
@@ -288,13 +296,17 @@ def settings_of(where: ClusterDir, plan: Plan, process: Process) -> dict[str, An
 
 
 def _group(process: Process, members: tuple[Process, ...]) -> dict[str, Any]:
-    """What a member must know of the others; nothing if it is alone."""
+    """What a member must know of the others."""
     others = [member for member in members if member.id != process.id]
-    if not others:
-        return {}
+
+    def peers(use: str) -> list[str]:
+        return [f"{_tcp(member, use)}#{member.id}" for member in others]
+
     return {
         "raft_endpoint": _tcp(process, "raft"),
-        "raft_peers": [f"{_tcp(member, 'raft')}#{member.id}" for member in others],
+        "raft_peers": peers("raft"),
+        "request_peers": peers("requests"),
+        "broadcast_peers": peers("broadcasts"),
         "admin_peers": [
             f"http://{LOOPBACK}:{member.ports.get('admin')}#{member.id}" for member in others
         ],

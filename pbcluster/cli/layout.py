@@ -292,12 +292,17 @@ def _table(head: str, rows: dict[str, Any], inside: str = "") -> str:
 
 def write_file(file: Path, text: str, mode: int = 0o644) -> None:
     """Write a file whole: beside, synced, renamed. Its mode holds from the first byte."""
+    write_bytes(file, text.encode(), mode)
+
+
+def write_bytes(file: Path, data: bytes, mode: int = 0o600) -> None:
+    """As :func:`write_file`, of bytes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f".{file.name}.{os.getpid()}.new")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with open(descriptor, "w", encoding="utf-8") as stream:
+    with open(descriptor, "wb") as stream:
         os.fchmod(descriptor, mode)
-        stream.write(text)
+        stream.write(data)
         stream.flush()
         os.fsync(descriptor)
     os.replace(beside, file)

@@ -31,7 +31,7 @@ _PLAN_OPTIONS = (
     click.option(
         "--members",
         type=int,
-        help="Control-plane members: 1, 3 or 5.  [default: 1]",
+        help="Control-plane members of a new cluster: 1, 3 or 5.  [default: 3]",
     ),
     click.option(
         "--gateway-port",

@@ -81,6 +81,7 @@ def run_here(where: ClusterDir, plan: Plan, *, restart: bool, show: Show) -> Non
         on_change=show,
         check_before_start=lambda: _check(where, plan),
         also_serves=lambda: cluster_serves(where, plan),
+        read_again=lambda: specs(where, where.load_plan()),
     ).run()
 
 

@@ -23,7 +23,7 @@ STARTING, SERVING, STOPPING, STOPPED, FAILED = (
     "failed",
 )
 #: States of one process; also STARTING, SERVING, STOPPING, STOPPED.
-WAITING, RESTARTING, DEAD = "waiting", "restarting", "dead"
+WAITING, RESTARTING, DEAD, LEAVING = "waiting", "restarting", "dead", "leaving"
 
 
 @attrs.frozen(kw_only=True)
@@ -31,7 +31,8 @@ class ProcessState:
     """One process as the supervisor sees it.
 
     :ivar state: waiting (for those before it), starting, serving, restarting (it died and is due
-        again after its backoff), dead (it died and is not restarted), stopping, stopped.
+        again after its backoff), dead (it died and is not restarted),
+        leaving (it is in the plan no more), stopping, stopped.
     :ivar reason: how it ended last, empty if it never did.
     """
 

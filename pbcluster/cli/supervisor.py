@@ -92,11 +92,14 @@ class Supervisor:
         on_change: Callable[[ClusterState], None] = lambda _: None,
         check_before_start: Callable[[], None] = lambda: None,
         also_serves: Callable[[], bool] = lambda: True,
+        read_again: Callable[[], list[ProcessSpec]] | None = None,
     ) -> None:
         """
         :param restart: start again what died.
         :param on_change: called in the loop with each new state; must not block.
         :param check_before_start: called when nothing of an earlier run lives any more; may raise.
+        :param read_again: gives the specs as they are now, at SIGUSR1: who is new is started, who
+            is gone is stopped, everybody else goes on as it is.
         :param also_serves: asked, when every process says so, whether the cluster really serves.
         """
         self._where = where
@@ -109,6 +112,8 @@ class Supervisor:
         self._message = ""
         self._shown: ClusterState | None = None
         self._stop_signals = 0
+        self._read_again = read_again
+        self._told_to_read = False
         self._logs_at = 0.0
         self._wake: socket.socket | None = None
 
@@ -193,11 +198,44 @@ class Supervisor:
         while not self._stop_signals:
             self._publish()
             self._pause()
+            if self._told_to_read:
+                self._told_to_read = False
+                self._reread()
             self._attend()
+
+    def _reread(self) -> None:
+        """Start who is new in the plan, stop who is gone from it."""
+        if self._read_again is None:
+            return
+        try:
+            specs = self._read_again()
+        except PBClusterError as error:
+            self._message = str(error)
+            return
+        known = {one.spec.id: one for one in self._managed}
+        for spec in specs:
+            if spec.id not in known:
+                self._managed.append(_Managed(Child(spec)))
+                self._start(self._managed[-1])
+        for name in known.keys() - {spec.id for spec in specs}:
+            one = known[name]
+            one.state, one.due_at = state.LEAVING, time.monotonic() + one.spec.stop_grace_s
+            one.child.send(signal.SIGTERM)
+
+    def _left(self, one: _Managed, now: float) -> bool:
+        """Whether one that was told to go is gone; it is killed when its time is over."""
+        if one.state != state.LEAVING:
+            return False
+        if one.child.pid and one.child.ended() is None:
+            if now >= one.due_at:
+                one.child.kill(with_children=True)
+            return False
+        return True
 
     def _attend(self) -> None:
         """Note who died, start who is due, see who serves now, bound the logs."""
         now = time.monotonic()
+        self._managed = [one for one in self._managed if not self._left(one, now)]
         for one in self._managed:
             if one.state in (state.STARTING, state.SERVING):
                 reason = one.child.ended()
@@ -309,11 +347,15 @@ class Supervisor:
         def stop(_number: int, _frame: FrameType | None) -> None:
             self._stop_signals += 1
 
+        def read(_number: int, _frame: FrameType | None) -> None:
+            self._told_to_read = True
+
         self._wake, told = socket.socketpair()
         for end in (self._wake, told):
             end.setblocking(False)
         asking = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = {number: signal.signal(number, stop) for number in asking}
+        before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, read)
         before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
         old_fd = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
         try:

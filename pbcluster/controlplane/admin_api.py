@@ -1,8 +1,8 @@
 """The admin API: what operators and the command line ask of a member, over HTTP.
 
-Every route but ``/api/cp/health`` needs the admin token; every answer is JSON; every error has
-PocketBase's form. A password is hashed in a thread at once and kept nowhere. The log has method,
-path, status and duration, never a body, a header or a query.
+Every route but ``/api/cp/health`` needs the admin token; every answer but a snapshot is JSON; every
+error has PocketBase's form. A password is hashed in a thread at once and kept nowhere. The log has
+method, path, status and duration, never a body, a header or a query.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
 
+from pbcluster import saved_state
 from pbcluster.controlplane import admin_json
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.admin_auth import AdminAuth
 from pbcluster.controlplane.admin_forward import Forwarder, PassedOn
-from pbcluster.controlplane.admin_members import Group, group_of, members_json, wanted_member
+from pbcluster.controlplane.admin_members import Group, members_json, new_member, wanted_member
 from pbcluster.controlplane.consensus import Consensus
 from pbcluster.controlplane.executor import Executor, utc_now
 from pbcluster.controlplane.liveness import Liveness
@@ -45,6 +46,7 @@ from pbcluster.errors import (
     Unavailable,
 )
 from pbcluster.records import InitialSuperuser, TenantRecord, TenantStatus
+from pbcluster.saved_state import SavedState
 
 MAX_BODY_BYTES = 1024 * 1024
 #: PocketBase's own cost; about 50 ms in a thread.
@@ -67,9 +69,12 @@ def new_tenant_id() -> str:
 
 def _answer(request: Request, status: int, value: Any) -> bytes:
     request.setResponseCode(status)
-    request.setHeader(b"content-type", b"application/json")
     request.setHeader(b"cache-control", b"no-store")
     request.setHeader(b"server", b"pbcluster")
+    if isinstance(value, bytes):
+        request.setHeader(b"content-type", b"application/octet-stream")
+        return value
+    request.setHeader(b"content-type", b"application/json")
     return json.dumps(value, default=str).encode() + b"\n"
 
 
@@ -125,18 +130,17 @@ class AdminAPI:
         in_thread: InThread,
         wall_clock: Callable[[], datetime] = utc_now,
         *,
-        own_id: str = "",
-        group: Group | None = None,
+        group: Group,
+        cluster_id: str,
         forwarder: Forwarder | None = None,
     ) -> None:
         """
         :param in_thread: calls a slow function in a thread, like ``deferToThreadPool``.
-        :param own_id: of this member.
-        :param group: the members; None: this one is alone.
+        :param group: the control plane's members.
         :param forwarder: passes on what only the leader can answer.
         """
-        self._own_id = own_id
         self._group = group
+        self._cluster_id = cluster_id
         self._forwarder = forwarder
         self._clock = clock
         self._consensus = consensus
@@ -371,23 +375,41 @@ class AdminAPI:
         """All control-plane members."""
         page, per_page = admin_json.page_of(request.args)
         await self._consensus.read_barrier()
-        status = None if self._group is None else self._group.status()
-        index = self._consensus.registry.applied_index
-        return 200, admin_json.listing(members_json(self._own_id, status, index), page, per_page)
+        shown = members_json(self._group.status(), self._group.records())
+        return 200, admin_json.listing(shown, page, per_page)
+
+    @app.route("/api/cp/members", methods=["POST"])
+    @_guarded
+    async def add_member(self, request: Request) -> tuple[int, Any]:
+        """Let a new member join; it votes once it has caught up."""
+        record = new_member(_body(request))
+        await self._group.add_member(record)
+        return 202, {"id": record.id, "voter": False}
+
+    @app.route("/api/cp/members/snapshot", methods=["GET"])
+    @_guarded
+    async def snapshot(self, request: Request) -> tuple[int, Any]:
+        """The whole registry, for ``pbcluster members recover``."""
+        await self._consensus.read_barrier()
+        registry = self._consensus.registry
+        index, encode = registry.applied_index, registry.image().to_bytes
+        image = await self._in_thread(encode)
+        at = self._wall_clock().isoformat()
+        return 200, saved_state.pack(SavedState(self._cluster_id, index, at, image))
 
     @app.route("/api/cp/members/transfer", methods=["POST"])
     @_guarded
     async def transfer_leadership(self, request: Request) -> tuple[int, Any]:
         """Hand leadership over to the member that the body names."""
         target = wanted_member(_body(request))
-        group_of(self._group).transfer_leadership(target)
+        self._group.transfer_leadership(target)
         return 202, {"to": target}
 
     @app.route("/api/cp/members/<string:key>", methods=["DELETE"])
     @_guarded
     async def remove_member(self, request: Request, key: str) -> tuple[int, Any]:
         """Take a member out of the group."""
-        await group_of(self._group).remove_member(key)
+        await self._group.remove_member(key)
         return 200, {"id": key, "removed": True}
 
     # -- nodes ------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ leader pass nothing to and fro. The answer comes back as it is. One attempt: who
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -46,13 +46,15 @@ class PassedOn:
 class Forwarder:
     """Knows where the other members' admin APIs are."""
 
-    def __init__(self, reactor: Any, own_id: MemberId, urls: Mapping[MemberId, str]) -> None:
+    def __init__(
+        self, reactor: Any, own_id: MemberId, url_of: Callable[[MemberId], str | None]
+    ) -> None:
         """
-        :param urls: base URLs of the other members' admin APIs.
+        :param url_of: gives the base URL of another member's admin API, None if it is not known.
         """
         self._reactor: IReactorTime = reactor
         self._own_id = own_id
-        self._urls = dict(urls)
+        self._url_of = url_of
         self._pool = HTTPConnectionPool(reactor, persistent=True)
         # A connection that the leader closed meanwhile must not decide about a request: those that
         # change something are never repeated here.
@@ -73,10 +75,10 @@ class Forwarder:
         :raises NotLeader: it is unknown, or cannot be reached: nothing was done.
         :raises DeadlineExceeded: the connection ended first: whether it was done is unknown.
         """
-        url = self._urls.get(leader)
+        url = self._url_of(leader) if leader not in ("", self._own_id) else None
         if url is None:
             told = (
-                f"{leader} leads; where its admin API is stands not in admin_peers: ask it directly"
+                f"{leader} leads; where its admin API is, is not known here: ask it directly"
                 if leader not in ("", self._own_id)
                 else "there is no leader at the moment"
             )

@@ -1,7 +1,8 @@
 """Puts a member of a group together from its settings: store, network, Raft, admin APIs of others.
 
-The settings say how the members reach each other, and who the first ones are. Who is a member now
-stands in the store alone: a setting that names more or fewer changes nothing there.
+The settings say how the members reach each other, and who the first ones are; a group may consist
+of this member alone. Who is a member now stands in the store: a setting that names more or fewer
+changes nothing there.
 """
 
 from __future__ import annotations
@@ -13,23 +14,17 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 
-from pbcluster.config import FIRST_START, MemberConfig
+from pbcluster.config import MemberConfig
+from pbcluster.controlplane import beginning
 from pbcluster.controlplane.admin_forward import Forwarder
 from pbcluster.controlplane.raft_member import RaftMember
 from pbcluster.controlplane.raft_store import RaftStore
 from pbcluster.controlplane.raft_transport import ZmqRaftNetwork
-from pbcluster.controlplane.registry import Registry
 from pbcluster.errors import ConfigError
-from pbcluster.raft import ConfState
+from pbcluster.raft import MemberId
+from pbcluster.records import MemberRecord
 from pbcluster.transport.addresses import member_addresses
 from pbcluster.transport.sockets import Sockets
-
-
-def genesis(base_domain: str) -> bytes:
-    """The empty registry with which every member of a new group begins, as of log index 1."""
-    registry = Registry(base_domain)
-    registry.skip(1)
-    return registry.to_bytes()
 
 
 def join_group(
@@ -39,7 +34,7 @@ def join_group(
     sockets: Sockets,
     failed: Callable[[str], None],
 ) -> RaftMember:
-    """This member of the group that ``raft_peers`` names; it is not started yet.
+    """This member of the group that it and ``raft_peers`` are; it is not started yet.
 
     :param failed: called with the reason when the process must end.
     :raises ConfigError: the peers contradict each other, the store is another's, or it is empty
@@ -54,16 +49,20 @@ def join_group(
     home = config.data_dir
     store = RaftStore(home / "store", config.cluster_id, config.id)
     try:
-        first = ConfState(tuple(sorted((config.id, *peers))))
-        store.prepare(home / FIRST_START, first, genesis(config.base_domain))
+        beginning.prepare(store, home, config.cluster_id, (config.id, *peers), config.base_domain)
     except BaseException:
         store.close()
         raise
-    return RaftMember(
+
+    def gone() -> None:
+        member.was_removed()
+
+    network = ZmqRaftNetwork(sockets, config.raft_endpoint, peers, gone)
+    member = RaftMember(
         reactor,
         clock,
         store,
-        ZmqRaftNetwork(sockets, config.raft_endpoint, peers),
+        network,
         config.id,
         config.base_domain,
         SystemRandom(),
@@ -72,12 +71,46 @@ def join_group(
         ),
         failed,
     )
+    return member
 
 
-def forwarder(reactor: Any, config: MemberConfig) -> Forwarder:
-    """Passes on to the admin APIs that ``admin_peers`` names."""
-    urls = {}
+def told_of(
+    config: MemberConfig, own: MemberRecord, key_of: Callable[[MemberId], str]
+) -> dict[MemberId, MemberRecord]:
+    """What the settings say of the members.
+
+    :param own: what this one knows of itself, with the ports that it really has.
+    :param key_of: gives a process's public key, empty if it is not known.
+    :returns: complete records only.
+    """
+    found: dict[MemberId, dict[str, str]] = {}
+    settings = {
+        "raft": config.raft_peers,
+        "requests": config.request_peers,
+        "broadcasts": config.broadcast_peers,
+        "admin": config.admin_peers,
+    }
+    for use, texts in settings.items():
+        for text in texts:
+            address, _, member = text.partition("#")
+            found.setdefault(member, {})[use] = address
+    whole = {
+        member: MemberRecord(id=member, curve_public=key_of(member), **uses)
+        for member, uses in found.items()
+        if len(uses) == len(settings)
+    }
+    return whole | {own.id: own}
+
+
+def forwarder(reactor: Any, config: MemberConfig, member: RaftMember) -> Forwarder:
+    """Passes on to the admin APIs of the members, as the group or ``admin_peers`` names them."""
+    settings = {}
     for text in config.admin_peers:
-        url, _, member = text.partition("#")
-        urls[member] = url
-    return Forwarder(reactor, config.id, urls)
+        url, _, name = text.partition("#")
+        settings[name] = url
+
+    def url_of(name: MemberId) -> str | None:
+        record = member.registry.roster.member(name)
+        return settings.get(name) if record is None else record.admin
+
+    return Forwarder(reactor, config.id, url_of)

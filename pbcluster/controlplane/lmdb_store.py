@@ -50,7 +50,7 @@ class LmdbStore(Generic[B]):
         :raises ConfigError: it belongs to another cluster, has another format, or cannot be opened.
         """
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._directory = directory
+        self.directory = self._directory = directory
         self._map_bytes = map_bytes
         self._failed: BaseException | None = None
         self._lock = _locked(directory)

@@ -165,6 +165,9 @@ class RaftDriver:
         except InvariantViolated as error:
             raise StorageCorrupt(f"the store contradicts itself: {error.message}") from None
         self._store.start()
+        if stored.conf.voters == (self._member,) and not stored.conf.joint:
+            # Nobody else is to be heard first.
+            self._core.campaign()
         self.pump()
         if self._core is not None:
             self._network.start(incarnation, self._received, self._lost)

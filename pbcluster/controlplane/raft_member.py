@@ -27,17 +27,23 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
 from pbcluster.controlplane import commands
-from pbcluster.controlplane.commands import AnyCommand, Keyed
+from pbcluster.controlplane.commands import AnyCommand, Keyed, SetMember
 from pbcluster.controlplane.raft_driver import RaftDriver
 from pbcluster.controlplane.raft_snapshots import KEEP_ENTRIES, SNAPSHOT_EVERY
 from pbcluster.controlplane.raft_store import RaftStore
 from pbcluster.controlplane.raft_transport import RaftNetwork
 from pbcluster.controlplane.registry import Applied, Outcome, Registry
-from pbcluster.errors import Busy, DeadlineExceeded, NotLeader, Unavailable
+from pbcluster.errors import (
+    Busy,
+    ConfigError,
+    Conflict,
+    DeadlineExceeded,
+    NotLeader,
+    Unavailable,
+)
 from pbcluster.raft import (
-    ConfigAction,
     ConfigChange,
-    ConfigStep,
+    ConfState,
     Entry,
     EntryKind,
     MemberId,
@@ -46,6 +52,8 @@ from pbcluster.raft import (
     SnapshotMeta,
     Status,
 )
+from pbcluster.raft.confchange import apply_change
+from pbcluster.raft.messages import decode_change
 from pbcluster.raft.state import RandomSource
 
 #: Nobody waits longer for a commit; a leader that lost its quorum is none after 0.5 s already.
@@ -58,6 +66,8 @@ _LOOK_EVERY_S = 0.25
 #: A leader that stops waits no longer for its successor.
 HAND_OVER_S = 0.5
 _HAND_OVER_LOOK_S = 0.01
+#: From the removal of this member to its end.
+REMOVED_GRACE_S = 1.0
 
 log = Logger()
 
@@ -74,6 +84,10 @@ class _Read:
     answer: Deferred[None]
     deadline: float
     index: int = -1
+
+
+def _removed(member: MemberId) -> str:
+    return f"{member} was removed from the control plane: stop it; its id never comes back"
 
 
 class RaftMember:
@@ -118,6 +132,9 @@ class RaftMember:
             keep_entries=keep_entries,
         )
         self._network = network
+        self.id = member
+        self._conf = ConfState()
+        self._out = False
         #: The term in which this member leads and has applied an entry of its own; else 0.
         self._led_term = 0
         self._pending: dict[int, _Pending] = {}
@@ -157,8 +174,12 @@ class RaftMember:
         """Recover and take part; a leader is there soon after a majority did so.
 
         :raises StorageCorrupt: names what fails its check.
+        :raises ConfigError: this member was removed from the group.
         """
         self._driver.start()
+        if self._registry.roster.is_former(self.id):
+            self._driver.stop()
+            raise ConfigError(_removed(self.id))
         self._overdue.start(_LOOK_EVERY_S, now=False).addErrback(
             lambda failure: log.failure("the look for overdue answers ended", failure)
         )
@@ -276,18 +297,35 @@ class RaftMember:
         while self.is_leader and self._clock.seconds() < until:
             await deferLater(self._clock, _HAND_OVER_LOOK_S)
 
-    async def remove_member(self, member: MemberId) -> None:
-        """Take a member out of the group; it must not come back under its id.
+    @property
+    def conf(self) -> ConfState:
+        """The membership as of :attr:`registry`'s index."""
+        return self._conf
+
+    async def change_members(self, change: ConfigChange) -> None:
+        """Commit and apply a membership change; the rules are ``membership``'s.
 
         :raises NotLeader: this member does not lead.
-        :raises Conflict: it is none, the last voter, or another change is under way.
+        :raises Conflict: it does not fit, or another is under way.
+        :raises Unavailable: a learner to be promoted was not heard from lately.
         :raises DeadlineExceeded: whether it was done is unknown.
         """
         if not self.is_leader:
             raise self._not_leader()
-        step = ConfigStep(ConfigAction.REMOVE, member)
-        await self._commit(self._driver.propose_config(ConfigChange((step,))))
-        log.warn("{member} was removed from the group", member=member)
+        await self._commit(self._driver.propose_config(change))
+
+    def was_removed(self) -> None:
+        """The group took this member out: its process must end, soon."""
+        if self._out or not self._driver.running:
+            return
+        self._out = True
+        # Whoever asked for it, and the others, still hear of it.
+        self._clock.callLater(REMOVED_GRACE_S, self._driver.end, _removed(self.id))
+
+    @property
+    def endpoint(self) -> str:
+        """Where the other members are heard."""
+        return self._network.endpoint
 
     def counts(self) -> dict[str, int]:
         """Dropped frames by reason."""
@@ -307,6 +345,10 @@ class RaftMember:
         if state.applied_index != meta.index:
             raise AssertionError(f"snapshot {meta.index} holds index {state.applied_index}")
         self._registry = state
+        self._conf = meta.conf
+        self._network.follow(self._conf.members(), state.roster)
+        if state.roster.is_former(self.id):
+            self.was_removed()
         self._answer_reads()
 
     def image(self) -> Callable[[], bytes]:
@@ -316,14 +358,34 @@ class RaftMember:
     def apply(self, entry: Entry) -> None:
         """The next committed entry."""
         if entry.kind is EntryKind.COMMAND:
-            applied = self._registry.apply(entry.index, commands.decode(entry.data))
+            keyed = commands.decode(entry.data)
+            applied = self._registry.apply(entry.index, keyed)
+            if isinstance(keyed.command, SetMember):
+                self._network.follow(self._conf.members(), self._registry.roster)
             self._tell(applied)
             self._answer(entry, applied.outcome)
         else:
             self._registry.skip(entry.index)
+            if entry.kind is EntryKind.CONFIG:
+                self._change_conf(entry)
             self._answer(entry, Outcome(entry.index))
         self._begin_to_lead(entry)
         self._answer_reads()
+
+    def _change_conf(self, entry: Entry) -> None:
+        """The same change as in the core, entry by entry, so that the registry says the same at the
+        same index everywhere."""
+        try:
+            conf = apply_change(self._conf, decode_change(entry.data))
+        except Conflict:
+            return
+        left = set(self._conf.members()) - set(conf.members())
+        self._conf = conf
+        self._registry.left(left)
+        self._network.follow(conf.members(), self._registry.roster)
+        log.info("the members are {members} now", members=", ".join(conf.members()))
+        if self.id in left:
+            self.was_removed()
 
     def _tell(self, applied: Applied) -> None:
         for callback in self._callbacks:

@@ -8,7 +8,7 @@ that points at them. What a crash leaves of pieces nobody points at is removed a
 
 Everything has a checksum with its own key in it. One that fails is reported with the place it
 stands at, and the member refuses to serve: it does not guess. A store belongs to one member: one
-that is gone must not come back empty under its old id (see ``config.FIRST_START``).
+that is gone must not come back empty under its old id (see ``beginning``).
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ import attrs
 import lmdb
 import msgspec
 
-from pbcluster.config import FIRST_START
 from pbcluster.controlplane.lmdb_store import MAP_BYTES, LmdbStore
-from pbcluster.errors import ConfigError, NotFound, StorageCorrupt
-from pbcluster.raft import ConfState, Entry, EntryKind, HardState, SnapshotMeta, StoredState
+from pbcluster.errors import NotFound, StorageCorrupt
+from pbcluster.raft import Entry, EntryKind, HardState, SnapshotMeta, StoredState
 
-__all__ = ["FIRST_START", "Compaction", "Piece", "RaftStore", "Write", "pieces_of"]
+__all__ = ["Compaction", "Piece", "RaftStore", "Write", "pieces_of"]
 
 FORMAT = "raft-1"
 #: Bytes of one piece of a snapshot made here.
@@ -115,31 +114,23 @@ class RaftStore(LmdbStore[tuple[Write, ...]]):
 
     # -- at the start: before the writer's thread runs --------------------------------------------
 
-    def prepare(self, marker: Path, conf: ConfState, image: bytes) -> None:
-        """Make sure that there is something to begin with.
-
-        :param marker: the file ``config.FIRST_START``; removed once it is not needed any more.
-        :param conf: the members the group begins with, equal on all of them.
-        :param image: the empty state machine.
-        :raises ConfigError: the store is empty and this is not the first start.
-        """
+    def is_new(self) -> bool:
+        """Whether nothing was ever written for a group: neither founded nor joined."""
         with self._env.begin() as transaction:
-            known = transaction.get(_HARD, db=self._meta)
-        if known is None:
-            if not marker.exists():
-                raise ConfigError(
-                    f"the store in {self._directory} is empty, but this member has run before: a "
-                    "member that lost its disk must not come back under its old id; remove it and "
-                    "add a new one"
-                )
-            self._format(conf, image)
-        marker.unlink(missing_ok=True)
+            return transaction.get(_HARD, db=self._meta) is None
 
-    def _format(self, conf: ConfState, image: bytes) -> None:
-        first = StoredState.first(conf, len(image), zlib.crc32(image))
-        pieces = tuple(pieces_of(first.snapshot, image))
+    def begin(self, first: StoredState, image: bytes = b"") -> None:
+        """Write what the member begins with; durable when this returns.
+
+        :param first: see ``StoredState.first``; an empty one waits for a snapshot.
+        :param image: the state machine in ``first.snapshot``.
+        """
         with self._env.begin(write=True) as transaction:
-            self._put(transaction, (Write(first.snapshot, (), first.hard, pieces),))
+            if first.snapshot.index:
+                pieces = tuple(pieces_of(first.snapshot, image))
+                self._put(transaction, (Write(first.snapshot, (), first.hard, pieces),))
+            else:
+                self._put(transaction, (Write(hard_state=first.hard),))
 
     def begin_life(self) -> int:
         """Raise the incarnation; durable when this returns."""

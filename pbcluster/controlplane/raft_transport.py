@@ -7,19 +7,25 @@ the core repeats what matters. Where CURVE is on, only members may connect, and 
 held against the key of its connection; with plain sockets, against the name of its session.
 
 Frames and the guard behind the door: :mod:`pbcluster.raft.frames`. Junk is counted and dropped.
+
+Who is reached follows the membership. A member that left while it was away cannot learn so from the
+log any more: it gets an answer that says so (``GONE``) to whatever it sends, and nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 import zmq
 from twisted.logger import Logger
 
+from pbcluster.config import Peer
+from pbcluster.controlplane.roster import Roster
 from pbcluster.errors import ConfigError
 from pbcluster.raft import AnyMessage, MemberId
 from pbcluster.raft.frames import MAX_FRAME_BYTES, Frame, Guard, encode
+from pbcluster.records import MemberRecord
 from pbcluster.transport.addresses import MemberAddress
 from pbcluster.transport.connection import ZmqConnection
 from pbcluster.transport.sockets import Proof, Sockets
@@ -27,12 +33,18 @@ from pbcluster.transport.sockets import Proof, Sockets
 #: Messages kept for one peer. Above the appends that may be in flight to it (RaftOptions), so that
 #: a heartbeat finds room behind them; 256 KiB each at most, so bounded in bytes too.
 HIGH_WATER_MARK = 128
+#: "You are no member any more."
+GONE = b"PBG\x01"
 
 log = Logger()
 
 
 class RaftNetwork(Protocol):
     """What a member asks of the network."""
+
+    @property
+    def endpoint(self) -> str:
+        """Where it listens."""
 
     def start(
         self,
@@ -50,6 +62,12 @@ class RaftNetwork(Protocol):
     def send(self, message: AnyMessage) -> bool:
         """Send to ``message.to``. False: it cannot be reached; the message is dropped."""
 
+    def follow(self, members: Collection[MemberId], roster: Roster) -> None:
+        """These are the members from now on; what is not known of one stays as it was.
+
+        :param roster: where they are reached, and who left.
+        """
+
     def stop(self) -> None:
         """Close."""
 
@@ -61,12 +79,19 @@ class ZmqRaftNetwork:
     """A :class:`RaftNetwork` of ZeroMQ sockets."""
 
     def __init__(
-        self, sockets: Sockets, endpoint: str, peers: Mapping[MemberId, MemberAddress]
+        self,
+        sockets: Sockets,
+        endpoint: str,
+        peers: Mapping[MemberId, MemberAddress],
+        gone: Callable[[], None] = lambda: None,
     ) -> None:
         """
         :param endpoint: where to listen, ``tcp://HOST:PORT``; port 0: any free one.
-        :param peers: the other members and where they listen.
+        :param peers: the other members and where they listen, until the group says otherwise.
+        :param gone: called when a member says that this one left the group.
         """
+        self._gone = gone
+        self._roster = Roster()
         self._sockets = sockets
         self._endpoint = endpoint
         self._peers = dict(peers)
@@ -106,6 +131,39 @@ class ZmqRaftNetwork:
         for member, address in self._peers.items():
             self.connect(member, address)
 
+    def follow(self, members: Collection[MemberId], roster: Roster) -> None:
+        """As :meth:`RaftNetwork.follow`."""
+        self._roster = roster
+        for record in (*roster.members(), *roster.former()):
+            # Who left must still get through to be told so.
+            self._allow(record)
+        for member in members:
+            known = roster.member(member)
+            if known is not None and member != self._sockets.own_id:
+                self._reach(member, MemberAddress(known.raft, member))
+        # A new member that is not in the group yet knows nobody else.
+        for member in set(self._peers) - set(members) if members else ():
+            del self._peers[member]
+            self.disconnect(member)
+
+    def _allow(self, record: MemberRecord) -> None:
+        try:
+            if record.curve_public:
+                self._sockets.allow(Peer(record.id, "member", record.curve_public))
+        except ConfigError as error:
+            log.error("{member} is not let in: {error}", member=record.id, error=error.message)
+
+    def _reach(self, member: MemberId, address: MemberAddress) -> None:
+        if self._peers.get(member) == address:
+            return
+        self._peers[member] = address
+        if self._received is None:
+            return
+        try:
+            self.connect(member, address)
+        except ConfigError as error:
+            log.error("{member} cannot be reached: {error}", member=member, error=error.message)
+
     def connect(self, member: MemberId, address: MemberAddress) -> None:
         """Reach ``member`` at ``address`` from now on.
 
@@ -117,7 +175,7 @@ class ZmqRaftNetwork:
         self._to[member] = self._sockets.connect(
             zmq.DEALER,
             address,
-            lambda parts, proof: None,
+            lambda parts, proof: self._gone() if parts == [GONE] else None,
             options={zmq.IMMEDIATE: 1, zmq.SNDHWM: HIGH_WATER_MARK},
             writable=lambda now: None if now else self._lost(member),
             max_frame_bytes=MAX_FRAME_BYTES,
@@ -154,12 +212,21 @@ class ZmqRaftNetwork:
         if self._received is None:
             return
         if len(parts) != 2 or proof.role not in ("", "member"):
-            self._guard.dropped["junk"] = self._guard.dropped.get("junk", 0) + 1
+            self._drop("junk")
             return
         session, frame = parts
         sender = proof.sender
         if sender is None:
             sender = session.partition(b".")[0].decode("ascii", "replace")
         message = self._guard.admit(frame, sender)
-        if message is not None:
-            self._received(message)
+        if message is None:
+            return
+        if self._roster.is_former(message.sender):
+            self._drop("former_member")
+            if self._listener is not None:
+                self._listener.send([session, GONE])
+            return
+        self._received(message)
+
+    def _drop(self, reason: str) -> None:
+        self._guard.dropped[reason] = self._guard.dropped.get(reason, 0) + 1

@@ -86,7 +86,7 @@ class _State(msgspec.Struct, array_like=True):
     outcomes: list[tuple[str, Outcome]]
     starts: dict[str, list[str]] = {}
     members: list[MemberRecord] = []
-    former_members: list[str] = []
+    former_members: list[MemberRecord] = []
 
 
 class RegistryImage:

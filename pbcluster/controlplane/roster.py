@@ -18,11 +18,13 @@ _UNIQUE = ("raft", "requests", "broadcasts", "admin", "curve_public")
 
 
 class Roster:
-    """Records of members, and the ids of those that left."""
+    """Records of members, and of those that left."""
 
-    def __init__(self, members: Iterable[MemberRecord] = (), former: Iterable[str] = ()) -> None:
+    def __init__(
+        self, members: Iterable[MemberRecord] = (), former: Iterable[MemberRecord] = ()
+    ) -> None:
         self._members = {member.id: member for member in members}
-        self._former = dict.fromkeys(former)
+        self._former = {member.id: member for member in former}
 
     def members(self) -> Iterator[MemberRecord]:
         """All records, in the order in which they came."""
@@ -32,9 +34,9 @@ class Roster:
         """The record of a member, if there is one."""
         return self._members.get(member_id)
 
-    def former(self) -> Iterator[str]:
-        """Ids of those that left, in the order in which they did."""
-        return iter(self._former)
+    def former(self) -> Iterator[MemberRecord]:
+        """Last records of those that left, in the order in which they did."""
+        return iter(self._former.values())
 
     def is_former(self, member_id: str) -> bool:
         """Whether it was a member and is none any more."""
@@ -61,8 +63,13 @@ class Roster:
     def left(self, members: Collection[str]) -> None:
         """These are members no more."""
         for member_id in sorted(members):
-            self._members.pop(member_id, None)
-            self._former[member_id] = None
+            unknown = MemberRecord(member_id, "", "", "", "")
+            self._former[member_id] = self._members.pop(member_id, unknown)
+
+    def forget(self) -> None:
+        """A group begins anew, with other members, under another cluster id."""
+        self._members.clear()
+        self._former.clear()
 
 
 def _check_different(member: MemberRecord, other: MemberRecord) -> None:

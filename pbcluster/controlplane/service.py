@@ -24,19 +24,18 @@ from pbcluster.config import MemberConfig, Secrets
 from pbcluster.controlplane.admin_api import MAX_BODY_BYTES, AdminAPI
 from pbcluster.controlplane.admin_auth import AdminAuth
 from pbcluster.controlplane.admin_json import error_body
-from pbcluster.controlplane.consensus import Consensus
-from pbcluster.controlplane.executor import Executor
-from pbcluster.controlplane.group import forwarder, join_group
+from pbcluster.controlplane.executor import Executor, utc_now
+from pbcluster.controlplane.group import forwarder, join_group, told_of
 from pbcluster.controlplane.liveness import Liveness
+from pbcluster.controlplane.membership import Membership
 from pbcluster.controlplane.planner import Planner
 from pbcluster.controlplane.raft_member import RaftMember
 from pbcluster.controlplane.requests import Requests
-from pbcluster.controlplane.single import SingleMember
 from pbcluster.controlplane.steady_clock import SteadyClock
-from pbcluster.controlplane.store import LogStore
 from pbcluster.durations import Durations
 from pbcluster.ending import end_process
 from pbcluster.errors import ConfigError, PBClusterError, TooLarge
+from pbcluster.records import MemberRecord
 from pbcluster.transport.broadcasts import ZmqPublisher
 from pbcluster.transport.request_server import ZmqRequestServer
 from pbcluster.transport.sockets import Sockets
@@ -61,7 +60,8 @@ class MemberService(Service):
         self._sockets = sockets
         self._durations = Durations()
         #: Once it has started.
-        self._consensus: Consensus | None = None
+        self._consensus: RaftMember | None = None
+        self._membership: Membership | None = None
         self._executor: Executor | None = None
         self._server = ZmqRequestServer(sockets, config.request_endpoint)
         self._publisher = ZmqPublisher(sockets, config.broadcast_endpoint)
@@ -88,12 +88,7 @@ class MemberService(Service):
         self._durations.check()
         config = self._config
         clock = SteadyClock(self._reactor)
-        consensus: Consensus
-        group: RaftMember | None = None
-        if config.raft_peers:
-            consensus = group = join_group(self._reactor, clock, config, self._sockets, self._end)
-        else:
-            consensus = self._alone()
+        consensus = join_group(self._reactor, clock, config, self._sockets, self._end)
         await consensus.start()
         self._consensus = consensus
         liveness = Liveness(self._durations, clock.seconds())
@@ -110,6 +105,7 @@ class MemberService(Service):
             self._durations,
         )
         requests = Requests(clock, consensus, liveness, planner, self._executor)
+        membership = self._membership = Membership(clock, consensus, utc_now)
         api = AdminAPI(
             clock,
             consensus,
@@ -121,31 +117,30 @@ class MemberService(Service):
             lambda function, *args: deferToThreadPool(
                 self._reactor, self._reactor.getThreadPool(), function, *args
             ),
-            own_id=config.id,
-            group=group,
-            forwarder=None if group is None else forwarder(self._reactor, config),
+            group=membership,
+            cluster_id=config.cluster_id,
+            forwarder=forwarder(self._reactor, config, consensus),
         )
         self._admin = listen(self._reactor, config.admin_listen, api, "admin-listen")
         _bound("broadcast-endpoint", self._publisher.start)
         _bound("request-endpoint", lambda: self._server.start(requests))
         self._executor.start()
+        membership.start(told_of(config, self._own_record(consensus), self._sockets.public_key))
         self._tell_ready()
 
-    def _alone(self) -> SingleMember:
-        config = self._config
-        return SingleMember(
-            self._reactor,
-            LogStore(config.data_dir / "store", config.cluster_id),
-            config.base_domain,
-            lambda: self._server.endpoint,
-            self._end,
+    def _own_record(self, consensus: RaftMember) -> MemberRecord:
+        """Where this member is reached, with the ports that it really has."""
+        return MemberRecord(
+            self._config.id,
+            consensus.endpoint,
+            self._server.endpoint,
+            self._publisher.endpoint,
+            self._admin_url(),
+            self._sockets.public_key(self._config.id),
         )
 
     def _tell_ready(self) -> None:
-        assert self._admin is not None
-        host, _ = self._config.admin_listen
-        port = cast(IPv4Address | IPv6Address, self._admin.getHost()).port
-        admin = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        admin = self._admin_url()
         ready_file.write(
             self._config.data_dir,
             admin=admin,
@@ -154,8 +149,16 @@ class MemberService(Service):
         )
         log.info("member {id} serves; admin API at {admin}", id=self._config.id, admin=admin)
 
+    def _admin_url(self) -> str:
+        assert self._admin is not None
+        host, _ = self._config.admin_listen
+        port = cast(IPv4Address | IPv6Address, self._admin.getHost()).port
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
     async def _stop(self) -> None:
-        if isinstance(self._consensus, RaftMember):
+        if self._membership is not None:
+            self._membership.stop()
+        if self._consensus is not None:
             await self._consensus.hand_over()
         if self._executor is not None:
             self._executor.stop()

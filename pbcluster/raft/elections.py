@@ -213,7 +213,11 @@ def tick(raft: Raft) -> None:
 
 
 def disk_stands_still(raft: Raft, timeouts: int) -> bool:
-    """Whether nothing that was to be written became durable for so many election timeouts."""
+    """Whether nothing that was to be written became durable for so many election timeouts. A member
+    that is the only voter has nobody who would do better."""
+    conf = raft.tracker.conf
+    if conf.voters == (raft.id,) and not conf.joint:
+        return False
     return raft.disk_wait_ticks >= timeouts * raft.options.election_ticks
 
 

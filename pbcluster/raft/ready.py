@@ -41,15 +41,16 @@ class StoredState:
     applied: int = 0
 
     @classmethod
-    def first(cls, conf: ConfState, size_bytes: int, checksum: int) -> StoredState:
-        """What the first members of a new group find on their disks: as if a snapshot of the empty
-        state machine, with this membership, had been installed. So whoever joins later gets a
-        snapshot, and with it the membership, which no entry of the log tells.
+    def first(cls, conf: ConfState, size_bytes: int, checksum: int, index: int = 1) -> StoredState:
+        """What the first members of a new group find on their disks: as if a snapshot of the state
+        machine, with this membership, had been installed. So whoever joins later gets a snapshot,
+        and with it the membership, which no entry of the log tells.
 
         :param size_bytes: of the bytes of that snapshot, which the driver stores beside it.
+        :param index: that the state machine says it is at: 1 for an empty one.
         """
-        meta = SnapshotMeta(1, 1, conf, size_bytes, checksum)
-        return cls(conf, HardState(1, "", 1), meta, (), 1)
+        meta = SnapshotMeta(index, 1, conf, size_bytes, checksum)
+        return cls(conf, HardState(1, "", index), meta, (), index)
 
 
 @frozen

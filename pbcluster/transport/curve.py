@@ -114,9 +114,19 @@ class AllowList:
         self._by_key = by_key
         self._by_id = dict(peers)
 
+    def add(self, peer: Peer) -> None:
+        """Allow one more. :raises ConfigError: as :meth:`replace`."""
+        if self._by_id.get(peer.id) != peer:
+            self.replace({**self._by_id, peer.id: peer})
+
     def by_key(self, key: str) -> Peer | None:
         """The process with this public key."""
         return self._by_key.get(key)
+
+    def known_key(self, process_id: str) -> str:
+        """The public key of a process, empty if there is none."""
+        peer = self._by_id.get(process_id)
+        return "" if peer is None else peer.curve_public
 
     def key_of(self, process_id: str) -> str:
         """The public key of a process.

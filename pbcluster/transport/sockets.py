@@ -104,6 +104,18 @@ class Sockets:
         """
         self._allowed.replace(peers)
 
+    def public_key(self, process_id: str) -> str:
+        """The public key of a process; empty if it is unknown, or with plain sockets."""
+        return self._allowed.known_key(process_id)
+
+    def allow(self, peer: Peer) -> None:
+        """Allow one more process, beside those of the peers file, or another key for one of them.
+
+        :raises ConfigError: its key is none, or another process has it.
+        """
+        if isinstance(self._security, Curve):
+            self._allowed.add(peer)
+
     def bind(
         self,
         kind: int,

@@ -157,19 +157,35 @@ class InitialiseTests(DirectoryTestCase):
                 loaded.admin_peers,
                 tuple(f"http://127.0.0.1:{o.ports['admin']}#{o.id}" for o in others),
             )
+            for use, told in (
+                ("requests", loaded.request_peers),
+                ("broadcasts", loaded.broadcast_peers),
+            ):
+                wanted = tuple(f"tcp://127.0.0.1:{o.ports[use]}#{o.id}" for o in others)
+                self.assertEqual(told, wanted)
             marker = self.where.data(member.id) / config.FIRST_START
             marker.unlink()
             initialise.ensure(self.where, Wish())
             self.assertFalse(marker.exists())
-        with self.assertRaisesRegex(InvalidInput, "--members is 5, but this cluster was made with"):
+        with self.assertRaisesRegex(
+            InvalidInput, "--members is 5, but this cluster has 3: .*members add"
+        ):
             initialise.ensure(self.where, Wish(members=5))
         self.assertEqual(initialise.ensure(self.where, Wish(members=3)), plan)
 
     def test_one_member_is_alone(self) -> None:
-        """By default there is one member, with no peers."""
+        """With --members 1 there is one, with no peers; it can get some later."""
         plan = initialise.initialise(self.where, attrs.evolve(self.wish, members=1))
         loaded = config.load(config.MemberConfig, self.where.config("member_1"))
         self.assertEqual((len(plan.of("member")), loaded.raft_peers), (1, ()))
+        self.assertIn("raft", plan.of("member")[0].ports)
+        marker = self.where.data("member_1") / config.FIRST_START
+        self.assertEqual(marker.read_text(), "found\n")
+
+    def test_members_of_a_new_cluster(self) -> None:
+        """Three, unless something else is wished."""
+        plan = initialise.initialise(self.where, self.wish)
+        self.assertEqual(len(plan.of("member")), 3)
 
     def test_nothing_wished_changes_nothing(self) -> None:
         """up without options runs the plan as it is."""

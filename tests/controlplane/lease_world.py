@@ -11,28 +11,32 @@ their claim, and with ``hasty`` a node is suspected for next to nothing. What ke
 answering must be the margin and what acknowledgements cover, not the slowness of suspicion.
 """
 
+import zlib
 from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any, cast
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from pbcluster import wire
 from pbcluster.controlplane import commands as c
+from pbcluster.controlplane.beginning import genesis
 from pbcluster.controlplane.executor import Executor, utc_now
 from pbcluster.controlplane.liveness import Liveness
+from pbcluster.controlplane.lmdb_store import Done
 from pbcluster.controlplane.planner import Planner
+from pbcluster.controlplane.raft_member import RaftMember
+from pbcluster.controlplane.raft_store import Write
 from pbcluster.controlplane.registry import Registry
 from pbcluster.controlplane.requests import Requests
-from pbcluster.controlplane.single import SingleMember
-from pbcluster.controlplane.store import Batch, Done, Entry, Recovered
 from pbcluster.durations import Durations
 from pbcluster.errors import NotFound, PBClusterError, WrongEpoch
 from pbcluster.node.assignments import Assignments
 from pbcluster.node.proofs import Held, Proofs
+from pbcluster.raft import ConfState, Entry, SnapshotMeta, StoredState
 from pbcluster.testing.memory_transport import MemoryControlPlaneClient, MemoryNetwork
 from pbcluster.transport.interfaces import Asked
 
@@ -57,18 +61,31 @@ class Inline:
 
 
 class ListStore:
-    """A :class:`LogStore` whose disk is a list; a write takes ``delay_s()``."""
+    """A ``RaftStore`` whose disk is a list; a write takes ``delay_s()``."""
+
+    image = genesis("localhost")
 
     def __init__(self, clock: Clock, delay_s: Callable[[], float]) -> None:
         self.clock = clock
         self.delay_s = delay_s
+        first = StoredState.first(ConfState((MEMBER,)), len(self.image), zlib.crc32(self.image))
+        self.first = first
+        self.hard = first.hard
         self.entries: list[Entry] = []
-        self.waiting: list[tuple[Batch, Done]] = []
+        self.lives = 0
+        self.waiting: list[tuple[tuple[Write, ...], Done]] = []
         self.crashed = False
         self.busy = False
 
-    def recover(self) -> Recovered:
-        return Recovered(None, tuple(self.entries))
+    def recover(self) -> StoredState:
+        return attrs.evolve(self.first, hard=self.hard, entries=tuple(self.entries))
+
+    def read_snapshot(self, meta: SnapshotMeta) -> bytes:
+        return self.image
+
+    def begin_life(self) -> int:
+        self.lives += 1
+        return self.lives
 
     def start(self) -> None:
         pass
@@ -87,10 +104,10 @@ class ListStore:
         self.waiting.clear()
         self.crashed = True
         after = ListStore(self.clock, self.delay_s)
-        after.entries = self.entries
+        after.entries, after.hard, after.lives = self.entries, self.hard, self.lives
         return after
 
-    def submit(self, batch: Batch, done: Done) -> None:
+    def submit(self, batch: tuple[Write, ...], done: Done) -> None:
         if self.crashed:
             return
         self.waiting.append((batch, done))
@@ -103,8 +120,28 @@ class ListStore:
             return
         batches, self.waiting, self.busy = self.waiting, [], False
         for batch, done in batches:
-            self.entries.extend(batch.entries)
+            for one in batch:
+                self.entries.extend(one.entries)
+                self.hard = one.hard_state or self.hard
             done(None)
+
+
+class Nowhere:
+    """The network of a member that is alone."""
+
+    endpoint = ""
+
+    def start(self, *_: Any) -> None:
+        pass
+
+    def send(self, message: Any) -> bool:
+        return False
+
+    def follow(self, members: Any, roster: Any) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
 
 
 @attrs.define
@@ -299,12 +336,17 @@ class World:
     # -- the member --
 
     def start_member(self) -> None:
-        self.consensus = SingleMember(
+        self.consensus = RaftMember(
             cast(Any, Inline()),
+            self.clock,
             cast(Any, self.store),
+            cast(Any, Nowhere()),
+            MEMBER,
             "localhost",
-            lambda: self.server.endpoint,
+            self.random,
+            lambda function, *args: succeed(function(*args)),
             self.trouble.append,
+            snapshot_every=10**9,
         )
         run(self.consensus.start())
         self.liveness = Liveness(self.durations, self.now)
@@ -331,6 +373,8 @@ class World:
         self.executor.stop()
         self.server.stop()
         self.publisher.stop()
+        self.consensus._driver._core = None
+        self.consensus._overdue.stop()
         self.store = self.store.crash()
 
     # -- the nodes --

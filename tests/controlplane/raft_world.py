@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -10,12 +10,15 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
+from pbcluster.config import FIRST_START
+from pbcluster.controlplane import beginning
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.executor import utc_now
 from pbcluster.controlplane.lmdb_store import Done
 from pbcluster.controlplane.raft_member import RaftMember
-from pbcluster.controlplane.raft_store import FIRST_START, RaftStore, Write
-from pbcluster.controlplane.registry import Outcome, Registry
+from pbcluster.controlplane.raft_store import RaftStore, Write
+from pbcluster.controlplane.registry import Outcome
+from pbcluster.controlplane.roster import Roster
 from pbcluster.errors import PBClusterError
 from pbcluster.raft import AnyMessage, ConfState
 from pbcluster.raft.frames import Frame, Guard, decode, encode
@@ -24,13 +27,6 @@ T = TypeVar("T")
 CLUSTER = "cluster_1"
 STEP_S = 0.005
 MAP_BYTES = 64 * 1024**2
-
-
-def genesis() -> bytes:
-    """The empty registry every member begins with."""
-    registry = Registry("localhost")
-    registry.skip(1)
-    return registry.to_bytes()
 
 
 def create(name: str) -> c.CreateTenant:
@@ -98,6 +94,10 @@ class Network:
         self.received: Callable[[AnyMessage], None] | None = None
         self.incarnation = 0
         self.sent: list[AnyMessage] = []
+        self.endpoint = f"tcp://127.0.0.1:{7000 + len(world.networks)}"
+        #: Members as the group told them last, and those that left.
+        self.followed: tuple[str, ...] = ()
+        self.roster = Roster()
 
     def start(
         self,
@@ -116,6 +116,9 @@ class Network:
         frame = encode(Frame(CLUSTER, self.incarnation, message))
         self.world.clock.callLater(self.world.delay_s, self.world.deliver, self.member, to, frame)
         return True
+
+    def follow(self, members: Collection[str], roster: Roster) -> None:
+        self.followed, self.roster = tuple(members), roster
 
     def stop(self) -> None:
         self.received = None
@@ -151,7 +154,7 @@ class RaftWorld:
         home = self.directory / member
         store = TimedStore(home / "store", CLUSTER, member, map_bytes=MAP_BYTES)
         store.clock = self.clock
-        store.prepare(home / FIRST_START, self.conf, genesis())
+        beginning.prepare(store, home, CLUSTER, self.conf.voters, "localhost")
         return store
 
     def start(self, *members: str) -> None:
@@ -176,13 +179,25 @@ class RaftWorld:
             )
             self.result(found.start())
 
+    def join(self, member: str) -> None:
+        """A new member, which knows nothing, starts."""
+        self.ids.append(member)
+        (self.directory / member).mkdir(parents=True)
+        (self.directory / member / FIRST_START).write_text("join\n")
+        self.start(member)
+
     def deliver(self, sender: str, to: Network, frame: bytes) -> None:
         if (sender, to.member) in self.cut or to.received is None:
             return
         if not self.keep(to.member, decode(frame).message):
             return
         message = to.guard.admit(frame, sender)
-        if message is not None:
+        if message is None:
+            return
+        if to.roster.is_former(message.sender):
+            if sender in self.members:
+                self.members[sender].was_removed()
+        else:
             to.received(message)
 
     def isolate(self, member: str) -> None:

@@ -17,6 +17,8 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from pbcluster import wire
 from pbcluster.controlplane.admin_api import AdminAPI
 from pbcluster.controlplane.admin_auth import MAX_FAILURES, AdminAuth
+from pbcluster.controlplane.executor import utc_now
+from pbcluster.controlplane.membership import Membership
 from pbcluster.controlplane.service import listen
 from pbcluster.errors import Unauthorized
 from pbcluster.records import TenantStatus, is_tenant_id
@@ -61,6 +63,8 @@ class AdminCase(TestCase):
             world.requests,
             AdminAuth(hashlib.sha256(TOKEN.encode()).hexdigest()),
             self.in_thread,
+            group=Membership(world.clock, world.consensus, utc_now),
+            cluster_id="cluster_1",
         )
         port = listen(reactor, ("127.0.0.1", 0), api, "admin-listen")
         self.port = port.getHost().port
@@ -293,7 +297,7 @@ class TestOthers(AdminCase):
         self.assertIn("cpuUsage", node["resources"])
         self.assertNotIn("startID", node)
         _, nodes = await self.ask("GET", "/nodes")
-        self.assertEqual([n["id"] for n in nodes["items"]], ["node_0", "node_1"])
+        self.assertEqual(sorted(n["id"] for n in nodes["items"]), ["node_0", "node_1"])
         self.assertEqual((await self.ask("GET", "/nodes/nobody"))[0], 404)
 
     async def test_a_failure_of_the_node_is_shown(self) -> None:
@@ -338,7 +342,8 @@ class TestOthers(AdminCase):
 
     async def test_a_member_that_does_not_lead_says_so(self) -> None:
         """Health and changes are 503."""
-        self.patch(self.world.consensus, "_open", False)
+        self.world.consensus._driver.end("it must not go on")
+        self.world.trouble.clear()
         self.assertEqual((await self.ask("GET", "/health", token=None))[0], 503)
         self.assertEqual((await self.ask("GET", "/tenants"))[0], 503)
 

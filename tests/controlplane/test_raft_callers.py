@@ -15,8 +15,9 @@ from pbcluster import wire
 from pbcluster.controlplane.admin_api import AdminAPI
 from pbcluster.controlplane.admin_auth import AdminAuth
 from pbcluster.controlplane.admin_forward import Forwarder
-from pbcluster.controlplane.executor import Executor
+from pbcluster.controlplane.executor import Executor, utc_now
 from pbcluster.controlplane.liveness import Liveness
+from pbcluster.controlplane.membership import Membership
 from pbcluster.controlplane.planner import Planner
 from pbcluster.controlplane.requests import Requests
 from pbcluster.controlplane.service import listen
@@ -203,8 +204,7 @@ class AdminCase(TestCase):
         self.urls: dict[str, str] = {}
         self.forwarders: list[Forwarder] = []
         for member, whole in self.whole.items():
-            forwarder = Forwarder(reactor, member, self.urls)
-            forwarder._urls = self.urls
+            forwarder = Forwarder(reactor, member, self.urls.get)
             self.forwarders.append(forwarder)
             api = AdminAPI(
                 self.world.clock,
@@ -215,8 +215,8 @@ class AdminCase(TestCase):
                 whole.requests,
                 AdminAuth(hashlib.sha256(TOKEN.encode()).hexdigest()),
                 lambda function, *args: succeed(function(*args)),
-                own_id=member,
-                group=whole.consensus,
+                group=Membership(self.world.clock, whole.consensus, utc_now),
+                cluster_id="cluster_1",
                 forwarder=forwarder,
             )
             port = listen(cast(Any, reactor), ("127.0.0.1", 0), api, "admin-listen")

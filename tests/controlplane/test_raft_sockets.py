@@ -10,19 +10,19 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from pbcluster.config import Peer, Secrets
+from pbcluster.config import FIRST_START, Peer, Secrets
+from pbcluster.controlplane import beginning
 from pbcluster.controlplane.raft_member import RaftMember
-from pbcluster.controlplane.raft_store import FIRST_START, RaftStore
+from pbcluster.controlplane.raft_store import RaftStore
 from pbcluster.controlplane.raft_transport import ZmqRaftNetwork
 from pbcluster.controlplane.steady_clock import SteadyClock
 from pbcluster.errors import PBClusterError
-from pbcluster.raft import ConfState
 from pbcluster.raft.frames import MAGIC, MAX_FRAME_BYTES, Frame, encode
 from pbcluster.raft.messages import Heartbeat
 from pbcluster.transport.addresses import MemberAddress
 from pbcluster.transport.curve import Curve, KeyPair, PlainSockets, Security, generate_keys
 from pbcluster.transport.sockets import Sockets
-from tests.controlplane.raft_world import create, genesis
+from tests.controlplane.raft_world import create
 
 IDS = ("m1", "m2", "m3")
 CLUSTER = "cluster_1"
@@ -74,7 +74,7 @@ class SocketCase(TestCase):
         for member in members or IDS:
             home = self.home / member
             store = RaftStore(home / "store", CLUSTER, member)
-            store.prepare(home / FIRST_START, ConfState(IDS), genesis())
+            beginning.prepare(store, home, CLUSTER, IDS, "localhost")
             sockets = Sockets(REACTOR, CLUSTER, member, self.security(self.keys[member]))
             others = {
                 other: MemberAddress(endpoint, other)

@@ -5,17 +5,18 @@ import zlib
 from itertools import pairwise
 from pathlib import Path
 
+import lmdb
 from twisted.trial.unittest import SynchronousTestCase
 
+from pbcluster.config import FIRST_START
+from pbcluster.controlplane import beginning, raft_store
 from pbcluster.controlplane.raft_store import (
-    FIRST_START,
     Compaction,
     Piece,
     RaftStore,
     Write,
     pieces_of,
 )
-from pbcluster.controlplane.store import LogStore
 from pbcluster.errors import ConfigError, NotFound, StorageCorrupt
 from pbcluster.raft import ConfState, Entry, EntryKind, HardState, SnapshotMeta
 
@@ -38,14 +39,16 @@ class StoreCase(SynchronousTestCase):
         self.home.mkdir()
         (self.home / FIRST_START).touch()
 
-    def open(self, cluster: str = "c", member: str = "m1") -> RaftStore:
-        store = RaftStore(self.home / "store", cluster, member, map_bytes=64 * 1024**2)
+    def open(
+        self, cluster: str = "c", member: str = "m1", map_bytes: int = 64 * 1024**2
+    ) -> RaftStore:
+        store = RaftStore(self.home / "store", cluster, member, map_bytes=map_bytes)
         self.addCleanup(store.close)
         return store
 
     def fresh(self) -> RaftStore:
         store = self.open()
-        store.prepare(self.home / FIRST_START, CONF, b"nothing")
+        beginning.prepare(store, self.home, "c", CONF.voters, "localhost")
         return store
 
     def write(self, store: RaftStore, *writes: Write) -> None:
@@ -138,7 +141,7 @@ class Writing(StoreCase):
         new = snapshot(25, b"state at 25")
         self.write(store, Write(pieces=tuple(pieces_of(new, b"state at 25"))))
         self.write(store, Write(compaction=Compaction(new, 20, (first,))))
-        self.assertEqual(store.read_snapshot(first), b"nothing")
+        self.assertEqual(store.read_snapshot(first), beginning.genesis("localhost"))
         found = self.again(store).recover()
         self.assertEqual((found.snapshot, found.entries[0].index), (new, 21))
 
@@ -167,8 +170,9 @@ class Refusals(StoreCase):
             self.open(cluster="d")
         with self.assertRaisesRegex(ConfigError, "has member 'm1', this member has 'm2'"):
             self.open(member="m2")
-        with self.assertRaisesRegex(ConfigError, "has format 'raft-1', this member has '1'"):
-            LogStore(self.home / "store", "c")
+        with self.assertRaisesRegex(ConfigError, "has format 'raft-1', this member has 'raft-2'"):
+            self.patch(raft_store, "FORMAT", "raft-2")
+            self.open()
 
     def test_an_empty_store_needs_the_marker(self) -> None:
         """A member that ran before does not begin from nothing."""
@@ -222,3 +226,41 @@ class Refusals(StoreCase):
             transaction.delete((5).to_bytes(8))
         with self.assertRaisesRegex(StorageCorrupt, "log entry 2 is missing: 3 comes next"):
             store.recover()
+
+
+class Limits(StoreCase):
+    def test_a_second_process_is_refused(self) -> None:
+        """Two writers of one log would undo each other."""
+        store = self.open()
+        with self.assertRaisesRegex(ConfigError, "in use by another process"):
+            self.open()
+        store.close()
+        self.open()
+
+    def test_after_a_failed_write_nothing_is_written(self) -> None:
+        """What was queued behind it fails too: else the log would get a hole."""
+        store = self.open(map_bytes=256 * 1024)
+        store.start()
+        found: list[BaseException | None] = []
+        done = threading.Event()
+
+        def told(error: BaseException | None) -> None:
+            found.append(error)
+            if len(found) == 2:
+                done.set()
+
+        large = Entry(1, 1, EntryKind.COMMAND, b"x" * 2**20)
+        store.submit((Write(None, (large,)),), told)
+        store.submit((Write(None, entries(2, 2)),), told)
+        self.assertTrue(done.wait(5))
+        self.assertTrue(all(isinstance(error, lmdb.Error) for error in found), found)
+        self.assertEqual(store.recover().entries, ())
+
+    def test_a_full_map_is_seen_before_it_fails(self) -> None:
+        """At 80 % of the map it says so, while writes still work."""
+        store = self.open(map_bytes=1024 * 1024)
+        index = 1
+        while not store.nearly_full():
+            index += 1
+            self.write(store, Write(None, (Entry(index, 1, EntryKind.COMMAND, b"x" * 20000),)))
+        self.assertLess(index, 60)

@@ -73,6 +73,7 @@ class RequestCase(SynchronousTestCase):
     def lease(self, node_id: str, incarnation: int = 1) -> wire.LeaseAck:
         index = self.index.get(node_id, -1)
         asked = self.ask(node_id, wire.Lease(node_id, incarnation, index))
+        self.world.clock.advance(0)  # a read barrier takes a turn of the reactor
         ack = wire.expect(self.successResultOf(asked), wire.LeaseAck)
         self.index[node_id] = ack.assignments_index
         return ack
@@ -166,8 +167,10 @@ class TestNodes(RequestCase):
     def test_only_the_leader_answers_what_decides(self) -> None:
         """The others name it."""
         self.renewing.clear()
-        self.patch(self.world.consensus, "_open", False)
-        self.refusal(NotLeader, "node_a", wire.Lease("node_a", 1, 0))
+        self.patch(self.world.consensus, "_led_term", 0)
+        asked = self.ask("node_a", wire.Lease("node_a", 1, 0))
+        self.run_for(1.0)  # it waits for an election first
+        self.failureResultOf(asked, NotLeader)
 
 
 class TestReports(RequestCase):
@@ -376,6 +379,7 @@ class TestTakeOver(RequestCase):
         self.world.crash_member()
         self.world.start_member()
         began = self.world.now
+        self.world.run_for(0.1)
         while self.tenant.node_id == self.owner:
             self.run_for(0.1)
             self.assertLess(self.world.now, began + 3.0)

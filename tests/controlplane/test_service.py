@@ -11,6 +11,7 @@ from urllib.request import urlopen
 from twisted.trial.unittest import SynchronousTestCase
 
 import pbcluster
+from pbcluster.config import FIRST_START
 
 WAIT_S = 30.0
 
@@ -22,6 +23,8 @@ class TestProcess(SynchronousTestCase):
         for name in ("secrets.toml", "peers.toml"):
             file = self.directory / name
             file.touch(0o600)
+        (self.directory / "data").mkdir()
+        (self.directory / "data" / FIRST_START).write_text("found\n")
 
     def start(self, *flags: str) -> subprocess.Popen[str]:
         given = {
@@ -34,6 +37,7 @@ class TestProcess(SynchronousTestCase):
             "request-endpoint": "tcp://127.0.0.1:0",
             "broadcast-endpoint": "tcp://127.0.0.1:0",
             "admin-listen": "127.0.0.1:0",
+            "raft-endpoint": "tcp://127.0.0.1:0",
         }
         given.update(flag.split("=", 1) for flag in flags)
         process = subprocess.Popen(
@@ -93,6 +97,7 @@ class TestProcess(SynchronousTestCase):
                 ("admin-listen", f"127.0.0.1:{port}"),
                 ("request-endpoint", f"tcp://127.0.0.1:{port}"),
                 ("broadcast-endpoint", f"tcp://127.0.0.1:{port}"),
+                ("raft-endpoint", f"tcp://127.0.0.1:{port}"),
             ):
                 process = self.start(f"{option}={value}")
                 told = process.communicate(timeout=WAIT_S)[0]

@@ -1,66 +1,14 @@
 """The command ``pbcluster`` over a real cluster: SeaweedFS, a member, nodes, a gateway."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
-
-from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.cli import procfs, state
-from pbcluster.cli.http import ask
 from pbcluster.cli.layout import ClusterDir
-
-WITHIN_S = 120
-PASSWORD = "long enough 1"
+from tests.integration.command_case import PASSWORD, CommandCase
 
 
-class RealCommandTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.root = Path(self.mktemp()).absolute()
-        self.root.mkdir(parents=True)
-
-    def cli(
-        self, directory: str, *arguments: str, given: str = "", fails: bool = False
-    ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "pbcluster.cli.main", *arguments),
-                *("--dir", str(self.root / directory)),
-            ],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)},
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=WITHIN_S,
-            check=False,
-        )
-        self.assertEqual(done.returncode != 0, fails, done.stdout + done.stderr)
-        self.assertNotIn("Traceback", done.stderr)
-        return done
-
-    def json(self, directory: str, *arguments: str, given: str = "") -> Any:
-        return json.loads(self.cli(directory, *arguments, "--json", given=given).stdout)
-
-    def up(self, directory: str, *arguments: str) -> dict[str, Any]:
-        self.addCleanup(self.cli, directory, "down")
-        found: dict[str, Any] = self.json(directory, "up", "--detach", *arguments)
-        self.assertEqual({row["state"] for row in found["processes"]}, {"serving"})
-        return found
-
-    def create(self, directory: str, name: str) -> None:
-        given = ("--superuser", "me@example.com", "--password-stdin")
-        self.json(directory, "tenants", "create", name, *given, given=PASSWORD)
-
-    def sign_in(self, gateway: str, name: str) -> int:
-        path = "/api/collections/_superusers/auth-with-password"
-        body = json.dumps({"identity": "me@example.com", "password": PASSWORD}).encode()
-        headers = {"Host": f"{name}.localhost", "Content-Type": "application/json"}
-        return ask("POST", gateway + path, headers=headers, body=body, timeout_s=60).status
-
+class RealCommandTests(CommandCase):
     def test_two_clusters_side_by_side(self) -> None:
         """Two clusters run at once, share nothing, and down ends only its own processes."""
         ports = ("--gateway-port", "0", "--admin-port", "0", "--nodes", "1")
