@@ -50,6 +50,9 @@ ANSWER_MARGIN_S = 0.1
 #: Nobody is kept longer by a member that waits for an election.
 ELECTION_WAIT_S = 0.8
 
+#: Any member answers these.
+FROM_APPLIED_STATE = (wire.SnapshotRequest, wire.ListMembers)
+
 log = Logger()
 
 
@@ -80,6 +83,7 @@ class Requests:
             wire.LookupRoute: self._lookup,
             wire.SuspectNode: self._suspect,
             wire.SnapshotRequest: self._snapshot,
+            wire.ListMembers: self._members,
         }
         #: What a node said of a tenant that failed: soft, shown to operators, one line a tenant.
         self.failures: dict[str, str] = {}
@@ -106,7 +110,7 @@ class Requests:
         if isinstance(body, wire.LookupRoute):
             needs_leader = body.place
         else:
-            needs_leader = not isinstance(body, wire.SnapshotRequest)
+            needs_leader = not isinstance(body, FROM_APPLIED_STATE)
         if needs_leader and not self._consensus.is_leader:
             # An election takes half a second. Who asks meanwhile is better told then who won than
             # sent round in circles.
@@ -327,6 +331,10 @@ class Requests:
             except PBClusterError:
                 continue
         return wire.Snapshot(registry.applied_index, tuple(routes))
+
+    async def _members(self, asked: Asked, body: wire.ListMembers) -> wire.Body:
+        registry = self._consensus.registry
+        return wire.Members(registry.applied_index, tuple(registry.roster.members()))
 
 
 def _check_registration(body: wire.RegisterNode) -> None:

@@ -35,6 +35,7 @@ from pbcluster.gateway.nodes import Nodes
 from pbcluster.gateway.proxy import Proxy
 from pbcluster.gateway.routes import RouteCache
 from pbcluster.gateway.updates import Updates
+from pbcluster.transport.following import Follower
 from pbcluster.transport.interfaces import Asked, ControlPlaneClient, Subscriber
 from pbcluster.web.limits import Limits
 from pbcluster.web.pool import UpstreamPool, tcp_endpoints
@@ -57,11 +58,13 @@ log = Logger()
 class ControlPlane:
     """How a gateway reaches the control plane.
 
+    :ivar follower: keeps the sessions of the first two in step with who the members are.
     :ivar close: lets go of all sockets.
     """
 
     client: ControlPlaneClient
     subscriber: Subscriber
+    follower: Follower
     close: Any
 
 
@@ -124,7 +127,13 @@ class GatewayService(Service):
             told=self._metrics.over,
         )
         self._updates = Updates(
-            reactor, control_plane.subscriber, client, self._routes, self._nodes, self._proxy.moved
+            reactor,
+            control_plane.subscriber,
+            client,
+            self._routes,
+            self._nodes,
+            self._proxy.moved,
+            control_plane.follower.changed,
         )
         self._pool = UpstreamPool(reactor, endpoints)
         limits = Limits(max_body_bytes=config.max_body_bytes)
@@ -193,6 +202,7 @@ class GatewayService(Service):
         self.local = self._listen(config.metrics_listen, pages, "metrics-listen")
         self._control_plane.client.start(_not_for_gateways)
         self._updates.start()
+        self._control_plane.follower.start()
         self._nodes.start()
 
     async def _tell_ready(self) -> None:
@@ -251,6 +261,7 @@ class GatewayService(Service):
             await maybeDeferred(self.public.stopListening)
         await self._factory.drain(DRAIN_S)
         self._nodes.stop()
+        self._control_plane.follower.stop()
         self._updates.stop()
         self._control_plane.client.stop()
         self._pool.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import SystemRandom
 from typing import Any, cast
 
 from twisted.application.service import IService
@@ -36,6 +37,7 @@ def _service(reactor: Any, parsed: Parsed[GatewayConfig]) -> IService:
     from pbcluster.transport.broadcasts import ZmqSubscriber
     from pbcluster.transport.control_plane_client import ZmqControlPlaneClient
     from pbcluster.transport.curve import Curve, PlainSockets
+    from pbcluster.transport.following import MemberFollower
     from pbcluster.transport.sockets import Sockets
 
     config = parsed.config
@@ -44,9 +46,16 @@ def _service(reactor: Any, parsed: Parsed[GatewayConfig]) -> IService:
         PlainSockets() if config.insecure_plain_sockets else Curve.of(parsed.secrets, parsed.peers)
     )
     sockets = Sockets(reactor, config.cluster_id, config.id, security)
-    control_plane = ControlPlane(
-        ZmqControlPlaneClient(sockets, member_addresses(config.members)),
-        ZmqSubscriber(sockets, member_addresses(config.broadcasts)),
-        sockets.close,
+    members, broadcasts = member_addresses(config.members), member_addresses(config.broadcasts)
+    client = ZmqControlPlaneClient(sockets, members)
+    subscriber = ZmqSubscriber(sockets, broadcasts)
+    follower = MemberFollower(
+        reactor,
+        sockets,
+        client,
+        SystemRandom(),
+        first=(*members, *broadcasts),
+        subscriber=subscriber,
     )
+    control_plane = ControlPlane(client, subscriber, follower, sockets.close)
     return GatewayService(reactor, config, parsed.secrets, control_plane)

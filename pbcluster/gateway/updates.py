@@ -44,9 +44,11 @@ class Updates:
         routes: RouteCache,
         nodes: Nodes,
         moved: Callable[[Route], None],
+        members_changed: Callable[[int], None],
     ) -> None:
         """
         :param moved: called with each new route: whoever waits for that tenant looks again.
+        :param members_changed: called with the index at which the control plane's members changed.
         """
         self.gaps = 0
         self.received = 0
@@ -56,6 +58,7 @@ class Updates:
         self._routes = routes
         self._nodes = nodes
         self._moved = moved
+        self._members_changed = members_changed
         self._gap_index = 0
         self._refresh: Deferred[None] | None = None
         self._refresh_again = False
@@ -87,6 +90,8 @@ class Updates:
                 self._nodes.down(event.node_id, event.incarnation)
             case "node.up":
                 self._nodes.up(event.node_id, event.incarnation)
+            case "members.changed":
+                self._members_changed(event.index)
             case _:
                 pass  # tenant.migrating, node.draining: nothing changes before the next event
 

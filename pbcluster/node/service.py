@@ -15,6 +15,7 @@ import secrets
 import time
 from collections import Counter
 from datetime import UTC, datetime
+from random import SystemRandom
 from typing import Any, cast
 
 from twisted.application.service import Service
@@ -43,6 +44,7 @@ from pbcluster.node.tenants import Tenants
 from pbcluster.records import NodeStatus
 from pbcluster.transport.addresses import member_addresses
 from pbcluster.transport.control_plane_client import ZmqControlPlaneClient
+from pbcluster.transport.following import MemberFollower
 from pbcluster.transport.sockets import Sockets
 from pbcluster.web.interfaces import RequestHandler
 from pbcluster.web.limits import HeadLimits, Limits
@@ -107,7 +109,11 @@ class NodeService(Service):
         self._config = config
         self._sockets = sockets
         self._durations = Durations()
-        self._client = ZmqControlPlaneClient(sockets, member_addresses(config.members))
+        members = member_addresses(config.members)
+        self._client = ZmqControlPlaneClient(sockets, members)
+        self._follower = MemberFollower(
+            reactor, sockets, self._client, SystemRandom(), first=members
+        )
         self._shells = make_shells(reactor, config, secrets_)
         self._metrics = Metrics()
         self._resources = Resources(config.data_dir)
@@ -201,6 +207,7 @@ class NodeService(Service):
             new_key=_random_word,
         )
         self._client.start(standing.handle)
+        self._follower.start()
         self._tenants.start()
         await standing.start()
         if self._stopping:
@@ -310,6 +317,7 @@ class NodeService(Service):
         self._reports.stop()
         if standing is not None:
             standing.stop()
+            self._follower.stop()
             self._client.stop()
         for port in self._ports:
             await maybeDeferred(port.stopListening)

@@ -27,6 +27,8 @@ from random import Random
 import attrs
 from twisted.internet.task import Clock
 
+from pbcluster.errors import ConfigError
+from pbcluster.transport.addresses import MemberAddress
 from pbcluster.transport.announcing import Announcer, Listener
 from pbcluster.transport.answering import MAX_RUNNING
 from pbcluster.transport.asking import AskingSide
@@ -203,25 +205,43 @@ class MemoryControlPlaneClient:
         self._network = network
         self.process_id = process_id
         self._role = role
-        self._members: list[str] = []
+        #: Member → its number; those that left are in the second only.
+        self._numbers: dict[str, int] = {}
+        self._names: dict[int, str] = {}
         self._session = b""
         self._side: AskingSide | None = None
 
     def start(self, handler: Handler) -> None:
         """As :meth:`ControlPlaneClient.start`."""
         network = self._network
-        self._members = list(network.servers)
+        self._names = dict(enumerate(network.servers))
+        self._numbers = {member: number for number, member in self._names.items()}
         token = f"{network.random.getrandbits(64):016x}"
         self._session = session_name(self.process_id, token)
-        names = [(f"memory://{member}", member) for member in self._members]
+        names = [(f"memory://{member}", member) for member in self._numbers]
         self._side = AskingSide(
             network.clock, network.cluster_id, self.process_id, names, self._send, network.random
         )
         network.clients[self._session] = self
         self._side.start(handler)
-        for member in self._members:
+        for member in self._numbers:
             if network.servers[member].is_running:
                 self.member_came(member)
+
+    def set_members(self, members: Sequence[MemberAddress]) -> None:
+        """As :meth:`ControlPlaneClient.set_members`; only ids count here."""
+        assert self._side is not None, "start() comes first"
+        if not members:
+            raise ConfigError("no member is left to talk to: the former ones stay")
+        wanted = [address.member_id for address in members]
+        for member in wanted:
+            if member not in self._numbers:
+                number = self._side.add_member((f"memory://{member}", member))
+                self._numbers[member], self._names[number] = number, member
+                if self._network.servers[member].is_running:
+                    self.member_came(member)
+        gone = [member for member in self._numbers if member not in wanted]
+        self._side.remove_members([self._numbers.pop(member) for member in gone])
 
     async def ask(
         self, body: Body, *, timeout_s: float, idempotency_key: str = "", any_member: bool = False
@@ -244,22 +264,25 @@ class MemoryControlPlaneClient:
 
     def member_came(self, member_id: str) -> None:
         """The network's side: a member's server was started."""
-        if self._side is not None and member_id in self._members:
-            self._side.reachable(self._members.index(member_id), True)
+        if self._side is not None and member_id in self._numbers:
+            self._side.reachable(self._numbers[member_id], True)
 
     def member_went(self, member_id: str) -> None:
         """The network's side: a member's server was stopped (its sockets closed)."""
-        if self._side is not None and member_id in self._members:
-            self._side.reachable(self._members.index(member_id), False)
+        if self._side is not None and member_id in self._numbers:
+            self._side.reachable(self._numbers[member_id], False)
 
     def arrived(self, member_id: str, frame: bytes) -> None:
         """The network's side: a frame from a member."""
-        if self._session in self._network.clients and self._side is not None:
-            self._side.frame(self._members.index(member_id), (frame,), member_id)
+        connected = self._session in self._network.clients and member_id in self._numbers
+        if connected and self._side is not None:
+            self._side.frame(self._numbers[member_id], (frame,), member_id)
 
     def _send(self, member: int, frame: bytes) -> bool:
-        server = self._network.servers[self._members[member]]
-        if not server.is_running or self._session not in self._network.clients:
+        server = self._network.servers[self._names[member]]
+        if self._numbers.get(server.member_id) != member or not server.is_running:
+            return False
+        if self._session not in self._network.clients:
             return False
         session, process_id, role = self._session, self.process_id, self._role
 

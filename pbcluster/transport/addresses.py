@@ -7,6 +7,7 @@ connects must know whose key to expect, so a member's address may name it: ``tcp
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -17,6 +18,12 @@ from pbcluster.errors import ConfigError, InvalidInput
 from pbcluster.records import check_process_id
 
 ALLOWED = "tcp://HOST:PORT or tcp://HOST:PORT#MEMBER_ID"
+#: A host name has at most 253 characters.
+MAX_LENGTH = 300
+#: What ZeroMQ connects to: a name or an IPv4 address, or an IPv6 address in brackets.
+_CONNECTABLE = re.compile(
+    r"tcp://(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9][A-Za-z0-9._-]*)):(?P<port>\d{1,5})"
+)
 
 
 @attrs.frozen
@@ -46,6 +53,22 @@ class MemberAddress:
         return cls(endpoint, member_id)
 
 
+def connectable(endpoint: str, member_id: str) -> MemberAddress:
+    """An address that came from elsewhere than the settings, if one can connect to it.
+
+    :raises ConfigError: it is none of a machine (a wildcard, port 0), or the id is none.
+    """
+    match = _CONNECTABLE.fullmatch(endpoint)
+    host = (match["six"] or match["host"]) if match is not None else ""
+    fine = match is not None and 0 < int(match["port"]) < 65536 and not _is_wildcard(host)
+    if not fine or len(endpoint) > MAX_LENGTH:
+        raise ConfigError(f"endpoint {endpoint[:MAX_LENGTH]!r} of {member_id[:63]!r} is none")
+    try:
+        return MemberAddress(endpoint, check_process_id(member_id))
+    except InvalidInput as error:
+        raise ConfigError(error.message[:MAX_LENGTH]) from None
+
+
 def member_addresses(texts: Iterable[str]) -> tuple[MemberAddress, ...]:
     """The addresses of the settings ``members`` or ``broadcasts``.
 
@@ -66,6 +89,13 @@ def is_loopback(endpoint: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _is_wildcard(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return ":" in host  # not even an IPv6 address
 
 
 def is_ipv6(endpoint: str) -> bool:

@@ -9,7 +9,7 @@ back into the choice. Messages from members (asked or told) run the handler.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -84,8 +84,25 @@ class AskingSide:
         own = {"late": self.late, "attempts": self.attempts, "in_flight": self._in_flight}
         return {**junk, **self._answering.counts, **own}
 
+    def add_member(self, words: Sequence[str]) -> int:
+        """Ask a further member from now on; its number. :param words: as an entry of ``names``."""
+        return self._members.add(words)
+
+    def remove_members(self, members: Collection[int]) -> None:
+        """Ask these no more; what is under way there goes to others, as at a lost session.
+
+        :raises LocalProtocolError: there would be none left.
+        """
+        for member in members:
+            self._members.remove(member)
+        # Not before all are out of the choice, or it would go to one that is about to leave.
+        for member in members:
+            self._pending.fail(DeadlineExceeded, "the member was removed", peer=member)
+
     def reachable(self, member: int, yes: bool) -> None:
         """The session to ``member`` was opened or lost."""
+        if member not in self._members:
+            return
         if not yes:
             self._members.reachable.discard(member)
             self._pending.fail(DeadlineExceeded, "the session was lost", peer=member)

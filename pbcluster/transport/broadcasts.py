@@ -7,13 +7,14 @@ what came before: both show as gaps (``gaps``), at the next broadcast or beacon.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 
 import zmq
 
-from pbcluster.errors import ConfigError
 from pbcluster.transport.addresses import MemberAddress
 from pbcluster.transport.announcing import Announcer, Listener
 from pbcluster.transport.connection import ZmqConnection
+from pbcluster.transport.sessions import MemberSessions
 from pbcluster.transport.sockets import Proof, Sockets
 from pbcluster.wire import MAGIC, Broadcast
 
@@ -80,11 +81,16 @@ class ZmqSubscriber:
         :param members: the broadcast endpoints of all members (``addresses.member_addresses``).
         :raises ConfigError: no member.
         """
-        if not members:
-            raise ConfigError("broadcasts is empty: the endpoint of one member is needed")
+        numbers = count(len(members))
         self._sockets = sockets
-        self._members = tuple(members)
-        self._connections: list[ZmqConnection] = []
+        self._sessions = MemberSessions(
+            sockets,
+            "broadcasts",
+            members,
+            connect=self._connect,
+            added=lambda member: next(numbers),
+            removed=lambda gone: None,
+        )
         self._listener = Listener(sockets.reactor, sockets.cluster_id)
 
     def start(self, received: Callable[[Broadcast], None], gap: Callable[[int], None]) -> None:
@@ -93,25 +99,35 @@ class ZmqSubscriber:
         :raises ConfigError: an address may not be used, or the key of its member is unknown.
         """
         self._listener.start(received, gap)
-        for member in self._members:
-            connection = self._sockets.connect(
-                zmq.SUB,
-                member,
-                self._received,
-                options={zmq.RCVHWM: BROADCAST_HIGH_WATER_MARK, zmq.SUBSCRIBE: MAGIC},
-            )
-            self._connections.append(connection)
+        self._sessions.open()
+
+    def set_members(self, members: Sequence[MemberAddress]) -> None:
+        """Listen to these members and to no others from now on; sessions that stay are not touched.
+
+        What was published before a new session stood shows as a gap.
+
+        :param members: their broadcast endpoints.
+        :raises ConfigError: no member, or one cannot be connected to. Nothing changed.
+        :raises Unavailable: not started.
+        """
+        self._sessions.set_members(members)
 
     def stop(self) -> None:
         """As :meth:`Subscriber.stop`."""
-        for connection in self._connections:
-            connection.shutdown()
-        self._connections.clear()
+        self._sessions.close()
         self._listener.stop()
 
     def counts(self) -> dict[str, int]:
         """Counters for metrics, by name."""
         return self._listener.counts()
+
+    def _connect(self, number: int, member: MemberAddress) -> ZmqConnection:
+        return self._sockets.connect(
+            zmq.SUB,
+            member,
+            self._received,
+            options={zmq.RCVHWM: BROADCAST_HIGH_WATER_MARK, zmq.SUBSCRIBE: MAGIC},
+        )
 
     def _received(self, parts: list[bytes], proof: Proof) -> None:
         self._listener.frame(parts, proof.sender)

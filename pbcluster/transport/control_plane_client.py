@@ -6,7 +6,7 @@ once and goes to another one. The socket's becoming writable is how a session sh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from random import Random
 
@@ -14,12 +14,12 @@ import zmq
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from pbcluster.errors import ConfigError
 from pbcluster.transport.addresses import MemberAddress
 from pbcluster.transport.asking import GREETING_INTERVAL_S, AskingSide
 from pbcluster.transport.connection import ZmqConnection
 from pbcluster.transport.interfaces import Handler
 from pbcluster.transport.member_choice import Uniform
+from pbcluster.transport.sessions import MemberSessions
 from pbcluster.transport.sockets import Proof, Sockets
 from pbcluster.wire import Body
 
@@ -39,17 +39,21 @@ class ZmqControlPlaneClient:
         :param random: for the jitter; tests give a seeded one.
         :raises ConfigError: no member.
         """
-        if not members:
-            raise ConfigError("members is empty: the request endpoint of one member is needed")
         self._sockets = sockets
-        self._members = tuple(members)
-        self._connections: list[ZmqConnection] = []
+        self._sessions = MemberSessions(
+            sockets,
+            "members",
+            members,
+            connect=self._connect,
+            added=self._added,
+            removed=self._removed,
+        )
         self._side = AskingSide(
             sockets.reactor,
             sockets.cluster_id,
             sockets.own_id,
-            [(member.endpoint, member.member_id) for member in self._members],
-            self._send,
+            [_words(member) for member in members],
+            self._sessions.send,
             random if random is not None else Random(),
         )
         self._greetings = LoopingCall(self._greet)
@@ -61,18 +65,21 @@ class ZmqControlPlaneClient:
         :raises ConfigError: an address may not be used, or the key of its member is unknown.
         """
         self._side.start(handler)
-        for number, member in enumerate(self._members):
-            connection = self._sockets.connect(
-                zmq.DEALER,
-                member,
-                partial(self._received, number),
-                options={zmq.IMMEDIATE: 1},
-                writable=partial(self._side.reachable, number),
-            )
-            self._connections.append(connection)
+        self._sessions.open()
         log = Logger()
         greeting = self._greetings.start(GREETING_INTERVAL_S, now=False)
         greeting.addErrback(lambda failure: log.failure("greetings ended", failure=failure))
+
+    def set_members(self, members: Sequence[MemberAddress]) -> None:
+        """Ask these members and no others from now on.
+
+        Sessions that stay are not touched; one whose member has another key now is opened anew.
+        What is under way at members that are gone goes to others, as when a session is lost.
+
+        :raises ConfigError: no member, or one cannot be connected to. Nothing changed.
+        :raises Unavailable: not started.
+        """
+        self._sessions.set_members(members)
 
     async def ask(
         self, body: Body, *, timeout_s: float, idempotency_key: str = "", any_member: bool = False
@@ -86,21 +93,36 @@ class ZmqControlPlaneClient:
         """As :meth:`ControlPlaneClient.stop`."""
         if self._greetings.running:
             self._greetings.stop()
-        for connection in self._connections:
-            connection.shutdown()
-        self._connections.clear()
+        self._sessions.close()
         self._side.stop()
 
     def counts(self) -> dict[str, int]:
         """Counters for metrics, by name."""
         return self._side.counts()
 
+    def _connect(self, number: int, member: MemberAddress) -> ZmqConnection:
+        return self._sockets.connect(
+            zmq.DEALER,
+            member,
+            partial(self._received, number),
+            options={zmq.IMMEDIATE: 1},
+            writable=partial(self._side.reachable, number),
+        )
+
+    def _added(self, member: MemberAddress) -> int:
+        return self._side.add_member(_words(member))
+
+    def _removed(self, numbers: Collection[int]) -> None:
+        self._side.remove_members(numbers)
+
     def _received(self, member: int, parts: list[bytes], proof: Proof) -> None:
         self._side.frame(member, parts, proof.sender)
 
-    def _send(self, member: int, frame: bytes) -> bool:
-        return member < len(self._connections) and self._connections[member].send([frame])
-
     def _greet(self) -> None:
-        for number in range(len(self._connections)):
+        for number in self._sessions.numbers():
             self._side.greet(number)
+
+
+def _words(member: MemberAddress) -> tuple[str, str]:
+    """By which a hint may name ``member``."""
+    return member.endpoint, member.member_id

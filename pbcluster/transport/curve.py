@@ -90,20 +90,47 @@ Security = PlainSockets | Curve
 
 
 class AllowList:
-    """Which key belongs to which process; may be replaced while connections are open."""
+    """Which key belongs to which process; may be changed while connections are open.
+
+    The peers file is the ground; single processes are allowed or revoked on top of it, and stay so
+    when the file's rows are replaced.
+    """
 
     def __init__(self, peers: Mapping[str, Peer]) -> None:
         """
         :raises ConfigError: two processes with one key, or a key that is none.
         """
+        self._file: dict[str, Peer] = {}
+        #: On top of the file; None: revoked though it stands there.
+        self._changes: dict[str, Peer | None] = {}
         self._by_id: dict[str, Peer] = {}
         self._by_key: dict[str, Peer] = {}
         self.replace(peers)
 
     def replace(self, peers: Mapping[str, Peer]) -> None:
-        """Allow ``peers`` and nobody else. On an error the former list stays."""
+        """Let ``peers`` be the rows of the file. On an error the former list stays."""
+        self._set(dict(peers), self._changes)
+
+    def allow(self, peer: Peer) -> None:
+        """Allow a further process, or one that is known with another key.
+
+        :raises ConfigError: its key is none, missing or another's, or the peers file gives it
+            another role. The former list stays.
+        """
+        row = self._file.get(peer.id)
+        if row is not None and row.role != peer.role:
+            raise ConfigError(f"{peer.id} is a {row.role} by the peers file, not a {peer.role}")
+        _checked(peer.curve_public, f"curve_public of {peer.id}")
+        self._set(self._file, {**self._changes, peer.id: peer})
+
+    def revoke(self, process_id: str) -> None:
+        """Allow a process no more, even if it stands in the peers file."""
+        self._set(self._file, {**self._changes, process_id: None})
+
+    def _set(self, file: dict[str, Peer], changes: dict[str, Peer | None]) -> None:
+        by_id = {name: peer for name, peer in {**file, **changes}.items() if peer is not None}
         by_key: dict[str, Peer] = {}
-        for peer in peers.values():
+        for peer in by_id.values():
             if not peer.curve_public:
                 continue
             _checked(peer.curve_public, f"curve_public of {peer.id}")
@@ -111,13 +138,11 @@ class AllowList:
                 other = by_key[peer.curve_public].id
                 raise ConfigError(f"{peer.id} and {other} have the same key; each needs its own")
             by_key[peer.curve_public] = peer
-        self._by_key = by_key
-        self._by_id = dict(peers)
-
-    def add(self, peer: Peer) -> None:
-        """Allow one more. :raises ConfigError: as :meth:`replace`."""
-        if self._by_id.get(peer.id) != peer:
-            self.replace({**self._by_id, peer.id: peer})
+        self._file, self._by_id, self._by_key = file, by_id, by_key
+        # Who is in neither is forgotten: ids never come back, and this must not grow with them.
+        self._changes = {
+            name: peer for name, peer in changes.items() if peer is not None or name in file
+        }
 
     def by_key(self, key: str) -> Peer | None:
         """The process with this public key."""
@@ -136,7 +161,7 @@ class AllowList:
         peer = self._by_id.get(process_id)
         if peer is None or not peer.curve_public:
             raise ConfigError(
-                f"the peers file has no curve_public key for {process_id!r}; addresses of members "
+                f"no curve_public key is known for {process_id!r}; addresses of members "
                 "must name them: tcp://HOST:PORT#MEMBER_ID"
             )
         return peer.curve_public
@@ -144,6 +169,10 @@ class AllowList:
 
 class ZapHandler:
     """Decides about connections. Takes and gives the parts of messages; opens no socket.
+
+    An unknown key may be allowed later (a member that joins), so it is refused for now only: after
+    "400" libzmq's connecting side would never try again, after "300" it does so when its time for
+    the handshake is over.
 
     :ivar counts: ``accepted`` and ``refused`` connections.
     """
@@ -168,6 +197,8 @@ class ZapHandler:
         fine = peer is not None and peer.role in domain.decode("latin-1").split(",")
         self.counts["accepted" if fine else "refused"] += 1
         code, text, user_id = (b"200", b"OK", key) if fine else (b"400", b"not allowed", "")
+        if key and peer is None:
+            code, text = b"300", b"not known"
         return [way_back, empty, version, request_id, code, text, user_id.encode(), b""]
 
 

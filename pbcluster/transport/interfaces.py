@@ -6,11 +6,12 @@ deadline, and a question that changes state carries an idempotency key, the same
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import attrs
 
+from pbcluster.transport.addresses import MemberAddress
 from pbcluster.wire import Body, Broadcast
 
 
@@ -126,3 +127,14 @@ class Subscriber(Protocol):
 
     def stop(self) -> None:
         """Close."""
+
+
+class FollowsMembers(Protocol):
+    """What has a session to each member, and keeps up when members come and go."""
+
+    def set_members(self, members: Sequence[MemberAddress]) -> None:
+        """Have sessions to these members and no others from now on; those that stay, stay open.
+
+        :raises ConfigError: no member, or one cannot be connected to. Nothing changed.
+        :raises Unavailable: not started.
+        """

@@ -11,6 +11,9 @@ one question. The rules:
   nodes of a cluster do not come back in step.
 * ``Busy``: a pause, then again.
 * One attempt takes at most half of what is left, so that another member can be asked as well.
+
+Members come and go while questions are under way. Each has a number that is never given to another
+one; a question that holds the number of a member that is gone goes to one that is there.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import attrs
+
+from pbcluster.errors import LocalProtocolError
 
 #: A member that has not answered by then is stuck or away (its answers take milliseconds).
 ATTEMPT_TIMEOUT_S = 1.0
@@ -48,7 +53,7 @@ class Attempt:
 
 
 class Members:
-    """What is known of the members; they are numbered in the order given.
+    """What is known of the members; the first ones are numbered from 0 in the order given.
 
     :ivar leader: the believed leader.
     :ivar preferred: who answered the last question that any member may answer.
@@ -60,16 +65,60 @@ class Members:
         :param names: for each member the words by which a hint may name it (endpoint, id).
         :param random: for the first choice and the jitter.
         """
-        self.count = len(names)
         self.leader: int | None = None
-        self.preferred = min(int(random.uniform(0, self.count)), self.count - 1)
         self.reachable: set[int] = set()
         self.random = random
-        self._numbers = {word: n for n, words in enumerate(names) for word in words if word}
+        self._names = {number: tuple(words) for number, words in enumerate(names)}
+        self._next = len(self._names)
+        self.preferred = self._any()
+
+    def __contains__(self, member: object) -> bool:
+        return member in self._names
+
+    def numbers(self) -> list[int]:
+        """Those that are there, in the order in which they came, which is also the numbers'."""
+        return list(self._names)
+
+    def add(self, words: Sequence[str]) -> int:
+        """A further member; its number. :param words: as an entry of ``names``."""
+        number, self._next = self._next, self._next + 1
+        self._names[number] = tuple(words)
+        return number
+
+    def remove(self, member: int) -> None:
+        """``member`` is gone: it is not picked any more.
+
+        :raises LocalProtocolError: there would be none left; nothing changed.
+        """
+        if list(self._names) == [member]:
+            raise LocalProtocolError("the last member stays: add another one first")
+        self._names.pop(member, None)
+        self.reachable.discard(member)
+        if self.leader == member:
+            self.leader = None
+        if self.preferred == member:
+            self.preferred = self._any()
 
     def by_name(self, name: object) -> int | None:
-        """The member that a hint names, if it is one of ours."""
-        return self._numbers.get(name) if isinstance(name, str) else None
+        """The member that a hint names, if it is one of ours; of two, who came last."""
+        if not isinstance(name, str) or not name:
+            return None
+        found = (number for number, words in reversed(self._names.items()) if name in words)
+        return next(found, None)
+
+    def answered(self, member: int, *, leads: bool) -> None:
+        """``member`` answered a question; ``leads``: one that only the leader answers."""
+        if member not in self._names:
+            return
+        self.preferred = member
+        if leads:
+            self.leader = member
+
+    def _any(self) -> int:
+        numbers = list(self._names)
+        if not numbers:
+            return 0
+        return numbers[min(int(self.random.uniform(0, len(numbers))), len(numbers) - 1)]
 
 
 class Choice:
@@ -103,9 +152,7 @@ class Choice:
 
     def answered(self, member: int) -> None:
         """``member`` answered: it is remembered."""
-        self._members.preferred = member
-        if not self._any_member:
-            self._members.leader = member
+        self._members.answered(member, leads=not self._any_member)
 
     def silent(self, member: int) -> None:
         """``member`` did not answer in time, or has no session."""
@@ -134,17 +181,19 @@ class Choice:
         self._pause()
 
     def _pick(self) -> int:
-        if self._hint is not None:
-            hinted, self._hint = self._hint, None
+        hinted, self._hint = self._hint, None
+        if hinted is not None and hinted in self._members:
             return hinted
-        if len(self._in_vain) >= self._members.count:
+        numbers = self._members.numbers()
+        if self._in_vain.issuperset(numbers):
             self._in_vain.clear()
             self._pause()
         first = self._members.preferred if self._any_member else self._members.leader
         if first is not None and first not in self._in_vain:
             return first
         ring = [
-            (self._last + step) % self._members.count for step in range(1, 1 + self._members.count)
+            *(member for member in numbers if member > self._last),
+            *(member for member in numbers if member <= self._last),
         ]
         left = [member for member in ring if member not in self._in_vain]
         return next((member for member in left if member in self._members.reachable), left[0])

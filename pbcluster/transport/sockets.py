@@ -109,12 +109,30 @@ class Sockets:
         return self._allowed.known_key(process_id)
 
     def allow(self, peer: Peer) -> None:
-        """Allow one more process, beside those of the peers file, or another key for one of them.
+        """Allow a further process, or one that is known with a new key. Open sessions stay as they
+        are. With plain sockets nothing happens.
 
-        :raises ConfigError: its key is none, or another process has it.
+        :raises ConfigError: as :meth:`AllowList.allow`, or it is another key for ourselves.
         """
-        if isinstance(self._security, Curve):
-            self._allowed.add(peer)
+        if isinstance(self._security, PlainSockets):
+            return
+        if peer.id == self.own_id and peer.curve_public != self._security.public:
+            raise ConfigError(f"{peer.id} is this process; it has another key")
+        self._allowed.allow(peer)
+
+    def revoke(self, process_id: str) -> None:
+        """Allow a process no more, even if it stands in the peers file; :meth:`allow` undoes it."""
+        self._allowed.revoke(process_id)
+
+    def key_of(self, address: MemberAddress) -> str:
+        """The key that the process at ``address`` must have now; empty with plain sockets.
+
+        :raises ConfigError: plain sockets off the loopback; id or key of the other side unknown.
+        """
+        self._check(address.endpoint)
+        if isinstance(self._security, PlainSockets):
+            return ""
+        return self._allowed.key_of(address.member_id)
 
     def bind(
         self,
@@ -169,12 +187,12 @@ class Sockets:
         :param writable: as in :class:`ZmqConnection`; meaningful for a DEALER with IMMEDIATE.
         :raises ConfigError: plain sockets off the loopback; id or key of the other side unknown.
         """
-        self._check(address.endpoint)
+        key = self.key_of(address)
         chosen = self._common(address.endpoint, max_frame_bytes)
         proof = NOTHING_PROVEN
         if isinstance(self._security, Curve):
             chosen |= {
-                zmq.CURVE_SERVERKEY: self._allowed.key_of(address.member_id).encode(),
+                zmq.CURVE_SERVERKEY: key.encode(),
                 zmq.CURVE_PUBLICKEY: self._security.public.encode(),
                 zmq.CURVE_SECRETKEY: self._security.secret.encode(),
             }

@@ -22,7 +22,7 @@ from pbcluster.errors import (
     Unavailable,
     WrongEpoch,
 )
-from pbcluster.records import NodeStatus, TenantStatus
+from pbcluster.records import MemberRecord, NodeStatus, TenantStatus
 from pbcluster.transport.interfaces import Asked
 from tests.controlplane.lease_world import MEMBER, World
 
@@ -493,6 +493,18 @@ class TestLookups(RequestCase):
         self.assertEqual([route.tenant_id for route in shot.routes], [T1])
         self.assertEqual(shot.index, self.world.registry.applied_index)
         self.refusal(RemoteProtocolError, "g", wire.SnapshotRequest((T1,) * 1001))
+
+    def test_members_are_told_by_any_member(self) -> None:
+        """As of the index it applied; none until they are known. Nodes and gateways may ask."""
+        self.renewing.clear()
+        self.patch(self.world.consensus, "_open", False)
+        for sender, role in (("node_a", "node"), ("g", "gateway")):
+            none = wire.expect(self.answer(sender, wire.ListMembers(), role=role), wire.Members)
+            self.assertEqual(none, wire.Members(self.world.registry.applied_index, ()))
+        record = MemberRecord(id="member_1", raft="r", requests="q", broadcasts="b", admin="a")
+        self.world.registry.roster.put(record)
+        told = wire.expect(self.answer("g", wire.ListMembers()), wire.Members)
+        self.assertEqual(told.members, (record,))
 
 
 class TestPushes(RequestCase):

@@ -135,6 +135,22 @@ class FakeControlPlane:
         return wire.Ok()
 
 
+class FakeFollower:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def start(self) -> None:
+        self.told.append("start")
+
+    def stop(self) -> None:
+        self.told.append("stop")
+
+    def changed(self, index: int) -> None:
+        self.told.append(f"changed {index}")
+
+
 def settings(data_dir: Path, **changes: Any) -> GatewayConfig:
     flags: dict[str, Any] = {
         "id": "gateway_1",
@@ -157,6 +173,7 @@ class ServiceTests(TestCase):
         self.data = Path(self.mktemp())
         self.data.mkdir()
         self.cp = FakeControlPlane()
+        self.follower = FakeFollower()
         self.node = FakeNode()
         self.addCleanup(self.stop_node, self.node)
         self.cp.know(route(address=self.node.address))
@@ -173,7 +190,7 @@ class ServiceTests(TestCase):
             reactor,
             settings(self.data, **changes),
             Secrets(gateway_keys={"gateway_1": KEY}),
-            ControlPlane(self.cp, self.cp, lambda: None),
+            ControlPlane(self.cp, self.cp, self.follower, lambda: None),
         )
         service.startService()
         self.addCleanup(lambda: service.stopService() if service.running else None)
@@ -284,6 +301,12 @@ class ServiceTests(TestCase):
         await stopped
         self.assertEqual(self.cp.stopped, 2)
 
+    async def test_members_are_followed(self) -> None:
+        """From the start to the end."""
+        self.assertEqual(self.follower.told, ["start"])
+        await self.service.stopService()
+        self.assertEqual(self.follower.told, ["start", "stop"])
+
     async def test_ready_file(self) -> None:
         """ready.json names both addresses and this process."""
         found = self.ready()
@@ -299,7 +322,7 @@ class ServiceTests(TestCase):
             reactor,
             settings(self.data, listen=f"127.0.0.1:{port}"),
             Secrets(gateway_keys={"gateway_1": KEY}),
-            ControlPlane(self.cp, self.cp, lambda: None),
+            ControlPlane(self.cp, self.cp, self.follower, lambda: None),
         )
         with self.assertRaises(ConfigError) as caught:
             other._open()

@@ -26,6 +26,7 @@ class UpdatesTests(SynchronousTestCase):
         self.world = World()
         self.subscriber = FakeSubscriber()
         self.moved: list[Route] = []
+        self.members: list[int] = []
         self.updates = Updates(
             self.world.clock,
             self.subscriber,
@@ -33,6 +34,7 @@ class UpdatesTests(SynchronousTestCase):
             self.world.routes,
             self.world.nodes,
             self.moved.append,
+            self.members.append,
         )
         self.updates.start()
 
@@ -81,6 +83,11 @@ class UpdatesTests(SynchronousTestCase):
         self.assertIsNone(self.world.lookups.cached(TenantKey("name", "shop")))
         self.tell("node.up", node_id="node_a", incarnation=2)
         self.assertIs(self.world.nodes.state(route(incarnation=2)), State.CLOSED)
+
+    def test_members(self) -> None:
+        """A change of the control plane's members is passed on with its index."""
+        self.tell("members.changed")
+        self.assertEqual(self.members, [10])
 
     def test_gap(self) -> None:
         """After a gap all routes are fetched in pages; what has none any more is forgotten."""

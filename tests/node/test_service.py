@@ -20,8 +20,10 @@ from pbcluster.config import NodeConfig, Secrets
 from pbcluster.errors import ConfigError
 from pbcluster.node.service import NodeService, encryption_key
 from pbcluster.node.shells import Shells
+from pbcluster.records import MemberRecord
 from pbcluster.signing import NOT_PROCESSED, Signed, sign
 from pbcluster.testing.node_fakes import FakeS3, fake_node
+from pbcluster.transport import following
 from pbcluster.transport.curve import PlainSockets
 from pbcluster.transport.interfaces import Asked
 from pbcluster.transport.request_server import ZmqRequestServer
@@ -61,6 +63,7 @@ class NodeServiceTests(TestCase):
         self.plane.start(self.answer)
         self.addCleanup(self.plane.stop)
         self.heard: list[Any] = []
+        self.members: tuple[MemberRecord, ...] = ()
         self.prepared = 0
 
     async def answer(self, asked: Asked, body: wire.Body) -> wire.Body:
@@ -70,6 +73,8 @@ class NodeServiceTests(TestCase):
             return wire.Registered(1, mine)
         if isinstance(body, wire.Lease):
             return wire.LeaseAck(True, 1)
+        if isinstance(body, wire.ListMembers):
+            return wire.Members(1, self.members)
         return wire.Ok()
 
     def config(self, **given: Any) -> NodeConfig:
@@ -127,6 +132,32 @@ class NodeServiceTests(TestCase):
             headers.addRawHeader(name, value)
         answer = await Agent(reactor).request(method, url.encode() + target, headers)
         return answer.code, await readBody(answer), answer.headers
+
+    async def test_follows_the_members(self) -> None:
+        """A member that is in no setting gets its leases after the one of the settings is gone."""
+        self.patch(following, "FIRST_S", 0.05)
+        leased: list[wire.Body] = []
+
+        async def answer(asked: Asked, body: wire.Body) -> wire.Body:
+            leased.append(body)
+            return await self.answer(asked, body)
+
+        sockets = Sockets(reactor, "c1", "member_2", PlainSockets())
+        self.addCleanup(sockets.close)
+        other = ZmqRequestServer(sockets, "tcp://127.0.0.1:0")
+        other.start(answer)
+        self.addCleanup(other.stop)
+        record = MemberRecord(
+            id="member_2",
+            raft="tcp://127.0.0.1:1",
+            requests=other.endpoint,
+            broadcasts="tcp://127.0.0.1:1",
+            admin="http://127.0.0.1:1",
+        )
+        self.members = (record,)
+        self.start()
+        await self.ready()
+        await self.until(lambda: any(isinstance(each, wire.Lease) for each in leased))
 
     async def test_serves(self) -> None:
         """It registers, says where it listens, and hands signed requests to PocketBase."""

@@ -11,6 +11,7 @@ from pbcluster.config import Peer, Secrets
 from pbcluster.errors import ConfigError
 from pbcluster.transport.addresses import (
     MemberAddress,
+    connectable,
     is_loopback,
     member_addresses,
     to_bind,
@@ -59,6 +60,50 @@ class Keys(SynchronousTestCase):
         self.assertRaises(ConfigError, allowed.replace, {"a": Peer("a", "node", "no key")})
         self.assertEqual(allowed.key_of("a"), keys.public)
 
+    def test_allowed_on_top_of_the_file(self) -> None:
+        """A further process is known by its key, also after the file was read anew; a new key of
+        one that is known replaces the old one."""
+        old, new = generate_keys(), generate_keys()
+        allowed = AllowList({"a": Peer("a", "member", old.public)})
+        allowed.allow(Peer("b", "member", new.public))
+        self.assertEqual(allowed.key_of("b"), new.public)
+        allowed.revoke("b")
+        allowed.allow(Peer("a", "member", new.public))
+        allowed.replace({"a": Peer("a", "member", old.public), "c": Peer("c", "node", "")})
+        self.assertEqual(allowed.key_of("a"), new.public)
+        self.assertIsNone(allowed.by_key(old.public))
+        self.assertIsNone(allowed.by_key("c"))
+
+    def test_revoked(self) -> None:
+        """Who is revoked is not known any more, though it stands in the file; it may come back."""
+        keys = generate_keys()
+        peer = Peer("a", "member", keys.public)
+        allowed = AllowList({"a": peer})
+        for _ in range(2):
+            allowed.revoke("a")
+            allowed.revoke("stranger")
+            self.assertIsNone(allowed.by_key(keys.public))
+            self.assertRaises(ConfigError, allowed.key_of, "a")
+            allowed.replace({"a": peer})
+            self.assertIsNone(allowed.by_key(keys.public))
+            allowed.allow(peer)
+            self.assertEqual(allowed.by_key(keys.public), peer)
+        self.assertNotIn("stranger", allowed._changes)
+
+    def test_who_may_not_be_allowed(self) -> None:
+        """No key, another's key and another role than in the file: the former list stays."""
+        keys = generate_keys()
+        allowed = AllowList({"a": Peer("a", "node", keys.public)})
+        for wrong in (
+            Peer("b", "member", ""),
+            Peer("b", "member", "no key"),
+            Peer("b", "member", keys.public),
+            Peer("a", "member", generate_keys().public),
+        ):
+            self.assertRaises(ConfigError, allowed.allow, wrong)
+        self.assertEqual(allowed.key_of("a"), keys.public)
+        self.assertRaises(ConfigError, allowed.key_of, "b")
+
     def test_peer_without_key(self) -> None:
         """A process without a key is in no list and cannot be connected to."""
         allowed = AllowList({"a": Peer("a", "node", "")})
@@ -85,8 +130,8 @@ class Decisions(SynchronousTestCase):
         self.assertEqual(self.handler.reply(request(self.keys)), expected)
 
     def test_unknown_key(self) -> None:
-        """Another key is refused and counted."""
-        self.assertEqual(self.code(request(generate_keys())), b"400")
+        """Another key is refused and counted, in the way that lets its owner try again later."""
+        self.assertEqual(self.code(request(generate_keys())), b"300")
         self.assertEqual(self.handler.counts["refused"], 1)
 
     def test_role(self) -> None:
@@ -104,13 +149,13 @@ class Decisions(SynchronousTestCase):
     def test_removed_key(self) -> None:
         """A key that left the list is refused from then on."""
         self.allowed.replace({})
-        self.assertEqual(self.code(request(self.keys)), b"400")
+        self.assertEqual(self.code(request(self.keys)), b"300")
 
     @given(st.lists(st.binary(max_size=40), max_size=12))
     def test_any_parts(self, parts: list[bytes]) -> None:
         """No request whatever raises or is let in."""
         reply = self.handler.reply(parts)
-        self.assertTrue(reply is None or reply[4] == b"400")
+        self.assertTrue(reply is None or reply[4] != b"200")
 
 
 class Addresses(SynchronousTestCase):
@@ -140,3 +185,25 @@ class Addresses(SynchronousTestCase):
         """Port 0 is any free one; other ports stay."""
         self.assertEqual(to_bind("tcp://127.0.0.1:0"), "tcp://127.0.0.1:*")
         self.assertEqual(to_bind("tcp://127.0.0.1:10"), "tcp://127.0.0.1:10")
+
+    def test_connectable(self) -> None:
+        """What came in a record must be an address of one machine, with a port and an id."""
+        for good in ("tcp://127.0.0.1:1", "tcp://[::1]:65535", "tcp://a-b.example.com:5555"):
+            self.assertEqual(connectable(good, "member_1"), MemberAddress(good, "member_1"))
+        for bad in (
+            "",
+            "127.0.0.1:1",
+            "tcp://127.0.0.1",
+            "tcp://127.0.0.1:0",
+            "tcp://127.0.0.1:65536",
+            "tcp://127.0.0.1:1#member_2",
+            "tcp://*:1",
+            "tcp://0.0.0.0:1",
+            "tcp://[::]:1",
+            "tcp://[:::1]:1",
+            "tcp://-bad:1",
+            "ipc://x:1",
+            f"tcp://{'a' * 300}:1",
+        ):
+            self.assertRaises(ConfigError, connectable, bad, "member_1")
+        self.assertRaises(ConfigError, connectable, "tcp://127.0.0.1:1", "Member 1")

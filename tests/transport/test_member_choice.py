@@ -6,6 +6,7 @@ from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from pbcluster.errors import LocalProtocolError
 from pbcluster.transport.member_choice import (
     ATTEMPT_TIMEOUT_S,
     HINTS_AT_ONCE,
@@ -16,7 +17,7 @@ from pbcluster.transport.member_choice import (
 )
 
 
-class Rules(SynchronousTestCase):
+class ChoiceCase(SynchronousTestCase):
     def setUp(self) -> None:
         names = [(f"tcp://127.0.0.1:{n}", f"member_{n}") for n in (1, 2, 3)]
         self.members = Members(names, Random(1))
@@ -29,6 +30,8 @@ class Rules(SynchronousTestCase):
         assert attempt is not None
         return attempt
 
+
+class Rules(ChoiceCase):
     def test_last_leader_first(self) -> None:
         """Who answered as the leader is asked first by the next question."""
         self.choice().answered(2)
@@ -142,3 +145,87 @@ class Rules(SynchronousTestCase):
             self.assertAlmostEqual(now, timeout_s, delta=1e-6)
             if timeout_s >= 0.4:
                 self.assertGreaterEqual(count, 3)
+
+
+class Changes(ChoiceCase):
+    """Members that come and go."""
+
+    def add(self, number: int) -> int:
+        return self.members.add((f"tcp://127.0.0.1:{number}", f"member_{number}"))
+
+    def test_numbers_are_never_used_again(self) -> None:
+        """Not even the highest one's, after it left."""
+        self.members.remove(2)
+        self.assertEqual(self.add(4), 3)
+        self.members.remove(3)
+        self.assertEqual(self.add(5), 4)
+        self.assertEqual(self.members.numbers(), [0, 1, 4])
+
+    def test_added_member_is_asked(self) -> None:
+        """By a question that was under way before, in the same round, and by hints."""
+        choice = self.choice()
+        for _ in range(3):
+            choice.silent(self.next(choice).member)
+        added = self.add(4)
+        attempt = self.next(choice)
+        self.assertEqual((attempt.member, attempt.pause_s), (added, 0.0))
+        choice.silent(added)
+        self.assertGreater(self.next(choice).pause_s, 0.0)
+        choice.not_leader(0, "member_4")
+        self.assertEqual(self.next(choice).member, added)
+
+    def test_removed_member_is_asked_no_more(self) -> None:
+        """Neither as leader, nor as preferred, nor by a hint from before or after, nor in turn."""
+        for any_member in (False, True):
+            self.setUp()
+            self.members.leader = self.members.preferred = 1
+            choice = self.choice(any_member=any_member)
+            choice.not_leader(0, "member_2")
+            self.members.reachable = {1}
+            self.members.remove(1)
+            choice.answered(1)  # late
+            choice.not_leader(0, "member_2")
+            for _ in range(10):
+                attempt = self.next(choice)
+                self.assertIn(attempt.member, (0, 2))
+                choice.silent(attempt.member)
+        self.assertNotIn(1, self.members.reachable)
+        self.assertIsNone(self.members.leader)
+
+    def test_round_without_the_removed(self) -> None:
+        """Who is gone is not waited for: the round is over when all that are left were asked."""
+        choice = self.choice()
+        first = self.next(choice).member
+        choice.silent(first)
+        second = self.next(choice).member
+        self.members.remove(({0, 1, 2} - {first, second}).pop())
+        choice.silent(second)
+        self.assertGreater(self.next(choice).pause_s, 0.0)
+
+    def test_all_replaced_while_a_question_runs(self) -> None:
+        """It goes to the new ones."""
+        choice = self.choice()
+        choice.silent(self.next(choice).member)
+        added = {self.add(number) for number in (4, 5)}
+        for number in (0, 1, 2):
+            self.members.remove(number)
+        seen = set()
+        for _ in range(2):
+            attempt = self.next(choice)
+            seen.add(attempt.member)
+            choice.silent(attempt.member)
+        self.assertEqual(seen, added)
+
+    def test_hint_after_a_reconnect(self) -> None:
+        """Of two with one name, the newer one is meant, and then the one that is left."""
+        added = self.add(1)
+        self.assertEqual(self.members.by_name("member_1"), added)
+        self.members.remove(added)
+        self.assertEqual(self.members.by_name("member_1"), 0)
+
+    def test_the_last_one_stays(self) -> None:
+        """There is always somebody to ask."""
+        self.members.remove(0)
+        self.members.remove(1)
+        self.assertRaises(LocalProtocolError, self.members.remove, 2)
+        self.assertEqual(self.next(self.choice()).member, 2)

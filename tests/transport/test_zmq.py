@@ -73,6 +73,22 @@ class Case(TestCase):
         self.addCleanup(client.stop)
         return client
 
+    def listen(self, sockets: Sockets, *members: MemberAddress) -> tuple[ZmqSubscriber, list[Any]]:
+        heard: list[Any] = []
+        subscriber = ZmqSubscriber(sockets, members)
+        subscriber.start(
+            lambda message: heard.append(message.index),
+            lambda index: heard.append(f"gap {index}"),
+        )
+        self.addCleanup(subscriber.stop)
+        return subscriber, heard
+
+    def publisher(self, sockets: Sockets, endpoint: str = ANY) -> ZmqPublisher:
+        publisher = ZmqPublisher(sockets, endpoint)
+        publisher.start()
+        self.addCleanup(publisher.stop)
+        return publisher
+
     def raw_dealer(self, endpoint: str, identity: bytes = b"node_a.raw") -> ZmqConnection:
         """A socket that may send anything."""
         sockets = self.sockets("node_raw")
@@ -402,22 +418,6 @@ class Encrypted(Case):
 
 
 class Broadcasts(Case):
-    def listen(self, sockets: Sockets, *members: MemberAddress) -> tuple[ZmqSubscriber, list[Any]]:
-        heard: list[Any] = []
-        subscriber = ZmqSubscriber(sockets, members)
-        subscriber.start(
-            lambda message: heard.append(message.index),
-            lambda index: heard.append(f"gap {index}"),
-        )
-        self.addCleanup(subscriber.stop)
-        return subscriber, heard
-
-    def publisher(self, sockets: Sockets, endpoint: str = ANY) -> ZmqPublisher:
-        publisher = ZmqPublisher(sockets, endpoint)
-        publisher.start()
-        self.addCleanup(publisher.stop)
-        return publisher
-
     async def test_gap_and_change_of_leader(self) -> None:
         """First contact and loss are gaps; broadcasts of two members are one sequence; beacons
         are not delivered."""
