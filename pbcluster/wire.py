@@ -145,13 +145,15 @@ class Lease(Message, frozen=True):
 class LeaseAck(Message, frozen=True):
     """Proof of ownership for all tenants of the list at ``assignments_index``, but for those
     ``not_covered``; no proof at all for a node that obeyed another index, or if not ``granted``.
-    ``assignments`` comes along when the node's own index is behind.
+    ``assignments`` comes along when the node's own index is behind. ``members_index`` is the log
+    index at which the control plane's members changed last.
     """
 
     granted: bool
     assignments_index: int
     not_covered: tuple[str, ...] = ()
     assignments: NodeAssignments | None = None
+    members_index: int = 0
 
 
 class NodeCapacity(Message, frozen=True):
@@ -226,7 +228,8 @@ class ListMembers(Message, frozen=True):
 
 
 class Members(Message, frozen=True):
-    """The members of the control plane as of log index ``index``; none: it is not known yet."""
+    """The members of the control plane that vote, as of log index ``index``; none: not all of them
+    are known yet."""
 
     index: int
     members: tuple[MemberRecord, ...]

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from pbcluster.controlplane.commands import AnyCommand
 from pbcluster.controlplane.registry import Applied, Outcome, Registry
+from pbcluster.records import MemberRecord
 
 
 class Consensus(Protocol):
@@ -29,6 +30,13 @@ class Consensus(Protocol):
     @property
     def leader_endpoint(self) -> str:
         """Request endpoint or id of the leader, empty if unknown."""
+
+    @property
+    def votes(self) -> bool:
+        """Whether this member counts: one that joins, or that left, knows what is old."""
+
+    def members(self) -> tuple[MemberRecord, ...]:
+        """Those that vote and where they are reached; none as long as one of them is unknown."""
 
     async def start(self) -> None:
         """Recover what is stored, then take proposals.

@@ -17,6 +17,7 @@ It has no socket, file or thread of its own: those are ``raft_driver``'s.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -55,6 +56,7 @@ from pbcluster.raft import (
 from pbcluster.raft.confchange import apply_change
 from pbcluster.raft.messages import decode_change
 from pbcluster.raft.state import RandomSource
+from pbcluster.records import MemberRecord
 
 #: Nobody waits longer for a commit; a leader that lost its quorum is none after 0.5 s already.
 PROPOSAL_TIMEOUT_S = 10.0
@@ -365,27 +367,39 @@ class RaftMember:
             self._tell(applied)
             self._answer(entry, applied.outcome)
         else:
-            self._registry.skip(entry.index)
-            if entry.kind is EntryKind.CONFIG:
-                self._change_conf(entry)
+            self._apply_other(entry)
             self._answer(entry, Outcome(entry.index))
         self._begin_to_lead(entry)
         self._answer_reads()
 
-    def _change_conf(self, entry: Entry) -> None:
-        """The same change as in the core, entry by entry, so that the registry says the same at the
-        same index everywhere."""
-        try:
-            conf = apply_change(self._conf, decode_change(entry.data))
-        except Conflict:
+    def _apply_other(self, entry: Entry) -> None:
+        """An entry of Raft's own. The membership changes as in the core, but entry by entry, so
+        that the registry says the same at the same index everywhere."""
+        conf = before = self._conf
+        if entry.kind is EntryKind.CONFIG:
+            with suppress(Conflict):
+                conf = apply_change(before, decode_change(entry.data))
+        if conf == before:
+            self._registry.skip(entry.index)
             return
-        left = set(self._conf.members()) - set(conf.members())
         self._conf = conf
-        self._registry.left(left)
+        left = set(before.members()) - set(conf.members())
+        applied = self._registry.members_changed(entry.index, left)
         self._network.follow(conf.members(), self._registry.roster)
         log.info("the members are {members} now", members=", ".join(conf.members()))
+        self._tell(applied)
         if self.id in left:
             self.was_removed()
+
+    @property
+    def votes(self) -> bool:
+        """See :class:`Consensus`."""
+        return self.id in self._conf.voters
+
+    def members(self) -> tuple[MemberRecord, ...]:
+        """See :class:`Consensus`."""
+        found = [self._registry.roster.member(voter) for voter in self._conf.voters]
+        return tuple(record for record in found if record) if all(found) else ()
 
     def _tell(self, applied: Applied) -> None:
         for callback in self._callbacks:

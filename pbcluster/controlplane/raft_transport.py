@@ -141,8 +141,8 @@ class ZmqRaftNetwork:
             known = roster.member(member)
             if known is not None and member != self._sockets.own_id:
                 self._reach(member, MemberAddress(known.raft, member))
-        # A new member that is not in the group yet knows nobody else.
-        for member in set(self._peers) - set(members) if members else ():
+        # What the log says here may be old, and the settings newer: only who left is not reached.
+        for member in [peer for peer in self._peers if roster.is_former(peer)]:
             del self._peers[member]
             self.disconnect(member)
 

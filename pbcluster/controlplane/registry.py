@@ -48,8 +48,8 @@ MAX_STARTS = 32
 LIVING = frozenset({TenantStatus.CREATED, TenantStatus.ACTIVE, TenantStatus.IDLE})
 
 
-#: MessagePack's heads of an array with eight items, and of one whose length follows in 32 bits.
-_ARRAY_OF_8, _ARRAY_32 = b"\x98", b"\xdd"
+#: MessagePack's heads of an array with nine items, and of one whose length follows in 32 bits.
+_ARRAY_OF_9, _ARRAY_32 = b"\x99", b"\xdd"
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
@@ -87,6 +87,7 @@ class _State(msgspec.Struct, array_like=True):
     starts: dict[str, list[str]] = {}
     members: list[MemberRecord] = []
     former_members: list[MemberRecord] = []
+    members_index: int = 0
 
 
 class RegistryImage:
@@ -102,12 +103,13 @@ class RegistryImage:
         thread waiting for its whole time.
         """
         state, encode = self._state, msgspec.msgpack.Encoder().encode
-        parts = [_ARRAY_OF_8, encode(state.applied_index), encode(state.last_broadcast)]
+        parts = [_ARRAY_OF_9, encode(state.applied_index), encode(state.last_broadcast)]
         for items in (state.tenants, state.nodes, state.outcomes):
             parts.append(_ARRAY_32 + len(items).to_bytes(4))
             for item in items:
                 parts.append(encode(item))
-        parts += [encode(part) for part in (state.starts, state.members, state.former_members)]
+        rest = (state.starts, state.members, state.former_members, state.members_index)
+        parts += [encode(part) for part in rest]
         return b"".join(parts)
 
 
@@ -251,6 +253,7 @@ class Registry:
                 dict(self._starts),
                 list(self.roster.members()),
                 list(self.roster.former()),
+                self.roster.index,
             )
         )
 
@@ -263,7 +266,7 @@ class Registry:
         registry.last_broadcast = state.last_broadcast
         registry._outcomes = dict(state.outcomes)
         registry._starts = state.starts
-        registry.roster = Roster(state.members, state.former_members)
+        registry.roster = Roster(state.members, state.former_members, state.members_index)
         for node in state.nodes:
             registry._nodes[node.id] = node
         for tenant in state.tenants:
@@ -290,10 +293,16 @@ class Registry:
         self._remember(keyed.key, change.outcome)
         return Applied(change.outcome, self._numbered(change), change.nodes)
 
-    def left(self, members: Collection[str]) -> None:
-        """The membership change at the index that was skipped last took ``members`` out of the
-        group: their ids never come back."""
-        self.roster.left(members)
+    def members_changed(self, index: int, left: Collection[str]) -> Applied:
+        """The entry at log index ``index``, the next one, changed the group.
+
+        :param left: who is no member any more: their ids never come back.
+        """
+        self.skip(index)
+        self.roster.left(left)
+        self.roster.index = index
+        change = _Change(Outcome(index), topic="members.changed")
+        return Applied(change.outcome, self._numbered(change))
 
     def skip(self, index: int) -> None:
         """The entry at log index ``index``, the next one, is none of ours: only the index moves."""
@@ -567,6 +576,8 @@ class Registry:
 
     def _set_member(self, index: int, command: c.SetMember) -> _Change:
         changed = self.roster.put(command.member)
+        if changed:
+            self.roster.index = index
         return _Change(Outcome(index), topic="members.changed" if changed else "")
 
     def _of_incarnation(self, node_id: str, incarnation: int) -> NodeRecord:

@@ -118,6 +118,10 @@ class Requests:
             await self._consensus.leader_known(max(0.0, min(left_s, ELECTION_WAIT_S)))
         if needs_leader:
             self._need_leader()
+        elif not self._consensus.votes:
+            # It has not caught up yet, or left: what it knows may be very old.
+            leader = self._consensus.leader_endpoint
+            raise NotLeader("this member has no vote", leader=leader, retry_after_s=0.1)
         return await answer(asked, body)
 
     def _need_leader(self) -> None:
@@ -172,6 +176,7 @@ class Requests:
             index,
             self._liveness.not_covered(body.node_id),
             registry.assignments(body.node_id) if behind else None,
+            registry.roster.index,
         )
 
     async def _capacity(self, asked: Asked, body: wire.NodeCapacity) -> wire.Body:
@@ -333,8 +338,7 @@ class Requests:
         return wire.Snapshot(registry.applied_index, tuple(routes))
 
     async def _members(self, asked: Asked, body: wire.ListMembers) -> wire.Body:
-        registry = self._consensus.registry
-        return wire.Members(registry.applied_index, tuple(registry.roster.members()))
+        return wire.Members(self._consensus.registry.applied_index, self._consensus.members())
 
 
 def _check_registration(body: wire.RegisterNode) -> None:

@@ -21,8 +21,13 @@ class Roster:
     """Records of members, and of those that left."""
 
     def __init__(
-        self, members: Iterable[MemberRecord] = (), former: Iterable[MemberRecord] = ()
+        self,
+        members: Iterable[MemberRecord] = (),
+        former: Iterable[MemberRecord] = (),
+        index: int = 0,
     ) -> None:
+        #: Log index of the last change, of this or of who votes.
+        self.index = index
         self._members = {member.id: member for member in members}
         self._former = {member.id: member for member in former}
 

@@ -119,8 +119,13 @@ class Standing:
         owned: Owned,
         condition: Callable[[], Condition],
         new_key: Callable[[], str],
+        members_changed: Callable[[int], None] = lambda index: None,
     ) -> None:
+        """
+        :param members_changed: told at which log index the control plane's members changed last.
+        """
         self.incarnation = 0
+        self._members_changed = members_changed
         self.gaps = 0
         self._facts = facts
         self._clock = clock
@@ -271,6 +276,7 @@ class Standing:
             return
         if not ack.granted:
             spawn(self._told_off("a lease was not granted", incarnation), "registration")
+        self._members_changed(ack.members_index)
         if ack.assignments is not None:
             self._owned.obey(ack.assignments)
         self._proofs.lease_acked(

@@ -203,6 +203,7 @@ class NodeService(Service):
             client=self._client,
             proofs=self._parts.proofs,
             owned=self._tenants,
+            members_changed=self._follower.changed,
             condition=self._condition,
             new_key=_random_word,
         )

@@ -147,6 +147,44 @@ class Joining(GroupCase):
         world.start("m4")
         world.agree()
 
+    def test_who_has_no_vote_is_not_told_of(self) -> None:
+        """Nodes and gateways hear of those that vote, once all of them are known; a learner does
+        not answer for what it may not know yet."""
+        world = self.world(3)
+        leader = world.members[world.leader()]
+        self.assertEqual(leader.members(), ())
+        self.look_after(world)
+        world.until(lambda: len(leader.members()) == 3)
+        world.join("m4")
+        self.add(world, "m4")
+        world.keep = lambda to, message: to != "m4"
+        world.run(1.0)
+        self.assertEqual([one.id for one in leader.members()], ["m1", "m2", "m3"])
+        self.assertFalse(world.members["m4"].votes)
+        index = leader.registry.roster.index
+        world.keep = lambda to, message: True
+        world.until(lambda: len(leader.members()) == 4)
+        self.assertGreater(leader.registry.roster.index, index)
+        world.until(lambda: world.members["m4"].votes)
+
+    def test_all_others_were_replaced_meanwhile(self) -> None:
+        """A member that was away comes back to a group of which it knows nobody: its settings, or
+        what the leader sends it, tell it who they are."""
+        world = self.group()
+        away = world.followers()[0]
+        world.kill(away)
+        for number, old in enumerate([name for name in world.ids if name != away], 4):
+            world.join(f"m{number}")
+            self.look_after(world, f"m{number}")
+            self.add(world, f"m{number}")
+            world.until(lambda new=f"m{number}": new in self.voters(world))  # type: ignore[misc]
+            self.remove(world, old)
+            world.until(lambda old=old: old in world.failures)  # type: ignore[misc]
+            del world.members[old]
+        world.start(away)
+        world.agree()
+        self.assertEqual(world.networks[away].followed, tuple(sorted(("m4", "m5", away))))
+
 
 class Leaving(GroupCase):
     def test_a_removed_member_stops(self) -> None:

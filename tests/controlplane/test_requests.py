@@ -497,12 +497,14 @@ class TestLookups(RequestCase):
     def test_members_are_told_by_any_member(self) -> None:
         """As of the index it applied; none until they are known. Nodes and gateways may ask."""
         self.renewing.clear()
-        self.patch(self.world.consensus, "_open", False)
+        self.patch(self.world.consensus, "_led_term", 0)
         for sender, role in (("node_a", "node"), ("g", "gateway")):
             none = wire.expect(self.answer(sender, wire.ListMembers(), role=role), wire.Members)
             self.assertEqual(none, wire.Members(self.world.registry.applied_index, ()))
         record = MemberRecord(id="member_1", raft="r", requests="q", broadcasts="b", admin="a")
         self.world.registry.roster.put(record)
+        other = MemberRecord(id="member_2", raft="s", requests="t", broadcasts="c", admin="d")
+        self.world.registry.roster.put(other)  # known, but no member yet
         told = wire.expect(self.answer("g", wire.ListMembers()), wire.Members)
         self.assertEqual(told.members, (record,))
 

@@ -48,7 +48,9 @@ class RosterTests(SynchronousTestCase):
     def test_an_id_that_left_never_comes_back(self) -> None:
         """Neither with the old key nor with a new one."""
         self.put(member(1))
-        self.registry.left(["member_1"])
+        told = self.registry.members_changed(self.registry.applied_index + 1, ["member_1"])
+        assert told.broadcast is not None
+        self.assertEqual(told.broadcast.topic, "members.changed")
         self.assertEqual(list(self.registry.roster.members()), [])
         for record in (member(1), member(1, curve_public="z" * 40)):
             error = self.put(record).outcome.error
@@ -69,7 +71,7 @@ class RosterTests(SynchronousTestCase):
         """Members and those that left, in their order."""
         for number in (2, 1, 3):
             self.put(member(number))
-        self.registry.left(["member_1"])
+        self.registry.members_changed(self.registry.applied_index + 1, ["member_1"])
         copy = Registry.from_bytes("example.com", self.registry.to_bytes())
         self.assertEqual(list(copy.roster.members()), [member(2), member(3)])
         self.assertTrue(copy.roster.is_former("member_1"))
