@@ -373,7 +373,11 @@ class RaftDriver:
             return True
         if self._waiting:
             self._writing, self._waiting = self._waiting, []
-            writes = [Write(r.snapshot, r.entries, r.hard_state) for r in self._writing]
+            keep = self._snapshots.coming()
+            writes = [
+                Write(r.snapshot, r.entries, r.hard_state, keep=keep if r.snapshot else ())
+                for r in self._writing
+            ]
             if self._lazy is not None:
                 writes.insert(0, Write(hard_state=self._lazy))
                 self._lazy = None

@@ -101,6 +101,7 @@ class Snapshots:
         self._keep_entries = keep
         self._staging: _Staging | None = None
         self._staging_writes = 0
+        #: All of them came in: they are being written, checked, or wait to be installed.
         self._verifying: set[SnapshotMeta] = set()
         self._loaded: dict[SnapshotMeta, Any] = {}
         self._installing: SnapshotMeta | None = None
@@ -124,6 +125,8 @@ class Snapshots:
         staging.size_bytes += len(part.data)
         staging.checksum = zlib.crc32(part.data, staging.checksum)
         self._staging_writes += 1
+        if part.last:
+            self._verifying.add(part.meta)
 
         def written() -> None:
             self._staging_writes -= 1
@@ -138,7 +141,6 @@ class Snapshots:
         if (staging.size_bytes, staging.checksum) != (meta.size_bytes, meta.checksum):
             self._refused(meta, "size or checksum are wrong")
             return
-        self._verifying.add(meta)
 
         def read() -> Any:
             return self._machine.load(self._store.read_snapshot(meta))
@@ -176,12 +178,19 @@ class Snapshots:
         """The core wants ``meta`` installed, if it is one."""
         self._installing = meta or self._installing
 
+    def coming(self) -> tuple[SnapshotMeta, ...]:
+        """Those that come in or wait to be installed: their pieces are still needed, also when an
+        older one is installed, which may be written later than they were staged."""
+        staging = () if self._staging is None else (self._staging.meta,)
+        return (*staging, *self._verifying)
+
     def installed(self, meta: SnapshotMeta) -> None:
         """The snapshot is durable: the state machine becomes what it says."""
         self._machine.install(self._loaded[meta], meta)
         self._since_entries = self._since_bytes = 0
-        self._loaded.clear()
-        self._verifying.clear()
+        # A newer one may be ready already.
+        for old in [one for one in self._verifying if one.index <= meta.index]:
+            self._forget(old)
         if self._installing == meta:
             self._installing = None
         log.info("installed the leader's snapshot {index}", index=meta.index)
@@ -235,9 +244,7 @@ class Snapshots:
             self._snapshotting = False
             return
         upto = core.compact(meta, max(0, meta.index - self._keep_entries))
-        keep = (*core.snapshots_in_use(), *self._verifying)
-        if self._staging is not None:
-            keep = (*keep, self._staging.meta)
+        keep = (*core.snapshots_in_use(), *self.coming())
 
         def written() -> None:
             self._snapshotting = False

@@ -31,7 +31,9 @@ from pbcluster.raft import ConfState, Entry, EntryKind, HardState, SnapshotMeta,
 __all__ = ["FIRST_START", "Compaction", "Piece", "RaftStore", "Write", "pieces_of"]
 
 FORMAT = "raft-1"
-#: Bytes of one piece of a snapshot made here.
+#: Bytes of one piece of a snapshot made here: as many as in a chunk from the leader
+#: (``RaftOptions.snapshot_chunk_bytes``), since a snapshot of the same index may come in while one
+#: is made here, and then their pieces share their keys.
 PIECE_BYTES = 256 * 1024
 _CRC = struct.Struct(">I")
 _KEY = struct.Struct(">Q")
@@ -69,6 +71,7 @@ class Write:
     """What becomes durable together, in this order.
 
     :ivar install: the snapshot, whose pieces are durable, replaces the whole log.
+    :ivar keep: newer snapshots that are coming in: their pieces stay when one is installed.
     :ivar entries: everything at or after the first of them goes before.
     """
 
@@ -77,6 +80,7 @@ class Write:
     hard_state: HardState | None = None
     pieces: tuple[Piece, ...] = ()
     compaction: Compaction | None = None
+    keep: tuple[SnapshotMeta, ...] = ()
 
 
 def _name(meta: SnapshotMeta) -> bytes:
@@ -258,7 +262,7 @@ class RaftStore(LmdbStore[tuple[Write, ...]]):
             if write.install is not None:
                 self._put_record(transaction, _SNAPSHOT, write.install)
                 transaction.drop(self._log, delete=False)
-                self._forget_pieces(transaction, (write.install,))
+                self._forget_pieces(transaction, (write.install, *write.keep))
             if write.entries:
                 self._put_entries(transaction, write.entries)
             if write.hard_state is not None:
