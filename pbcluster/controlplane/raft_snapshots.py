@@ -101,8 +101,9 @@ class Snapshots:
         self._keep_entries = keep
         self._staging: _Staging | None = None
         self._staging_writes = 0
-        #: All of them came in: they are being written, checked, or wait to be installed.
-        self._verifying: set[SnapshotMeta] = set()
+        #: All of them came in: they are being written, checked, or wait to be installed. One may be
+        #: there twice, if it came twice.
+        self._verifying: list[SnapshotMeta] = []
         self._loaded: dict[SnapshotMeta, Any] = {}
         self._installing: SnapshotMeta | None = None
         self._snapshotting = False
@@ -126,7 +127,7 @@ class Snapshots:
         staging.checksum = zlib.crc32(part.data, staging.checksum)
         self._staging_writes += 1
         if part.last:
-            self._verifying.add(part.meta)
+            self._verifying.append(part.meta)
 
         def written() -> None:
             self._staging_writes -= 1
@@ -156,7 +157,8 @@ class Snapshots:
         return Deferred.fromCoroutine(run())
 
     def _verified(self, state: Any, meta: SnapshotMeta) -> None:
-        if self._driver.core is None:
+        # It may have come in twice, and be waiting to be installed already.
+        if self._driver.core is None or meta in self._loaded:
             return
         self._loaded[meta] = state
         if not self._driver.core.install_snapshot(meta):
@@ -164,6 +166,8 @@ class Snapshots:
         self._driver.pump()
 
     def _refused(self, meta: SnapshotMeta, why: str) -> None:
+        if meta in self._loaded:
+            return
         self._forget(meta)
         if self._driver.core is not None:
             log.critical("the snapshot {i} that came in is refused: {why}", i=meta.index, why=why)
@@ -172,7 +176,8 @@ class Snapshots:
 
     def _forget(self, meta: SnapshotMeta) -> None:
         self._loaded.pop(meta, None)
-        self._verifying.discard(meta)
+        if meta in self._verifying:
+            self._verifying.remove(meta)
 
     def to_install(self, meta: SnapshotMeta | None) -> None:
         """The core wants ``meta`` installed, if it is one."""

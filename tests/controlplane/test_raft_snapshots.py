@@ -98,6 +98,14 @@ class Coming(SynchronousTestCase):
         self.snapshots.stage(ChunkReceived(newer, 0, b"...", last=False))
         self.assertEqual({meta, newer}, set(self.snapshots.coming()))
 
+    def test_one_that_came_twice(self) -> None:
+        """The second time the core does not want it, but waits for it to be installed."""
+        meta = self.come(9)
+        self.rest.wants = False
+        self.come(9)
+        self.snapshots.installed(meta)
+        self.assertEqual(self.machine.state, b"state 9")
+
     def test_pieces_are_as_large_as_chunks(self) -> None:
         """One snapshot may be made here and come in: pieces of two sizes would overlap."""
         self.assertEqual(PIECE_BYTES, RaftOptions(member="m1").snapshot_chunk_bytes)
