@@ -28,9 +28,9 @@ from twisted.logger import Logger
 
 from pbcluster.controlplane import commands
 from pbcluster.controlplane.commands import AnyCommand, Keyed
-from pbcluster.controlplane.raft_driver import RaftDriver
+from pbcluster.controlplane.raft_driver import NewCore, RaftDriver, new_core
 from pbcluster.controlplane.raft_snapshots import KEEP_ENTRIES, SNAPSHOT_EVERY
-from pbcluster.controlplane.raft_store import RaftStore
+from pbcluster.controlplane.raft_store import MemberStore
 from pbcluster.controlplane.raft_transport import RaftNetwork
 from pbcluster.controlplane.registry import Applied, Outcome, Registry
 from pbcluster.errors import Busy, DeadlineExceeded, NotLeader, Unavailable
@@ -83,7 +83,7 @@ class RaftMember:
         self,
         reactor: IReactorFromThreads,
         clock: IReactorTime,
-        store: RaftStore,
+        store: MemberStore,
         network: RaftNetwork,
         member: MemberId,
         base_domain: str,
@@ -93,6 +93,7 @@ class RaftMember:
         *,
         snapshot_every: int = SNAPSHOT_EVERY,
         keep_entries: int = KEEP_ENTRIES,
+        new_core: NewCore = new_core,
     ) -> None:
         """
         :param clock: must not jump, and must go on while the machine sleeps.
@@ -116,6 +117,7 @@ class RaftMember:
             self._broke,
             snapshot_every=snapshot_every,
             keep_entries=keep_entries,
+            new_core=new_core,
         )
         self._network = network
         #: The term in which this member leads and has applied an entry of its own; else 0.

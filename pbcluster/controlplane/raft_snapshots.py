@@ -17,7 +17,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from pbcluster.controlplane.raft_store import Compaction, Piece, RaftStore, Write, pieces_of
+from pbcluster.controlplane.raft_store import Compaction, MemberStore, Piece, Write, pieces_of
 from pbcluster.raft import ChunkReceived, ConfState, Entry, RaftCore, SnapshotMeta
 
 #: After so many entries, or bytes of them, a snapshot replaces the log: replay stays below a
@@ -82,7 +82,7 @@ class Snapshots:
     def __init__(
         self,
         driver: Driver,
-        store: RaftStore,
+        store: MemberStore,
         machine: Imaged,
         in_thread: Callable[..., Awaitable[Any]],
         *,

@@ -17,18 +17,26 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import attrs
 import lmdb
 import msgspec
 
 from pbcluster.config import FIRST_START
-from pbcluster.controlplane.lmdb_store import MAP_BYTES, LmdbStore
+from pbcluster.controlplane.lmdb_store import MAP_BYTES, Done, LmdbStore
 from pbcluster.errors import ConfigError, NotFound, StorageCorrupt
 from pbcluster.raft import ConfState, Entry, EntryKind, HardState, SnapshotMeta, StoredState
 
-__all__ = ["FIRST_START", "Compaction", "Piece", "RaftStore", "Write", "pieces_of"]
+__all__ = [
+    "FIRST_START",
+    "Compaction",
+    "MemberStore",
+    "Piece",
+    "RaftStore",
+    "Write",
+    "pieces_of",
+]
 
 FORMAT = "raft-1"
 #: Bytes of one piece of a snapshot made here: as many as in a chunk from the leader
@@ -81,6 +89,34 @@ class Write:
     pieces: tuple[Piece, ...] = ()
     compaction: Compaction | None = None
     keep: tuple[SnapshotMeta, ...] = ()
+
+
+class MemberStore(Protocol):
+    """What a member asks of its store. Each call does, and fails, as that of :class:`RaftStore`."""
+
+    def recover(self) -> StoredState:
+        """Read and check everything."""
+
+    def begin_life(self) -> int:
+        """Raise the incarnation; durable when this returns."""
+
+    def start(self) -> None:
+        """From now on it writes."""
+
+    def submit(self, batch: tuple[Write, ...], done: Done) -> None:
+        """Write, in order; ``done`` is called in another thread once it is on disk."""
+
+    def read_piece(self, meta: SnapshotMeta, offset: int, length: int) -> bytes:
+        """Bytes of a snapshot, from any thread."""
+
+    def read_snapshot(self, meta: SnapshotMeta) -> bytes:
+        """All bytes of a snapshot, checked; from any thread."""
+
+    def nearly_full(self) -> bool:
+        """Whether proposals should be refused."""
+
+    def close(self) -> None:
+        """Write what was submitted, then close."""
 
 
 def _name(meta: SnapshotMeta) -> bytes:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pbcluster.raft import MemberId
 from pbcluster.raft.frames import Frame, decode, encode
 from pbcluster.raft.messages import AnyMessage
+from pbcluster.testing.raft_sim.process import Killed, SimProcess
 
 if TYPE_CHECKING:
     from pbcluster.testing.raft_sim.world import World
@@ -61,7 +63,54 @@ class SimNetwork:
         return 1 + int(random.random() * 4)
 
     def _arrive(self, message: AnyMessage) -> None:
-        # A message that was under way when its link was cut still arrives, perhaps very late.
-        member = self.world.members.get(message.to)
-        if member is not None:
-            member.receive(message)
+        # A message that was under way when its link was cut still arrives, perhaps very late, and
+        # perhaps at a later life than the one it was meant for.
+        process = self.world.process(message.to)
+        if process is not None:
+            process.receive(message)
+
+    def process_died(self, dead: MemberId) -> None:
+        """The others' connections to it end, which they learn unless the link is cut too."""
+        for member in self.world.members.values():
+            if member.process is not None and (dead, member.id) not in self.cut:
+                self.world.after(self._delay(), member.process.connection_lost, dead)
+
+
+class SimLinks:
+    """A ``RaftNetwork``: one member's end of it, for one life."""
+
+    def __init__(self, process: SimProcess) -> None:
+        self._process = process
+        self._world = process.world
+
+    def start(
+        self,
+        incarnation: int,
+        received: Callable[[AnyMessage], None],
+        lost: Callable[[MemberId], None],
+    ) -> None:
+        """As ``RaftNetwork``."""
+        self._process.received, self._process.lost = received, lost
+
+    def send(self, message: AnyMessage) -> bool:
+        """As ``RaftNetwork``: a member that is down is known not to be connected.
+
+        :raises Killed: this was more than the process had time for.
+        """
+        process = self._process
+        if process.last_words is not None:
+            if process.last_words <= 0:
+                raise Killed
+            process.last_words -= 1
+        if self._world.process(message.to) is None:
+            return False
+        self._world.network.send(message)
+        return True
+
+    def stop(self) -> None:
+        """As ``RaftNetwork``."""
+        self._process.received = self._process.lost = None
+
+    def counts(self) -> dict[str, int]:
+        """As ``RaftNetwork``."""
+        return {}
