@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -42,61 +43,84 @@ METAS = [meta_of(index) for index in range(2, 9)]
 metas = st.sampled_from(METAS)
 
 
-@st.composite
-def pieces(draw: st.DrawFn) -> tuple[Piece, ...]:
-    """Some pieces of one snapshot, mostly all."""
-    meta = draw(metas)
+keep = st.lists(metas, max_size=3).map(tuple)
+hard_states = st.builds(
+    HardState, st.integers(1, 3), st.sampled_from(["", "m1"]), st.integers(0, 3)
+)
+
+
+def pieces_of(meta: SnapshotMeta) -> tuple[Piece, ...]:
     data = data_of(meta.index)
-    all_of = [
+    return tuple(
         Piece(meta, begin, data[begin : begin + PIECE]) for begin in range(0, len(data), PIECE)
-    ]
-    return tuple(piece for piece in all_of if draw(st.integers(0, 9)) > 0)
+    )
 
 
-@st.composite
-def entries(draw: st.DrawFn) -> tuple[Entry, ...]:
-    first, count, term = (draw(st.integers(*bounds)) for bounds in ((1, 9), (1, 4), (1, 3)))
+def entries_from(first: int, count: int, term: int) -> tuple[Entry, ...]:
     return tuple(
         Entry(n, term, EntryKind.COMMAND, b"%d/%d" % (term, n)) for n in range(first, first + count)
     )
 
 
-keep = st.lists(metas, max_size=2).map(tuple)
-writes = st.builds(
-    Write,
-    install=st.none() | metas,
-    entries=st.just(()) | entries(),
-    hard_state=st.none()
-    | st.builds(HardState, st.integers(1, 3), st.sampled_from(["", "m1"]), st.integers(0, 9)),
-    pieces=st.just(()) | pieces(),
-    compaction=st.none() | st.builds(Compaction, metas, st.integers(0, 9), keep),
-    keep=keep,
-)
+@st.composite
+def histories(draw: st.DrawFn) -> list[tuple[Write, ...]]:
+    """Transactions, mostly such as a member writes: the log goes on from its end, or from where it
+    conflicts, and a snapshot's pieces come before what points at it."""
+    last = 1
+    writes = []
+    for _ in range(draw(st.integers(1, 8))):
+        kind = draw(
+            st.sampled_from(["entries", "entries", "pieces", "pieces", "install", "compact"])
+        )
+        hard = draw(st.none() | hard_states)
+        if kind == "entries":
+            first = draw(st.integers(2, last + 1) if draw(st.integers(0, 9)) else st.integers(1, 9))
+            new = entries_from(first, draw(st.integers(1, 4)), draw(st.integers(1, 3)))
+            last = new[-1].index
+            writes.append(Write(entries=new, hard_state=hard))
+        elif kind == "pieces":
+            some = tuple(
+                p for meta in draw(keep) for p in pieces_of(meta) if draw(st.integers(0, 9))
+            )
+            writes.append(Write(pieces=some))
+        elif kind == "install":
+            meta = draw(metas)
+            last = meta.index
+            writes.append(Write(meta, hard_state=hard, keep=draw(keep)))
+        else:
+            meta = draw(metas)
+            upto = draw(st.integers(0, meta.index + 1))
+            writes.append(Write(compaction=Compaction(meta, upto, draw(keep))))
+    return [tuple(writes[:2]), *((write,) for write in writes[2:])]
+
+
+def attempt(read: Callable[..., object], *args: object) -> object:
+    """What it gives, or the kind of its failure."""
+    try:
+        return read(*args)
+    except PBClusterError as error:
+        return type(error)
 
 
 def seen(store: MemberStore | SimDisk) -> list[object]:
-    """Everything that can be read, and each failure's kind."""
+    """Everything that can be read: before a start, which removes pieces, and after it."""
+    first = SnapshotMeta(1, 1, CONF, len(IMAGE), zlib.crc32(IMAGE))
+    pieces = [
+        (meta, offset, length)
+        for meta in (first, *METAS)
+        for offset, length in ((0, 4), (3, 5), (5, 5), (7, 3))
+    ]
     found: list[object] = []
-    reads = [store.recover]
-    for meta in (SnapshotMeta(1, 1, CONF, len(IMAGE), zlib.crc32(IMAGE)), *METAS):
-        reads.append(lambda meta=meta: store.read_snapshot(meta))  # type: ignore[misc]
-        for offset, length in ((0, 4), (3, 5), (5, 5), (7, 3)):
-            reads.append(  # type: ignore[arg-type]
-                lambda meta=meta, offset=offset, length=length: store.read_piece(
-                    meta, offset, length
-                )
-            )
-    for read in reads:
-        try:
-            found.append(read())
-        except PBClusterError as error:
-            found.append(type(error))
+    for _ in range(2):
+        found += [attempt(store.read_piece, *piece) for piece in pieces]
+        found += [attempt(store.read_snapshot, meta) for meta in (first, *METAS)]
+        found.append(attempt(store.recover))
     return found
 
 
 class SideBySide(SynchronousTestCase):
-    @settings(max_examples=60, deadline=None)
-    @given(st.lists(st.lists(writes, min_size=1, max_size=3).map(tuple), max_size=6))
+    @settings(max_examples=150, deadline=None)
+    @given(histories())
     def test_the_same_writes_leave_the_same(self, batches: list[tuple[Write, ...]]) -> None:
         """Whatever is written, in whatever order: what is found afterwards, and what is not."""
         simulated = SimDisk()

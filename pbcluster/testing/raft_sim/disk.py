@@ -64,11 +64,11 @@ class SimDisk:
 
     def recover(self) -> StoredState:
         """As ``RaftStore.recover``."""
-        self._forget_pieces((self.snapshot,))
         entries, meta = tuple(self.entries), self.snapshot
         for before, after in pairwise(entries):
             if after.index != before.index + 1:
                 raise StorageCorrupt(f"log entry {before.index + 1} is missing")
+        self._forget_pieces((meta,))
         if entries and entries[0].index > meta.index + 1:
             raise StorageCorrupt(f"log entry {meta.index + 1} is missing")
         if entries and self.hard.commit > max(meta.index, entries[-1].index):
