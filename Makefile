@@ -1,5 +1,5 @@
 # make run     a whole cluster on this machine, in the foreground
-# make test    lint, types, import contracts, documentation, then every test once
+# make test    lint, types, import contracts, documentation, every test once, the Raft simulator
 # `make help` lists the rest. Needs Linux, Python 3.11+ with venv, and the package registries.
 
 PYTHON ?= python3
@@ -10,12 +10,13 @@ UP ?=
 MIN_TESTS = 1100
 # Rounds of `make soak-crossing`.
 N ?= 20
-# Seeds of `make sim`.
+# Seeds of `make sim`, and of `make test` after its tests.
 SEEDS ?= 2000
 TRIAL ?= tests
 
 VENV = .venv
 BIN = $(VENV)/bin
+SIM = $(BIN)/python -m pbcluster.testing.raft_sim
 RUN_STAMP = $(VENV)/.installed-run
 DEV_STAMP = $(VENV)/.installed-dev
 # The newer editable installs of setuptools hide twisted/plugins from Twisted.
@@ -32,7 +33,7 @@ help:
 	@echo "make docs                the documentation, into docs/_build/html"
 	@echo "make bench               the figures of docs/benchmarks, measured here"
 	@echo "make soak-crossing N=20  kill nodes under writing clients, N rounds"
-	@echo "make sim SEEDS=2000      the Raft core under simulated faults; FROM=a TO=b names the seeds"
+	@echo "make sim SEEDS=2000      Raft members under simulated faults; FROM=a TO=b names the seeds"
 	@echo "make sim-mutants         the planted bugs, each of which the simulator must catch"
 	@echo "make clean               remove what was built (not the cluster in $(DIR))"
 
@@ -58,6 +59,7 @@ run: $(RUN_STAMP)
 
 test: $(DEV_STAMP) lint docs
 	@sh .ci/trial $(BIN)/python $(MIN_TESTS) $(TRIAL)
+	$(if $(filter tests,$(TRIAL)),$(SIM) --seeds $(SEEDS))
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
@@ -76,10 +78,10 @@ soak-crossing: $(DEV_STAMP)
 
 # FROM and TO win over SEEDS.
 sim: $(DEV_STAMP)
-	$(BIN)/python -m pbcluster.testing.raft_sim $(if $(TO),--from $(or $(FROM),0) --to $(TO),--seeds $(SEEDS))
+	$(SIM) $(if $(TO),--from $(or $(FROM),0) --to $(TO),--seeds $(SEEDS))
 
 sim-mutants: $(DEV_STAMP)
-	$(BIN)/python -m pbcluster.testing.raft_sim --mutants
+	$(SIM) --mutants
 
 clean:
 	rm -rf $(VENV) build dist docs/_build *.egg-info _trial_temp* .mypy_cache .ruff_cache .import_linter_cache

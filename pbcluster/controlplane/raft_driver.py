@@ -23,7 +23,7 @@ from pbcluster.controlplane.raft_snapshots import (
     Imaged,
     Snapshots,
 )
-from pbcluster.controlplane.raft_store import RaftStore, Write
+from pbcluster.controlplane.raft_store import MemberStore, Write
 from pbcluster.controlplane.raft_transport import RaftNetwork
 from pbcluster.errors import Busy, NotFound, StorageCorrupt
 from pbcluster.raft import (
@@ -41,6 +41,7 @@ from pbcluster.raft import (
     Ready,
     Role,
     Status,
+    StoredState,
 )
 from pbcluster.raft.messages import SnapshotChunk
 from pbcluster.raft.state import RandomSource
@@ -59,6 +60,26 @@ LEADER_SILENT_S = 0.15
 MAX_INFLIGHT_APPENDS = 64
 log = Logger()
 T = TypeVar("T")
+
+#: Makes a core of the member, its start number, what is on its disk, and chance.
+NewCore = Callable[[MemberId, int, StoredState, RandomSource], RaftCore]
+
+
+def new_core(
+    member: MemberId, incarnation: int, stored: StoredState, random: RandomSource
+) -> RaftCore:
+    """A core with the intervals and bounds above.
+
+    :raises InvariantViolated: the stored pieces do not fit together.
+    """
+    options = RaftOptions(
+        member=member,
+        incarnation=incarnation,
+        election_ticks=ELECTION_TICKS,
+        heartbeat_ticks=HEARTBEAT_TICKS,
+        max_inflight_appends=MAX_INFLIGHT_APPENDS,
+    )
+    return RaftCore(options, stored, random)
 
 
 class StateMachine(Imaged, Protocol):
@@ -90,7 +111,7 @@ class RaftDriver:
         self,
         reactor: IReactorFromThreads,
         clock: IReactorTime,
-        store: RaftStore,
+        store: MemberStore,
         network: RaftNetwork,
         machine: StateMachine,
         member: MemberId,
@@ -100,11 +121,13 @@ class RaftDriver:
         *,
         snapshot_every: int = SNAPSHOT_EVERY,
         keep_entries: int = KEEP_ENTRIES,
+        new_core: NewCore = new_core,
     ) -> None:
         """
         :param clock: must not jump, and must go on while the machine sleeps.
         :param in_thread: calls a slow function in a thread, like ``deferToThreadPool``.
         :param failed: called with the reason when this member can no longer be trusted.
+        :param new_core: other intervals and bounds, for the simulator.
         """
         self.role = Role.FOLLOWER
         self.term = 0
@@ -120,6 +143,7 @@ class RaftDriver:
         self._member = member
         self._random = random
         self._failed = failed
+        self._new_core = new_core
         self._core: RaftCore | None = None
         self._timer: IDelayedCall | None = None
         self._turn: IDelayedCall | None = None
@@ -153,15 +177,8 @@ class RaftDriver:
         self.applied, self.applied_conf = stored.applied, stored.conf
         self._applied_term = stored.snapshot.term
         incarnation = self._store.begin_life()
-        options = RaftOptions(
-            member=self._member,
-            incarnation=incarnation,
-            election_ticks=ELECTION_TICKS,
-            heartbeat_ticks=HEARTBEAT_TICKS,
-            max_inflight_appends=MAX_INFLIGHT_APPENDS,
-        )
         try:
-            self._core = RaftCore(options, stored, self._random)
+            self._core = self._new_core(self._member, incarnation, stored, self._random)
         except InvariantViolated as error:
             raise StorageCorrupt(f"the store contradicts itself: {error.message}") from None
         self._store.start()
@@ -376,7 +393,11 @@ class RaftDriver:
             return True
         if self._waiting:
             self._writing, self._waiting = self._waiting, []
-            writes = [Write(r.snapshot, r.entries, r.hard_state) for r in self._writing]
+            keep = self._snapshots.coming()
+            writes = [
+                Write(r.snapshot, r.entries, r.hard_state, keep=keep if r.snapshot else ())
+                for r in self._writing
+            ]
             if self._lazy is not None:
                 writes.insert(0, Write(hard_state=self._lazy))
                 self._lazy = None

@@ -29,9 +29,9 @@ from twisted.logger import Logger
 
 from pbcluster.controlplane import commands
 from pbcluster.controlplane.commands import AnyCommand, Keyed, SetMember
-from pbcluster.controlplane.raft_driver import RaftDriver
+from pbcluster.controlplane.raft_driver import NewCore, RaftDriver, new_core
 from pbcluster.controlplane.raft_snapshots import KEEP_ENTRIES, SNAPSHOT_EVERY
-from pbcluster.controlplane.raft_store import RaftStore
+from pbcluster.controlplane.raft_store import MemberStore
 from pbcluster.controlplane.raft_transport import RaftNetwork
 from pbcluster.controlplane.registry import Applied, Outcome, Registry
 from pbcluster.errors import (
@@ -70,6 +70,9 @@ HAND_OVER_S = 0.5
 _HAND_OVER_LOOK_S = 0.01
 #: From the removal of this member to its end.
 REMOVED_GRACE_S = 1.0
+#: A member that hears no leader asks so often whether it left meanwhile: one that does not vote
+#: would never say anything else.
+ASK_STANDING_S = 2.0
 
 log = Logger()
 
@@ -99,7 +102,7 @@ class RaftMember:
         self,
         reactor: IReactorFromThreads,
         clock: IReactorTime,
-        store: RaftStore,
+        store: MemberStore,
         network: RaftNetwork,
         member: MemberId,
         base_domain: str,
@@ -109,6 +112,7 @@ class RaftMember:
         *,
         snapshot_every: int = SNAPSHOT_EVERY,
         keep_entries: int = KEEP_ENTRIES,
+        new_core: NewCore = new_core,
     ) -> None:
         """
         :param clock: must not jump, and must go on while the machine sleeps.
@@ -132,6 +136,7 @@ class RaftMember:
             self._broke,
             snapshot_every=snapshot_every,
             keep_entries=keep_entries,
+            new_core=new_core,
         )
         self._network = network
         self.id = member
@@ -147,7 +152,8 @@ class RaftMember:
         self._curious: set[Deferred[None]] = set()
         self._callbacks: list[Callable[[Applied], None]] = []
         self._leadership: list[Callable[[bool], None]] = []
-        self._overdue = LoopingCall(self._end_overdue)
+        self._overdue = LoopingCall(self._look_around)
+        self._ask_standing_at = 0.0
         self._overdue.clock = clock
 
     # -- Consensus --------------------------------------------------------------------------------
@@ -486,8 +492,15 @@ class RaftMember:
 
     # -- the end of patience ----------------------------------------------------------------------
 
-    def _end_overdue(self) -> None:
+    def _look_around(self) -> None:
         now = self._clock.seconds()
+        if now >= self._ask_standing_at and self._driver.leader_silent():
+            self._ask_standing_at = now + ASK_STANDING_S
+            if self._driver.role is not Role.LEADER:
+                self._network.ask_standing()
+        self._end_overdue(now)
+
+    def _end_overdue(self, now: float) -> None:
         for index, pending in list(self._pending.items()):
             if pending.deadline > now:
                 break

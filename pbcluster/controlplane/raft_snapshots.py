@@ -17,7 +17,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from pbcluster.controlplane.raft_store import Compaction, Piece, RaftStore, Write, pieces_of
+from pbcluster.controlplane.raft_store import Compaction, MemberStore, Piece, Write, pieces_of
 from pbcluster.raft import ChunkReceived, ConfState, Entry, RaftCore, SnapshotMeta
 
 #: After so many entries, or bytes of them, a snapshot replaces the log: replay stays below a
@@ -82,7 +82,7 @@ class Snapshots:
     def __init__(
         self,
         driver: Driver,
-        store: RaftStore,
+        store: MemberStore,
         machine: Imaged,
         in_thread: Callable[..., Awaitable[Any]],
         *,
@@ -101,7 +101,9 @@ class Snapshots:
         self._keep_entries = keep
         self._staging: _Staging | None = None
         self._staging_writes = 0
-        self._verifying: set[SnapshotMeta] = set()
+        #: All of them came in: they are being written, checked, or wait to be installed. One may be
+        #: there twice, if it came twice.
+        self._verifying: list[SnapshotMeta] = []
         self._loaded: dict[SnapshotMeta, Any] = {}
         self._installing: SnapshotMeta | None = None
         self._snapshotting = False
@@ -124,6 +126,8 @@ class Snapshots:
         staging.size_bytes += len(part.data)
         staging.checksum = zlib.crc32(part.data, staging.checksum)
         self._staging_writes += 1
+        if part.last:
+            self._verifying.append(part.meta)
 
         def written() -> None:
             self._staging_writes -= 1
@@ -138,7 +142,6 @@ class Snapshots:
         if (staging.size_bytes, staging.checksum) != (meta.size_bytes, meta.checksum):
             self._refused(meta, "size or checksum are wrong")
             return
-        self._verifying.add(meta)
 
         def read() -> Any:
             return self._machine.load(self._store.read_snapshot(meta))
@@ -154,7 +157,8 @@ class Snapshots:
         return Deferred.fromCoroutine(run())
 
     def _verified(self, state: Any, meta: SnapshotMeta) -> None:
-        if self._driver.core is None:
+        # It may have come in twice, and be waiting to be installed already.
+        if self._driver.core is None or meta in self._loaded:
             return
         self._loaded[meta] = state
         if not self._driver.core.install_snapshot(meta):
@@ -162,6 +166,8 @@ class Snapshots:
         self._driver.pump()
 
     def _refused(self, meta: SnapshotMeta, why: str) -> None:
+        if meta in self._loaded:
+            return
         self._forget(meta)
         if self._driver.core is not None:
             log.critical("the snapshot {i} that came in is refused: {why}", i=meta.index, why=why)
@@ -170,18 +176,26 @@ class Snapshots:
 
     def _forget(self, meta: SnapshotMeta) -> None:
         self._loaded.pop(meta, None)
-        self._verifying.discard(meta)
+        if meta in self._verifying:
+            self._verifying.remove(meta)
 
     def to_install(self, meta: SnapshotMeta | None) -> None:
         """The core wants ``meta`` installed, if it is one."""
         self._installing = meta or self._installing
 
+    def coming(self) -> tuple[SnapshotMeta, ...]:
+        """Those that come in or wait to be installed: their pieces are still needed, also when an
+        older one is installed, which may be written later than they were staged."""
+        staging = () if self._staging is None else (self._staging.meta,)
+        return (*staging, *self._verifying)
+
     def installed(self, meta: SnapshotMeta) -> None:
         """The snapshot is durable: the state machine becomes what it says."""
         self._machine.install(self._loaded[meta], meta)
         self._since_entries = self._since_bytes = 0
-        self._loaded.clear()
-        self._verifying.clear()
+        # A newer one may be ready already.
+        for old in [one for one in self._verifying if one.index <= meta.index]:
+            self._forget(old)
         if self._installing == meta:
             self._installing = None
         log.info("installed the leader's snapshot {index}", index=meta.index)
@@ -235,9 +249,7 @@ class Snapshots:
             self._snapshotting = False
             return
         upto = core.compact(meta, max(0, meta.index - self._keep_entries))
-        keep = (*core.snapshots_in_use(), *self._verifying)
-        if self._staging is not None:
-            keep = (*keep, self._staging.meta)
+        keep = (*core.snapshots_in_use(), *self.coming())
 
         def written() -> None:
             self._snapshotting = False

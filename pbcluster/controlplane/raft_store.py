@@ -17,20 +17,22 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import attrs
 import lmdb
 import msgspec
 
-from pbcluster.controlplane.lmdb_store import MAP_BYTES, LmdbStore
+from pbcluster.controlplane.lmdb_store import MAP_BYTES, Done, LmdbStore
 from pbcluster.errors import NotFound, StorageCorrupt
 from pbcluster.raft import Entry, EntryKind, HardState, SnapshotMeta, StoredState
 
-__all__ = ["Compaction", "Piece", "RaftStore", "Write", "pieces_of"]
+__all__ = ["Compaction", "MemberStore", "Piece", "RaftStore", "Write", "pieces_of"]
 
 FORMAT = "raft-1"
-#: Bytes of one piece of a snapshot made here.
+#: Bytes of one piece of a snapshot made here: as many as in a chunk from the leader
+#: (``RaftOptions.snapshot_chunk_bytes``), since a snapshot of the same index may come in while one
+#: is made here, and then their pieces share their keys.
 PIECE_BYTES = 256 * 1024
 _CRC = struct.Struct(">I")
 _KEY = struct.Struct(">Q")
@@ -68,6 +70,7 @@ class Write:
     """What becomes durable together, in this order.
 
     :ivar install: the snapshot, whose pieces are durable, replaces the whole log.
+    :ivar keep: newer snapshots that are coming in: their pieces stay when one is installed.
     :ivar entries: everything at or after the first of them goes before.
     """
 
@@ -76,6 +79,35 @@ class Write:
     hard_state: HardState | None = None
     pieces: tuple[Piece, ...] = ()
     compaction: Compaction | None = None
+    keep: tuple[SnapshotMeta, ...] = ()
+
+
+class MemberStore(Protocol):
+    """What a member asks of its store. Each call does, and fails, as that of :class:`RaftStore`."""
+
+    def recover(self) -> StoredState:
+        """Read and check everything."""
+
+    def begin_life(self) -> int:
+        """Raise the incarnation; durable when this returns."""
+
+    def start(self) -> None:
+        """From now on it writes."""
+
+    def submit(self, batch: tuple[Write, ...], done: Done) -> None:
+        """Write, in order; ``done`` is called in another thread once it is on disk."""
+
+    def read_piece(self, meta: SnapshotMeta, offset: int, length: int) -> bytes:
+        """Bytes of a snapshot, from any thread."""
+
+    def read_snapshot(self, meta: SnapshotMeta) -> bytes:
+        """All bytes of a snapshot, checked; from any thread."""
+
+    def nearly_full(self) -> bool:
+        """Whether proposals should be refused."""
+
+    def close(self) -> None:
+        """Write what was submitted, then close."""
 
 
 def _name(meta: SnapshotMeta) -> bytes:
@@ -249,7 +281,7 @@ class RaftStore(LmdbStore[tuple[Write, ...]]):
             if write.install is not None:
                 self._put_record(transaction, _SNAPSHOT, write.install)
                 transaction.drop(self._log, delete=False)
-                self._forget_pieces(transaction, (write.install,))
+                self._forget_pieces(transaction, (write.install, *write.keep))
             if write.entries:
                 self._put_entries(transaction, write.entries)
             if write.hard_state is not None:

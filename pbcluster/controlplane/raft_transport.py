@@ -33,8 +33,8 @@ from pbcluster.transport.sockets import Proof, Sockets
 #: Messages kept for one peer. Above the appends that may be in flight to it (RaftOptions), so that
 #: a heartbeat finds room behind them; 256 KiB each at most, so bounded in bytes too.
 HIGH_WATER_MARK = 128
-#: "You are no member any more."
-GONE = b"PBG\x01"
+#: "You are no member any more", and the question for it.
+GONE, STANDING = b"PBG\x01", b"PBG?"
 
 log = Logger()
 
@@ -67,6 +67,9 @@ class RaftNetwork(Protocol):
 
         :param roster: where they are reached, and who left.
         """
+
+    def ask_standing(self) -> None:
+        """Ask whoever is known whether this member left; only a yes is answered."""
 
     def stop(self) -> None:
         """Close."""
@@ -195,6 +198,11 @@ class ZmqRaftNetwork:
         frame = Frame(self._sockets.cluster_id, self._incarnation, message)
         return connection.send([encode(frame)])
 
+    def ask_standing(self) -> None:
+        """As :meth:`RaftNetwork.ask_standing`."""
+        for connection in self._to.values():
+            connection.send([STANDING])
+
     def stop(self) -> None:
         """As :meth:`RaftNetwork.stop`."""
         self._received = None
@@ -218,15 +226,21 @@ class ZmqRaftNetwork:
         sender = proof.sender
         if sender is None:
             sender = session.partition(b".")[0].decode("ascii", "replace")
+        if frame == STANDING:
+            self._tell_standing(session, sender)
+            return
         message = self._guard.admit(frame, sender)
         if message is None:
             return
         if self._roster.is_former(message.sender):
             self._drop("former_member")
-            if self._listener is not None:
-                self._listener.send([session, GONE])
+            self._tell_standing(session, sender)
             return
         self._received(message)
+
+    def _tell_standing(self, session: bytes, sender: MemberId) -> None:
+        if self._listener is not None and self._roster.is_former(sender):
+            self._listener.send([session, GONE])
 
     def _drop(self, reason: str) -> None:
         self._guard.dropped[reason] = self._guard.dropped.get(reason, 0) + 1

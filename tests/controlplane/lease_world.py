@@ -140,6 +140,9 @@ class Nowhere:
     def follow(self, members: Any, roster: Any) -> None:
         pass
 
+    def ask_standing(self) -> None:
+        pass
+
     def stop(self) -> None:
         pass
 

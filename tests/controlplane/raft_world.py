@@ -120,6 +120,13 @@ class Network:
     def follow(self, members: Collection[str], roster: Roster) -> None:
         self.followed, self.roster = tuple(members), roster
 
+    def ask_standing(self) -> None:
+        for other in self.world.networks.values():
+            pair = (self.member, other.member)
+            asker = self.world.members.get(self.member)
+            if asker and pair not in self.world.cut and other.roster.is_former(self.member):
+                asker.was_removed()
+
     def stop(self) -> None:
         self.received = None
 

@@ -214,6 +214,17 @@ class Leaving(GroupCase):
         self.assertIn("its id never comes back", world.failures[gone])
         self.assertEqual(world.members[world.leader()].status().term, term)  # type: ignore[union-attr]
 
+    def test_a_learner_that_was_away_is_told(self) -> None:
+        """It has no vote to ask for: it asks whether it left when it hears no leader."""
+        world = self.group()
+        world.join("m4")
+        self.add(world, "m4")
+        world.kill("m4")
+        self.remove(world, "m4")
+        world.start("m4")
+        world.until(lambda: "m4" in world.failures)
+        self.assertIn("its id never comes back", world.failures["m4"])
+
     def test_the_leader_removes_itself(self) -> None:
         """Its change is committed and answered before it ends; the two others elect one of them."""
         world = self.group()

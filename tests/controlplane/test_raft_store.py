@@ -106,6 +106,18 @@ class Writing(StoreCase):
         self.assertEqual(store.begin_life(), 1)
         self.assertEqual(self.again(store).begin_life(), 2)
 
+    def test_install_keeps_what_comes_in(self) -> None:
+        """A newer snapshot, whose pieces were durable first, is still there after the older one was
+        installed, and can be installed itself."""
+        store = self.fresh()
+        old, new = snapshot(9, b"old"), snapshot(17, b"new")
+        self.write(store, Write(pieces=(*pieces_of(old, b"old"), *pieces_of(new, b"new"))))
+        self.write(store, Write(old, hard_state=HardState(1, "", 9), keep=(new,)))
+        self.assertEqual(store.read_snapshot(new), b"new")
+        self.write(store, Write(new, hard_state=HardState(1, "", 17)))
+        found = self.again(store)
+        self.assertEqual(found.read_snapshot(found.recover().snapshot), b"new")
+
     def test_install(self) -> None:
         """An installed snapshot replaces the log; the old one's pieces are gone."""
         store = self.fresh()

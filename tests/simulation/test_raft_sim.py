@@ -10,6 +10,7 @@ from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from pbcluster.controlplane import raft_driver, raft_member, registry
 from pbcluster.testing.raft_sim.__main__ import main
 from pbcluster.testing.raft_sim.mutants import MUTANTS
 from pbcluster.testing.raft_sim.runner import hunt, run_seed, run_seeds, shorten
@@ -20,14 +21,21 @@ SEEDS = 100
 #: Mutants that one of the first seeds catches: enough to see that the hunt works.
 QUICK_MUTANTS = {
     "vote_not_persisted": 5,
-    "ack_before_fsync": 5,
     "old_term_counting": 40,
     "unconditional_truncation": 10,
     "leader_counts_unsynced": 40,
-    "repetition_runs_again": 10,
     "gap_ignored": 20,
-    "two_votes_a_term": 10,
+    "two_votes_a_term": 40,
     "no_prevote": 40,
+    "ack_before_fsync": 5,
+    "messages_before_gap": 20,
+    "lazy_commit_index_written_last": 10,
+    "snapshot_counts_before_its_pieces": 10,
+    "installed_snapshot_not_loaded": 20,
+    "answer_by_index_alone": 40,
+    "answer_before_apply": 5,
+    "leader_reads_without_round": 40,
+    "repetition_runs_again": 20,
 }
 ROOT = Path(__file__).parents[2]
 
@@ -73,12 +81,27 @@ class SeedTests(SynchronousTestCase):
         """To look does not change what is seen."""
         self.assertEqual(run_seed(3, keep_trace=True).trace_hash, run_seed(3).trace_hash)
 
+    def test_processes_change_nothing(self) -> None:
+        """The summary of two processes is that of one, and the order of progress too."""
+        seen: list[int] = []
+        one = run_seeds(range(6))
+        two = run_seeds(range(6), jobs=2, progress=lambda done, _failed: seen.append(done))
+        self.assertEqual(one, two)
+        self.assertEqual(seen, [1, 2, 3, 4, 5, 6])
+
+    def test_production_is_as_before(self) -> None:
+        """Bounds that a run makes small, and loggers that it silences, are back after it."""
+        before = (registry.MAX_OUTCOMES, raft_member.PROPOSAL_TIMEOUT_S, raft_driver.log.observer)
+        run_seed(3)
+        after = (registry.MAX_OUTCOMES, raft_member.PROPOSAL_TIMEOUT_S, raft_driver.log.observer)
+        self.assertEqual(before, after)
+
 
 class MutantTests(SynchronousTestCase):
     def test_there_are_enough(self) -> None:
-        """At least fifteen, with names of their own."""
+        """At least fifty, in the core and around it, with names of their own."""
         names = [mutant.name for mutant in MUTANTS]
-        self.assertGreaterEqual(len(names), 15)
+        self.assertGreaterEqual(len(names), 50)
         self.assertEqual(len(set(names)), len(names))
 
     def test_quick_ones_are_caught(self) -> None:
@@ -117,21 +140,21 @@ class CommandTests(SynchronousTestCase):
 
     def test_seeds(self) -> None:
         """A range of seeds ends with their count and the hash of all traces."""
-        self.assertEqual(main(["--from", "3", "--to", "6"]), 0)
+        self.assertEqual(main(["--jobs", "1", "--from", "3", "--to", "6"]), 0)
         self.assertIn("seeds 3 to 5: 0 failed", self.said[-1])
         self.assertIn("trace hash", self.said[-1])
 
     def test_mutants(self) -> None:
         """One that is caught, one that is not within the seeds given, one that does not exist."""
-        self.assertEqual(main(["--seeds", "5", "--mutants", "ack_before_fsync"]), 0)
-        self.assertEqual(main(["--seeds", "0", "--mutants", "ack_before_fsync"]), 1)
+        self.assertEqual(main(["--jobs", "1", "--seeds", "5", "--mutants", "ack_before_fsync"]), 0)
+        self.assertEqual(main(["--jobs", "1", "--seeds", "0", "--mutants", "ack_before_fsync"]), 1)
         self.assertEqual(main(["--mutants", "none_such"]), 2)
 
     def test_a_failure_is_shown(self) -> None:
         """Its property, the shortened schedule and the end of its trace; the status is 1."""
         mutant = next(one for one in MUTANTS if one.name == "vote_not_persisted")
         with mutant.planted():
-            self.assertEqual(main(["--seeds", "3"]), 1)
+            self.assertEqual(main(["--jobs", "1", "--seeds", "3"]), 1)
         text = "\n".join(self.said)
         self.assertIn("durable_before_told", text)
         self.assertIn("shortest schedule found", text)

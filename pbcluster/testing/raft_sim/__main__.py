@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 
 from pbcluster.testing.raft_sim.mutants import MUTANTS
-from pbcluster.testing.raft_sim.runner import hunt, run_seed, run_seeds, shorten
+from pbcluster.testing.raft_sim.runner import hunt_all, run_seed, run_seeds, shorten
 from pbcluster.testing.raft_sim.world import Result
 
 DEFAULT_SEEDS = 2000
@@ -30,6 +31,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         nargs="*",
         metavar="NAME",
         help="plant known bugs, all or those named, each to be caught within the seeds",
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes; as many as processors"
     )
     parser.add_argument("--keep-going", action="store_true", help="do not stop at a failure")
     return parser.parse_args(argv)
@@ -76,7 +80,7 @@ def _run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     stop_after = len(seeds) if options.keep_going else 1
     progress = _progress(len(seeds))
-    summary = run_seeds(seeds, progress=progress, stop_after=stop_after)
+    summary = run_seeds(seeds, progress=progress, stop_after=stop_after, jobs=options.jobs)
     for failure in summary.failures[:5]:
         _show_failure(failure)
     took_s = time.monotonic() - started
@@ -94,18 +98,17 @@ def _run_mutants(options: argparse.Namespace) -> int:
     if unknown:
         _say(f"no such mutants: {', '.join(sorted(unknown))}")
         return 2
+    mutants = {one.name: one for one in MUTANTS if not names or one.name in names}
     missed = highest = 0
-    for mutant in MUTANTS:
-        if names and mutant.name not in names:
-            continue
-        caught = hunt(mutant, _seeds(options))
+    for caught in hunt_all(tuple(mutants), _seeds(options), options.jobs):
         if caught.is_caught:
             highest = max(highest, caught.seed)
-            _say(f"caught by seed {caught.seed:<5} {mutant.name}: {caught.text[:90]}")
+            _say(f"caught by seed {caught.seed:<5} {caught.name}: {caught.text[:90]}")
         else:
             missed += 1
-            _say(f"NOT CAUGHT           {mutant.name} by {mutant.caught_by}; {caught.others}")
-    _say(f"{missed} mutants not caught; the highest seed needed was {highest}")
+            expected = mutants[caught.name].caught_by
+            _say(f"NOT CAUGHT           {caught.name} by {expected}; {caught.others}")
+    _say(f"{missed} of {len(mutants)} mutants not caught; the highest seed needed was {highest}")
     return 1 if missed else 0
 
 

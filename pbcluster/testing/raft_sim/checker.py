@@ -1,9 +1,10 @@
-"""The safety properties, checked after every step of every member.
+"""The safety properties of logs and votes, checked after every step of every member.
 
 The checker sees everything (all disks, all logs) and believes no one. It keeps its own copies: the
-log of each member as it was handed out for writing, the one sequence of committed entries, and a
-reference state machine that replays all of it. A broken property raises :class:`Broken`, which
-names it; the names are those of ``PROPERTIES``.
+log of each member as it was handed out for writing, and the one sequence of committed entries. What
+members and clients see of it is checked by :mod:`.states`. A broken property raises
+:class:`Broken`, which names it; where production code is the caller it is remembered too, since
+that may catch it.
 """
 
 from __future__ import annotations
@@ -12,47 +13,15 @@ from typing import TYPE_CHECKING
 
 from pbcluster.raft import ConfState, Entry, EntryKind, MemberId, Ready, Role, SnapshotMeta
 from pbcluster.raft.messages import AnyMessage, AppendReply, VoteReply, VoteRequest
-from pbcluster.testing.raft_sim.machine import Machine, MachineImage
+from pbcluster.testing.raft_sim.properties import Broken, remembered
+from pbcluster.testing.raft_sim.states import StateChecker
 
 if TYPE_CHECKING:
     from pbcluster.testing.raft_sim.member import SimMember
     from pbcluster.testing.raft_sim.world import World
 
-PROPERTIES = {
-    "election_safety": "at most one leader a term, elected by majorities of voters alone",
-    "leader_append_only": "a leader never changes or cuts its own log",
-    "log_matching": "same index and term: same entry, and same log before it",
-    "leader_completeness": "a leader's log holds everything that was ever committed",
-    "state_machine_safety": "the same entry is applied at an index everywhere, in order, once",
-    "state_equality": "same index, same state; snapshot and tail equal a full replay",
-    "monotonic_terms": "terms and votes never regress, not even across crashes",
-    "durable_before_told": "no vote, candidacy or acknowledgement before it is durable",
-    "truncation": "a log is cut only where it conflicts, and never at or below commit",
-    "commit_own_term": "only an entry of the leader's own term is committed by counting",
-    "commit_quorum": "what is committed is durable at a majority of voters, of both if joint",
-    "one_change": "at most one membership change is uncommitted",
-    "exactly_once": "a command is executed once, however often it was sent",
-    "acknowledged_kept": "what was acknowledged is committed",
-    "fresh_reads": "a read sees everything that was acknowledged before it began",
-    "linearizable": "all operations fit one order",
-    "no_disturbance": "a member that was cut off and returns raises no term",
-    "gap_stops_leader": "a leader that slept for an election timeout does not lead on",
-    "bounded": "queues and uncommitted bytes stay within their bounds",
-    "liveness": "leader and progress within ten election timeouts after healing",
-    "no_crash": "no member ends by an error of its own",
-}
-
 #: Leaders' own entries, which no bound stops: a few small ones.
 CHANGES_SLACK_BYTES = 250
-
-
-class Broken(AssertionError):
-    """A property does not hold."""
-
-    def __init__(self, name: str, text: str) -> None:
-        assert name in PROPERTIES, name
-        super().__init__(f"{name}: {text}")
-        self.name = name
 
 
 class LogCopy:
@@ -93,19 +62,11 @@ class Checker:
         self.known: dict[tuple[int, int], tuple[int, Entry]] = {}
         #: Committed terms by index; the first is the group's first snapshot.
         self.committed: list[int] = [0, 1]
-        self.images: dict[int, MachineImage] = {1: MachineImage((), ())}
-        self._executed: set[str] = set()
-        self._reference = Machine(self._execute)
-        self._read_floors: dict[tuple[MemberId, int], int] = {}
-        #: The highest index that any client's answer depended on.
-        self.answered_index = 1
-
-    def term_of(self, index: int) -> int:
-        """The term of the committed entry at ``index``."""
-        return self.committed[index]
+        self.states = StateChecker(world, self.committed)
 
     # -- lives ------------------------------------------------------------------------------------
 
+    @remembered
     def started(self, member: SimMember) -> None:
         """``member`` read its disk."""
         copy = self.logs.setdefault(member.id, LogCopy())
@@ -125,7 +86,7 @@ class Checker:
         assert member.core is not None
         copy.conf = member.core.conf
         if member.applied:
-            self._check_image(member)
+            self.states.check_state(member)
 
     def stopped(self, member: SimMember) -> None:
         """``member`` is gone."""
@@ -133,6 +94,7 @@ class Checker:
 
     # -- steps ------------------------------------------------------------------------------------
 
+    @remembered
     def ready(self, member: SimMember, ready: Ready, commit_before: int) -> None:
         """``member`` told what it wants done.
 
@@ -276,8 +238,7 @@ class Checker:
         if index != len(self.committed):
             raise Broken("state_machine_safety", f"{member.id} committed {index} out of order")
         self.committed.append(entry.term)
-        self._reference.apply(entry)
-        self.images[index] = self._reference.image()
+        self.states.committed(entry)
         for other, log in self.logs.items():
             if log.led_term > entry.term:
                 self._check_complete(other, log, log.led_term)
@@ -311,6 +272,7 @@ class Checker:
 
     # -- what is told -----------------------------------------------------------------------------
 
+    @remembered
     def sending(self, message: AnyMessage) -> None:
         """Any message leaves its sender."""
         if isinstance(message, AppendReply):
@@ -343,56 +305,24 @@ class Checker:
         elif isinstance(message, AppendReply) and disk.last_index() < message.index:
             raise Broken("durable_before_told", f"{sender} acknowledged {message.index} too early")
 
-    # -- state ------------------------------------------------------------------------------------
-
-    def applied(self, member: SimMember, entry: Entry) -> None:
-        """``member`` applied ``entry``."""
-        index = entry.index
-        if index >= len(self.committed) or self.committed[index] != entry.term:
-            raise Broken("state_machine_safety", f"{member.id} applied {index}, not committed so")
-        self._check_image(member)
-
-    def installed(self, member: SimMember, meta: SnapshotMeta) -> None:
-        """``member`` took a snapshot over."""
-        if meta.index >= len(self.committed) or self.committed[meta.index] != meta.term:
-            raise Broken("state_machine_safety", f"{member.id} installed {meta.index}")
-        self._check_image(member)
-
-    def compacted(self, member: SimMember, upto: int) -> None:
-        """``member`` forgot the beginning of its log."""
+    @remembered
+    def compacted(self, member: SimMember, meta: SnapshotMeta, upto: int) -> None:
+        """``member`` forgets the beginning of its log for a snapshot."""
+        self.states.check_snapshot(member, meta)
         copy = self.logs[member.id]
         if upto > copy.base:
             del copy.entries[: upto - copy.base]
             copy.base = upto
 
-    def _check_image(self, member: SimMember) -> None:
-        if member.machine.image() != self.images.get(member.applied):
-            raise Broken("state_equality", f"{member.id} differs at index {member.applied}")
+    # -- time -------------------------------------------------------------------------------------
 
-    def _execute(self, operation: str) -> None:
-        if operation in self._executed:
-            raise Broken("exactly_once", f"{operation} was executed twice")
-        self._executed.add(operation)
-
+    @remembered
     def gap_passed(self, member: SimMember, ticks: int) -> None:
         """``member`` was told that it had missed so many ticks."""
         if ticks >= self.world.profile.election_ticks and member.leads():
             raise Broken("gap_stops_leader", f"{member.id} slept {ticks} ticks and leads on")
 
-    # -- clients ----------------------------------------------------------------------------------
-
-    def acknowledged(self, index: int) -> None:
-        """A client is answered from a state that holds everything up to ``index``."""
-        if index >= len(self.committed):
-            raise Broken("acknowledged_kept", f"{index} was acknowledged and is not committed")
-        self.answered_index = max(self.answered_index, index)
-
-    def read_begun(self, member: SimMember, context: int) -> None:
-        """A read begins; whatever was answered until now it must see."""
-        self._read_floors[(member.id, context)] = self.answered_index
-
-    def read_allowed(self, member: SimMember, context: int, index: int) -> None:
-        """``member`` may answer the read once ``index`` is applied."""
-        floor = self._read_floors.pop((member.id, context), 0)
-        if index < floor:
-            raise Broken("fresh_reads", f"{member.id} may read at {index}, {floor} was answered")
+    @remembered
+    def stepped_late(self, member: SimMember, ticks: float) -> None:
+        """``member`` is given a message and does not know that so many ticks passed."""
+        raise Broken("gap_stops_leader", f"{member.id} takes a message {ticks:.1f} ticks behind")

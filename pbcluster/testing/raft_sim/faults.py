@@ -6,9 +6,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from pbcluster.errors import PBClusterError
 from pbcluster.raft import ConfState, MemberId
-from pbcluster.testing.raft_sim.machine import Command, encode_command
 from pbcluster.testing.raft_sim.member import SimMember
+from pbcluster.testing.raft_sim.operations import burst
 from pbcluster.testing.raft_sim.schedule import Fault
 
 if TYPE_CHECKING:
@@ -39,9 +43,16 @@ def _crash(world: World, fault: Fault) -> None:
 
 
 def _restart(world: World, member: SimMember) -> None:
-    if member.core is None and not member.wiped and not member.removed:
+    if member.process is None and not member.wiped and not member.removed:
         world.trace(f"{member.id} restarts")
         member.start()
+
+
+def _stop(world: World, fault: Fault) -> None:
+    """Ended in order, as by an operator."""
+    member = _pick(world, fault.first)
+    member.stop()
+    world.after(100 + 8 * fault.second, partial(_restart, world), member)
 
 
 def _restart_all(world: World, fault: Fault) -> None:
@@ -138,6 +149,19 @@ def _cut_link(world: World, fault: Fault) -> None:
             world.network.cut.add((b, a))
 
 
+def _lag(world: World, fault: Fault) -> None:
+    """A member is away until it needs a snapshot, and its disk is slow when it is back."""
+    name = _pick(world, fault.first).id
+    isolate(world, name)
+    world.after(200 + 8 * fault.second, partial(_lag_behind, world), name)
+
+
+def _lag_behind(world: World, name: MemberId) -> None:
+    if not world.healed:
+        world.network.calm()
+        world.slow_until[name] = world.now + 600
+
+
 def _heal(world: World, _fault: Fault) -> None:
     world.network.calm()
 
@@ -192,10 +216,31 @@ def _wipe(world: World, fault: Fault) -> None:
 def _burst(world: World, fault: Fault) -> None:
     """More proposals at once than the bound on uncommitted bytes lets in."""
     leader = world.operator.leader()
-    for number in range(5 + fault.first % 10):
-        if leader is not None:
-            data = encode_command(Command("open", f"burst {world.now} {number}"))
-            leader.command(data, lambda _what, _result: None)
+    if leader is None or leader.process is None:
+        return
+
+    def ask() -> None:
+        for number in range(fault.second, fault.second + 5 + fault.first % 10):
+            Deferred.fromCoroutine(leader.raft.propose(burst(number))).addErrback(_unheard)
+
+    leader.process.ask(ask)
+
+
+def _unheard(failure: Failure) -> None:
+    failure.trap(PBClusterError)
+
+
+def _full_disk(world: World, fault: Fault) -> None:
+    """A member refuses proposals for a while; the leader, half of the time."""
+    leader = world.operator.leader()
+    name = _pick(world, fault.first).id if leader is None or fault.first % 2 else leader.id
+    world.full = name
+    world.after(50 + 4 * fault.second, partial(_room_again, world), name)
+
+
+def _room_again(world: World, name: MemberId) -> None:
+    if world.full == name:
+        world.full = ""
 
 
 def _transfer(world: World, fault: Fault) -> None:
@@ -204,6 +249,7 @@ def _transfer(world: World, fault: Fault) -> None:
 
 _STRIKES: dict[str, Callable[[World, Fault], None]] = {
     "crash": _crash,
+    "stop": _stop,
     "restart_all": _restart_all,
     "isolate": _isolate,
     "isolate_leader": _isolate_leader,
@@ -212,12 +258,14 @@ _STRIKES: dict[str, Callable[[World, Fault], None]] = {
     "minority_leader": _minority_leader,
     "late_answers": _late_answers,
     "cut_link": _cut_link,
+    "lag": _lag,
     "heal": _heal,
     "pause": _pause,
     "pause_leader": _pause_leader,
     "slow_disk": _slow_disk,
     "hang_disk": _hang_disk,
     "disk_error": _disk_error,
+    "full_disk": _full_disk,
     "lossy": _lossy,
     "delays": _delays,
     "transfer": _transfer,
@@ -235,10 +283,9 @@ def heal_everything(world: World) -> None:
     world.network.calm()
     world.slow_until.clear()
     world.failing.clear()
-    world.hanging = ""
+    world.hanging = world.full = ""
     for member in _living(world):
-        if member.is_paused():
-            member.resume(member.disk.incarnation)
+        member.resume(member.process)
         _restart(world, member)
 
 

@@ -18,16 +18,23 @@ from attrs import frozen
 MAX_STEPS = 200_000
 #: The end of an operation that never returned.
 NEVER = 2**62
+#: The result of an assignment that expected another epoch.
+REFUSED = "refused"
+#: A list that only grows, a register, and a number that is raised by who knows it.
+State = tuple[tuple[str, ...], str, int]
+EMPTY: State = ((), "", 0)
 
 
 @frozen
 class Operation:
-    """``kind`` is get, put or add. ``result``: the tuple read, the length after; None if unknown.
+    """``kind`` is get, add, put or assign; the value of an assign is the number it expects.
 
-    A get without a result says nothing and should be left out.
+    ``result``: the state that was read; the list's length after an add; True of a put; the number
+    after an assign, or ``REFUSED``; None if unknown. A get without a result says nothing and should
+    be left out.
     """
 
-    client: str
+    name: str
     kind: str
     key: str
     value: str
@@ -36,12 +43,20 @@ class Operation:
     result: Any
 
 
-def _step(operation: Operation, state: tuple[str, ...]) -> tuple[bool, tuple[str, ...]]:
+def _step(operation: Operation, state: State) -> tuple[bool, State]:
     """Whether ``operation`` may happen in ``state``, and the state after it."""
-    if operation.kind == "get":
-        return operation.result == state, state
-    after = (*state, operation.value) if operation.kind == "add" else (operation.value,)
-    return operation.result in (None, len(after)), after
+    kind, result = operation.kind, operation.result
+    if kind == "get":
+        return result == state, state
+    items, register, number = state
+    if kind == "add":
+        items = (*items, operation.value)
+        return result in (None, len(items)), (items, register, number)
+    if kind == "put":
+        return True, (items, operation.value, number)
+    if number != int(operation.value):
+        return result in (None, REFUSED), state
+    return result in (None, number + 1), (items, register, number + 1)
 
 
 class SearchGaveUp(Exception):
@@ -69,9 +84,9 @@ def is_linearizable(operations: list[Operation]) -> bool:
     for position, operation in enumerate(ordered):
         if operation.returned != NEVER:
             must |= 1 << position
-    state: tuple[str, ...] = ()
-    tried: set[tuple[int, tuple[str, ...]]] = {(0, state)}
-    stack: list[tuple[int, tuple[str, ...]]] = [(0, state)]
+    state = EMPTY
+    tried: set[tuple[int, State]] = {(0, state)}
+    stack: list[tuple[int, State]] = [(0, state)]
     steps = 0
     while stack:
         done, state = stack.pop()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
+from pbcluster.controlplane.roster import Roster
 from pbcluster.raft import MemberId
 from pbcluster.raft.frames import Frame, decode, encode
 from pbcluster.raft.messages import AnyMessage
+from pbcluster.testing.raft_sim.process import Killed, SimProcess
 
 if TYPE_CHECKING:
     from pbcluster.testing.raft_sim.world import World
@@ -61,7 +64,92 @@ class SimNetwork:
         return 1 + int(random.random() * 4)
 
     def _arrive(self, message: AnyMessage) -> None:
-        # A message that was under way when its link was cut still arrives, perhaps very late.
-        member = self.world.members.get(message.to)
-        if member is not None:
-            member.receive(message)
+        # A message that was under way when its link was cut still arrives, perhaps very late, and
+        # perhaps at a later life than the one it was meant for.
+        process = self.world.process(message.to)
+        if process is not None:
+            process.receive(message)
+
+    def ask_standing(self, asker: MemberId, at: MemberId) -> None:
+        """``asker`` wants to be told if it left."""
+        if (asker, at) not in self.cut:
+            self.world.after(self._delay(), lambda _: self._standing(asker, at), None)
+
+    def _standing(self, asker: MemberId, at: MemberId) -> None:
+        process = self.world.process(at)
+        if process is not None and not process.paused and self.world.members[at].knows_left(asker):
+            self.tell_gone(at, asker)
+
+    def tell_gone(self, by: MemberId, to: MemberId) -> None:
+        """``by`` answers ``to`` that it left the group."""
+        if (by, to) not in self.cut:
+            self.world.after(self._delay(), lambda _: self.world.members[to].told_gone(), None)
+
+    def process_died(self, dead: MemberId) -> None:
+        """The others' connections to it end, which they learn unless the link is cut too."""
+        for member in self.world.members.values():
+            if member.process is not None and (dead, member.id) not in self.cut:
+                self.world.after(self._delay(), member.process.connection_lost, dead)
+
+
+class SimLinks:
+    """A ``RaftNetwork``: one member's end of it, for one life."""
+
+    endpoint = "simulated"
+
+    def __init__(self, process: SimProcess) -> None:
+        self._process = process
+        self._world = process.world
+        self._roster = Roster()
+
+    def start(
+        self,
+        incarnation: int,
+        received: Callable[[AnyMessage], None],
+        lost: Callable[[MemberId], None],
+    ) -> None:
+        """As ``RaftNetwork``."""
+
+        def admitted(message: AnyMessage) -> None:
+            if self.is_former(message.sender):
+                self._world.network.tell_gone(self._process.member_id, message.sender)
+            else:
+                received(message)
+
+        self._process.received, self._process.lost = admitted, lost
+
+    def follow(self, members: Collection[MemberId], roster: Roster) -> None:
+        """As ``RaftNetwork``; everybody knows where everybody is."""
+        self._roster = roster
+
+    def ask_standing(self) -> None:
+        """As ``RaftNetwork``."""
+        for member in list(self._world.members.values()):
+            self._world.network.ask_standing(self._process.member_id, member.id)
+
+    def is_former(self, member: MemberId) -> bool:
+        """Whether this end knows that ``member`` left."""
+        return self._roster.is_former(member)
+
+    def send(self, message: AnyMessage) -> bool:
+        """As ``RaftNetwork``: a member that is down is known not to be connected.
+
+        :raises Killed: this was more than the process had time for.
+        """
+        process = self._process
+        if process.last_words is not None:
+            if process.last_words <= 0:
+                raise Killed
+            process.last_words -= 1
+        if self._world.process(message.to) is None:
+            return False
+        self._world.network.send(message)
+        return True
+
+    def stop(self) -> None:
+        """As ``RaftNetwork``."""
+        self._process.received = self._process.lost = None
+
+    def counts(self) -> dict[str, int]:
+        """As ``RaftNetwork``."""
+        return {}

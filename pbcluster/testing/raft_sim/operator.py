@@ -7,6 +7,7 @@ other replacement is under way.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pbcluster.errors import PBClusterError
@@ -58,11 +59,10 @@ class SimOperator:
             return False
         change = ConfigChange(tuple(ConfigStep(action, member) for action, member in steps))
         try:
-            leader.core.propose_config(change)
+            leader.driver.propose_config(change)
         except PBClusterError:
             return False
         self.world.trace(f"{leader.id} proposes {change.steps}")
-        leader.pump()
         return True
 
     def _new_member(self) -> MemberId:
@@ -117,16 +117,12 @@ class SimOperator:
     def transfer(self, number: int) -> None:
         """Hand leadership over."""
         leader = self.leader()
-        if leader is None or leader.core is None:
+        if leader is None or leader.core is None or leader.is_paused():
             return
         voters = leader.core.conf.voters
-        if not voters:
-            return
-        try:
-            leader.core.transfer_leadership(voters[number % len(voters)])
-        except PBClusterError:
-            return
-        leader.pump()
+        if voters:
+            with suppress(PBClusterError):
+                leader.raft.transfer_leadership(voters[number % len(voters)])
 
     # -- steps ------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from attrs import frozen
 #: Kinds of faults and how often each is drawn.
 KINDS = {
     "crash": 5,
+    "stop": 2,
     "restart_all": 1,
     "isolate": 4,
     "isolate_leader": 4,
@@ -20,12 +21,14 @@ KINDS = {
     "split": 3,
     "minority_leader": 4,
     "cut_link": 3,
+    "lag": 4,
     "heal": 4,
     "pause": 2,
     "pause_leader": 2,
     "slow_disk": 3,
     "hang_disk": 2,
     "disk_error": 1,
+    "full_disk": 1,
     "lossy": 3,
     "delays": 4,
     "late_answers": 4,
@@ -74,8 +77,13 @@ class Profile:
     snapshot_chunk_bytes: int
     snapshot_every: int
     keep_entries: int
-    stores_applied: bool
-    slow_apply: bool
+    #: What production bounds by seconds and megabytes, at the scale of a run.
+    max_outcomes: int
+    max_pending: int
+    pieces_at_once: int
+    max_staging: int
+    proposal_timeout_s: float
+    read_timeout_s: float
     #: Ticks differ between members by at most so much either way.
     skew: int
     clients: int
@@ -97,15 +105,19 @@ def draw_profile(random: Random) -> Profile:
         tick_length=10,
         election_ticks=10,
         heartbeat_ticks=pick((2, 3)),
-        max_append_bytes=pick((1, 150, 1000)),
+        max_append_bytes=pick((1, 500, 4000)),
         max_inflight_appends=pick((1, 3, 16)),
-        max_uncommitted_bytes=pick((200, 2000)),
+        max_uncommitted_bytes=pick((600, 6000)),
         max_read_rounds=pick((1, 4)),
-        snapshot_chunk_bytes=pick((60, 1000)),
+        snapshot_chunk_bytes=pick((300, 2000)),
         snapshot_every=pick((8, 20, 60)),
         keep_entries=pick((0, 3, 8)),
-        stores_applied=pick((True, False)),
-        slow_apply=pick((True, False, False)),
+        max_outcomes=pick((48, 20_000)),
+        max_pending=pick((4, 4096)),
+        pieces_at_once=pick((1, 8)),
+        max_staging=pick((2, 32)),
+        proposal_timeout_s=pick((0.3, 10.0)),
+        read_timeout_s=pick((0.1, 5.0)),
         skew=pick((0, 2, 4)),
         clients=pick((2, 3, 4)),
         client_timeout=pick((100, 250)),

@@ -16,16 +16,22 @@ from random import Random
 from typing import Any
 
 from attrs import frozen
+from twisted.logger import formatEvent
+from twisted.python.failure import Failure
 
 from pbcluster.raft import ConfState, MemberId, elections
 from pbcluster.raft.messages import AnyMessage
 from pbcluster.testing.raft_sim import faults
-from pbcluster.testing.raft_sim.checker import Broken, Checker
+from pbcluster.testing.raft_sim.checker import Checker
 from pbcluster.testing.raft_sim.clients import SimClient
 from pbcluster.testing.raft_sim.linearizability import Operation, SearchGaveUp, first_bad_key
 from pbcluster.testing.raft_sim.member import SimMember
 from pbcluster.testing.raft_sim.network import SimNetwork
+from pbcluster.testing.raft_sim.operations import genesis
 from pbcluster.testing.raft_sim.operator import SimOperator
+from pbcluster.testing.raft_sim.process import SimProcess
+from pbcluster.testing.raft_sim.properties import Broken
+from pbcluster.testing.raft_sim.scale import at_scale
 from pbcluster.testing.raft_sim.schedule import Fault, Profile, draw_profile, draw_schedule
 
 #: Healing must lead to progress within so many (shortest) election timeouts.
@@ -47,6 +53,12 @@ class Result:
     commits: int
     schedule: tuple[Fault, ...]
     lines: tuple[str, ...] = ()
+
+
+def _described(error: BaseException | None) -> str:
+    frames = traceback.extract_tb(error.__traceback__ if error else None)
+    place = f" at {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__} {error}{place}"
 
 
 class World:
@@ -86,6 +98,11 @@ class World:
         self.failing: set[MemberId] = set()
         #: Whose fsyncs do not return for as long as progress is demanded.
         self.hanging: MemberId = ""
+        #: Who takes no proposals, since its disk is nearly full.
+        self.full: MemberId = ""
+        #: The first property that was found broken while others' code was running.
+        self.found: Broken | None = None
+        self._last_error = ""
 
     # -- time and trace ---------------------------------------------------------------------------
 
@@ -109,6 +126,24 @@ class World:
         text = f"{self.now} {kind} {message.sender} {message.to} {message.term}"
         self._hash.update(text.encode())
 
+    def logged(self, event: dict[str, Any]) -> None:
+        """Production code logs something."""
+        failure: Failure | None = event.get("log_failure")
+        if failure is not None:
+            self._last_error = _described(failure.value)
+        if self._lines is not None:
+            self._lines.append(f"{self.now}   {formatEvent(event)}")
+
+    def ended(self, member: MemberId, reason: str) -> None:
+        """A member ended though its disk is sound."""
+        text = f"{member}: {reason} {self._last_error}"
+        self.found = self.found or Broken("no_crash", text.strip())
+
+    def caught(self, failure: Failure) -> None:
+        """A coroutine ended by an error that nobody expects."""
+        if failure.check(Broken) is None:
+            self.found = self.found or Broken("no_crash", _described(failure.value))
+
     def _run_until(self, end: int, done: Callable[[], bool] | None = None) -> bool:
         """Let time pass until ``end``; with ``done``, only until that holds (True then)."""
         queue = self._queue
@@ -118,6 +153,8 @@ class World:
             if self.events > MAX_EVENTS:
                 raise Broken("liveness", f"{MAX_EVENTS} events and no end")
             action(argument)
+            if self.found is not None:
+                raise self.found
             if done is not None and self.events % 16 == 0 and done():
                 return True
         self.now = end
@@ -130,32 +167,35 @@ class World:
         names = [one.id for one in self.members.values() if not one.wiped and not one.removed]
         return names[int(random.random() * len(names))]
 
-    def fsync_duration(self, member: SimMember) -> int:
+    def fsync_duration(self, member: MemberId) -> int:
         """How long a transaction takes."""
-        slow = self.slow_until.get(member.id, 0) > self.now
+        slow = self.slow_until.get(member, 0) > self.now
         return self.disk_random.randrange(20, 200) if slow else 1 + self.disk_random.randrange(4)
 
-    def fsync_fails(self, member: SimMember) -> bool:
+    def fsync_fails(self, member: MemberId) -> bool:
         """Whether this fsync gives an error."""
-        if member.id not in self.failing:
+        if member not in self.failing:
             return False
-        self.failing.discard(member.id)
+        self.failing.discard(member)
         return True
 
-    def apply_delay(self) -> int:
-        """How long committed entries wait to be applied."""
-        return self.disk_random.randrange(0, 25) if self.profile.slow_apply else 0
+    def process(self, member: MemberId) -> SimProcess | None:
+        """The life under way of a member, if there is one."""
+        found = self.members.get(member)
+        return None if found is None else found.process
 
     # -- members ----------------------------------------------------------------------------------
 
     def _first_members(self) -> None:
         names = tuple(f"m{i}" for i in range(1, self.profile.voters + 1))
+        self.checker.states.founded(ConfState(names))
         for name in names:
             member = self.members[name] = SimMember(self, name)
-            member.disk.format(ConfState(names))
+            member.disk.format(ConfState(names), genesis().to_bytes())
             skew = self.profile.skew
             member.tick_length += self.core_random.randrange(-skew, skew + 1)
-            member.start()
+            delay = self.core_random.randrange(member.tick_length)
+            self.after(delay, lambda one: one.start(), member)
 
     def join(self, name: MemberId) -> None:
         """A new member starts with an empty disk and waits to be added."""
@@ -169,14 +209,13 @@ class World:
         """All of it; a broken property ends it."""
         broken = text = ""
         try:
-            self._chaos()
-            self._heal_and_check()
+            with at_scale(self.profile, self.logged):
+                self._chaos()
+                self._heal_and_check()
         except Broken as error:
             broken, text = error.name, str(error)
         except Exception as error:  # whatever a member ends by is a finding, not our failure
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            place = f"{where.filename.rpartition('/')[2]}:{where.lineno}"
-            broken, text = "no_crash", f"no_crash: {type(error).__name__} {error} at {place}"
+            broken, text = "no_crash", f"no_crash: {_described(error)}"
         if broken:
             self.trace(f"BROKEN {text}")
         return Result(
@@ -223,6 +262,8 @@ class World:
         faults.reconnect(self)
         if not self._run_until(self.now + limit, self._agreed):
             raise Broken("liveness", f"members did not come to agree: {self._states()}")
+        if not self._run_until(self.now + limit, self._leavers_ended):
+            raise Broken("leavers_end", f"who left goes on: {self._states()}")
         if self.profile.final_check in ("returning_member", "lost_leader_link"):
             self._check_undisturbed()
         self._check_history()
@@ -234,6 +275,11 @@ class World:
 
     def _written(self) -> int:
         return sum(client.written for client in self.clients)
+
+    def _leavers_ended(self) -> bool:
+        """No process runs of a member that left the group, whenever it learnt so."""
+        left = self.checker.states.has_left
+        return not any(one.process is not None and left(one.id) for one in self.members.values())
 
     def _agreed(self) -> bool:
         """One leader, and every living member of its configuration knows what it knows."""
@@ -279,6 +325,7 @@ class World:
             raise Broken("no_disturbance", f"{name} returned: term {term} became {highest}")
 
     def _check_history(self) -> None:
+        self.checker.states.at_the_end()
         history: list[Operation] = []
         for client in self.clients:
             history.extend(client.finish())
