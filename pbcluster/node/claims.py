@@ -112,6 +112,8 @@ class S3ClaimStore:
         seen = await self._objects.get(key)
         if seen is None or seen.body != bodies[winners[0]] or seen.etag != results[winners[0]]:
             raise ConfigError(_unfit("a read did not see the write before it"))
+        if key not in (await self._objects.list(key)).keys:
+            raise ConfigError(_unfit("a listing did not show an object written before it"))
         head = await self._objects.head(key)
         if head != seen.etag:
             raise ConfigError(_unfit("HEAD and GET give different ETags"))

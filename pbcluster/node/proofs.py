@@ -72,6 +72,7 @@ class Proofs:
         self._lease_sent: float | None = None
         self._covered: dict[str, int] = {}
         self._claims: dict[str, _Claimed] = {}
+        self._given_up = False
 
     @property
     def obeyed_index(self) -> int:
@@ -157,10 +158,16 @@ class Proofs:
         if self._covered.get(tenant_id, epoch + 1) <= epoch:
             del self._covered[tenant_id]
 
+    def give_up(self) -> None:
+        """No proof for anybody any more, whatever is still learned: this node must not serve."""
+        self._given_up = True
+
     # -- the question --
 
     def judge(self, tenant_id: str, epoch: int, now: float) -> Verdict:
         """Whether a request for ``tenant_id`` may be handed on at ``now``."""
+        if self._given_up:
+            return Missing()
         claim = self._claims.get(tenant_id)
         if claim is None or claim.epoch != epoch:
             return Missing()

@@ -16,23 +16,37 @@ It knows nothing of tenants; ``claims`` does.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import attrs
-import boto3
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    HTTPClientError,
-    ParamValidationError,
-)
+from botocore.exceptions import ClientError
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
-from pbcluster.errors import Conflict, S3Unavailable, StorageCorrupt
+from pbcluster.errors import S3Unavailable, StorageCorrupt
+from pbcluster.s3_client import (
+    MAX_OBJECT_BYTES,
+    MAX_PAGES,
+    PreconditionFailed,
+    S3Address,
+    S3Refused,
+    code_of,
+    new_client,
+    status_of,
+    translated,
+)
+
+__all__ = [
+    "Listing",
+    "ObjectStore",
+    "PreconditionFailed",
+    "S3Address",
+    "S3Objects",
+    "S3Refused",
+    "Stored",
+]
 
 T = TypeVar("T")
 
@@ -41,26 +55,8 @@ T = TypeVar("T")
 MAX_THREADS = 16
 #: Calls under way or waiting for a thread. Each loading tenant has two, each ack group one.
 MAX_CALLS = 1000
-CONNECT_TIMEOUT_S = 2.0
-READ_TIMEOUT_S = 5.0
 #: From the call to its answer, waiting for a thread included.
 CALL_TIMEOUT_S = 8.0
-#: Larger objects than this are not ours: owner.json and READY have some hundred bytes.
-MAX_OBJECT_BYTES = 1024 * 1024
-#: Pages of 1000 keys in one listing; beyond it something is wrong, and memory is not endless.
-MAX_PAGES = 200
-
-
-class PreconditionFailed(Conflict):
-    """The object is not what the condition of a PUT says; nothing was written."""
-
-    code = "precondition_failed"
-
-
-class S3Refused(S3Unavailable):
-    """S3 answered that it will not do this: credentials, permissions, bucket or request."""
-
-    code = "s3_refused"
 
 
 @attrs.frozen
@@ -108,20 +104,6 @@ class S3Reactor(IReactorTime, IReactorFromThreads):
     """What is needed of the reactor."""
 
 
-@attrs.frozen(kw_only=True)
-class S3Address:
-    """Where the bucket is, and with which keys.
-
-    :ivar endpoint: ``http(s)://HOST:PORT``, without a path.
-    """
-
-    endpoint: str
-    bucket: str
-    region: str = "us-east-1"
-    access_key: str = attrs.field(repr=False)
-    secret_key: str = attrs.field(repr=False)
-
-
 class S3Objects:
     """:class:`ObjectStore` on a real S3. Call :meth:`stop` at the end."""
 
@@ -137,7 +119,7 @@ class S3Objects:
         self._call_timeout_s = call_timeout_s
         self._calls = 0
         self._pool = ThreadPool(minthreads=1, maxthreads=MAX_THREADS, name="s3")
-        self._client = _client(address)
+        self._client = new_client(address, MAX_THREADS)
         self._pool.start()
 
     def __repr__(self) -> str:
@@ -157,7 +139,7 @@ class S3Objects:
                 with answer["Body"] as stream:
                     body = stream.read(MAX_OBJECT_BYTES + 1)
             except ClientError as error:
-                if _code(error) in ("NoSuchKey", "404"):
+                if code_of(error) in ("NoSuchKey", "404"):
                     return None
                 raise
             return Stored(body, str(answer["ETag"]))
@@ -174,7 +156,7 @@ class S3Objects:
             try:
                 return str(self._client.head_object(Bucket=self._bucket, Key=key)["ETag"])
             except ClientError as error:
-                if _status(error) == 404:
+                if status_of(error) == 404:
                     return None
                 raise
 
@@ -241,63 +223,5 @@ class S3Objects:
                 answer.callback(result)  # a Failure makes it an errback
 
         timer = self._reactor.callLater(self._call_timeout_s, give_up)
-        deferToThreadPool(self._reactor, self._pool, _translated, method, key, call).addBoth(over)
+        deferToThreadPool(self._reactor, self._pool, translated, method, key, call).addBoth(over)
         return await answer
-
-
-def _client(address: S3Address) -> Any:
-    config = Config(
-        connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
-        retries={"total_max_attempts": 1},
-        max_pool_connections=MAX_THREADS,
-        s3={"addressing_style": "path", "payload_signing_enabled": True},
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        parameter_validation=False,
-        proxies={},
-        user_agent_extra="pbcluster",
-    )
-    session = boto3.session.Session(
-        aws_access_key_id=address.access_key,
-        aws_secret_access_key=address.secret_key,
-        region_name=address.region,
-    )
-    return session.client("s3", endpoint_url=address.endpoint, config=config)
-
-
-def _translated(method: str, key: str, call: Callable[[], T]) -> T:
-    """Run ``call``; botocore's errors become ours. Runs in a thread."""
-    try:
-        return call()
-    except ClientError as error:
-        _refuse(method, key, error)
-    except (HTTPClientError, OSError) as error:
-        raise S3Unavailable(f"S3 did not answer {method} {key}: {type(error).__name__}") from None
-    except ParamValidationError as error:
-        raise S3Refused(f"botocore refuses {method} {key}: {type(error).__name__}") from None
-    except BotoCoreError as error:
-        raise S3Unavailable(f"{method} {key} failed: {type(error).__name__}") from None
-
-
-def _refuse(method: str, key: str, error: ClientError) -> NoReturn:
-    status, code = _status(error), _code(error)
-    if status == 412 or code == "ConditionalRequestConflict":
-        raise PreconditionFailed(f"{method} {key}: the object is not what was expected") from None
-    told = f"S3 answered {method} {key} with {status} {code}"
-    if status == 403:
-        raise S3Refused(f"{told}: check the S3 keys and what they may do") from None
-    if code == "NoSuchBucket":
-        # Not final: whoever starts S3 makes the bucket a moment later.
-        raise S3Unavailable(f"{told}: the bucket does not exist; create it") from None
-    if 400 <= status < 500 and status not in (408, 409, 429):
-        raise S3Refused(told) from None
-    raise S3Unavailable(told) from None
-
-
-def _status(error: ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))

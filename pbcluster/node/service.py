@@ -1,16 +1,18 @@
 """A node as a Twisted service: starts its parts in order, ends them in the reverse.
 
-Start: listen (answering "starting"), check the binaries, end orphans of a former life, wait for S3
-and test what ownership rests on, start Litestream, register, serve. A node whose S3 is away stays
-up, says so, and serves when it comes. End: take nothing new, let requests finish within a bound,
-stop every tenant with a last sync, then Litestream. Nothing is reported at an end: the assignments
-stay, and a restart resumes the copies.
+Start: listen (answering "starting"), check the binaries, end orphans of a former life, wait for S3,
+test what ownership rests on and whose the bucket is, start Litestream, register, serve. A node
+whose S3 is away stays up, says so, and serves when it comes. End: take nothing new, let requests
+finish within a bound, stop every tenant with a last sync, then Litestream. Nothing is reported at
+an end: the assignments stay, and a restart resumes the copies. A node whose cluster is not the
+bucket's any more answers nothing from that moment on, and ends.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import random
 import secrets
 import time
 from collections import Counter
@@ -30,7 +32,9 @@ from pbcluster.config import NodeConfig, Secrets
 from pbcluster.durations import Durations
 from pbcluster.ending import end_process
 from pbcluster.errors import ConfigError, PBClusterError, S3Unavailable
+from pbcluster.generations import ForeignBucket
 from pbcluster.node.front import Front
+from pbcluster.node.generations import GenerationWatch
 from pbcluster.node.heartbeat import Condition, NodeFacts, Standing
 from pbcluster.node.lifecycle import PRESENT, State
 from pbcluster.node.parts import NodeParts, pause, spawn
@@ -144,12 +148,22 @@ class NodeService(Service):
             unix_ms=lambda: time.time_ns() // 1_000_000,
             answered=self._metrics.answered,
         )
+        self._generation = GenerationWatch(
+            self._shells.generations,
+            cluster_id=config.cluster_id,
+            bucket=config.s3_bucket,
+            clock=reactor,
+            utc_now=utc_now,
+            random=random.random,
+            superseded=self._superseded,
+        )
         self._pool = UpstreamPool(reactor, tcp_endpoints(reactor))
         self._ports: list[IListeningPort] = []
         self._factories: list[HTTPServerFactory] = []
         self._phase = "starting"
         self._lag_s = 0.0
         self._stopping = False
+        self._fenced = False
         self._watching: Deferred[None] | None = None
         self._standing: Standing | None = None
 
@@ -184,8 +198,11 @@ class NodeService(Service):
         await self._wait_for_s3()
         if self._stopping:
             return
+        self._generation.start()
         self._phase = "starting Litestream"
         await self._shells.replication.start()
+        if self._stopping or self._fenced:
+            return
         self._phase = "waiting for the control plane"
         address = config.advertise or url
         standing = self._standing = Standing(
@@ -211,7 +228,7 @@ class NodeService(Service):
         self._follower.start()
         self._tenants.start()
         await standing.start()
-        if self._stopping:
+        if self._stopping or self._fenced:
             return
         self._front.starting = False
         self._phase = ""
@@ -238,6 +255,7 @@ class NodeService(Service):
         while not self._stopping:
             try:
                 await self._shells.claims.check()
+                await self._generation.enter()
                 return
             except S3Unavailable as error:
                 self._phase = f"waiting for S3 at {self._config.s3_endpoint}: {error}"
@@ -245,6 +263,26 @@ class NodeService(Service):
                     log.warn("node {id} is {phase}", id=self._config.id, phase=self._phase)
             tries += 1
             await pause(self._reactor, S3_RETRY_S)
+
+    def _superseded(self, error: ForeignBucket) -> None:
+        """The bucket belongs to another cluster now: answer nothing from here on, then end.
+
+        Connections are cut, since what PocketBase was asked before may come back after this.
+        Nobody is told anything: the control plane that this node knows is not to be obeyed.
+        """
+        self._fenced = self._front.draining = True
+        self._parts.proofs.give_up()
+        try:
+            for factory in self._factories:
+                factory.abort_all()
+            self._reports.stop()
+            if self._standing is not None:
+                self._standing.stop()
+                self._client.stop()
+            for tenant in self._tenants:
+                tenant.fence("the bucket belongs to another cluster", None)
+        finally:
+            end_process(self._reactor, "pbnode", str(error))
 
     # -- what it says of itself --
 
@@ -307,10 +345,11 @@ class NodeService(Service):
         self._stopping = self._front.draining = True
         if self._watching is not None:
             self._watching.cancel()
+        self._generation.stop()
         standing = self._standing
-        if standing is not None:
+        if standing is not None and not self._fenced:
             await standing.announce_draining()
-        await self._tenants.stop(drain_s=DRAIN_S)
+        await self._tenants.stop(drain_s=0.0 if self._fenced else DRAIN_S)
         try:
             await self._shells.replication.stop()
         except PBClusterError as error:

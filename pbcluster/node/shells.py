@@ -13,6 +13,7 @@ from pbcluster import binaries
 from pbcluster.config import NodeConfig, Secrets
 from pbcluster.node.claims import S3ClaimStore
 from pbcluster.node.directories import NodeDirectories
+from pbcluster.node.generations import GenerationStore, S3Generations
 from pbcluster.node.interfaces import ClaimStore, Replication, TenantDirectories, Workloads
 from pbcluster.node.orphans import end_orphans
 from pbcluster.node.replication import LitestreamDaemon
@@ -33,6 +34,7 @@ class Shells:
     """
 
     claims: ClaimStore
+    generations: GenerationStore
     replication: Replication
     workloads: Workloads
     directories: TenantDirectories
@@ -82,6 +84,7 @@ def real_shells(reactor: Any, config: NodeConfig, secrets: Secrets) -> Shells:
 
     return Shells(
         claims=S3ClaimStore(objects),
+        generations=S3Generations(objects),
         replication=LitestreamDaemon(
             reactor, binary=paths["litestream"], data_dir=config.data_dir, address=address
         ),

@@ -137,3 +137,14 @@ class ProofTests(SynchronousTestCase):
         self.proofs.forget(T, 5)
         self.ack(100.2, 11)
         self.assertTrue(self.held(100.3, epoch=6))
+
+    def test_given_up(self) -> None:
+        """From giving up on neither the proofs held nor any that come prove anything."""
+        self.ack(100.0)
+        self.assertTrue(self.held(100.1))
+        self.proofs.give_up()
+        self.assertFalse(self.held(100.1))
+        self.ack(100.2)
+        self.proofs.head_seen(T, 5, 100.2)
+        self.proofs.claimed(T, 5, 100.2, first=True)
+        self.assertEqual(self.proofs.judge(T, 5, 100.3), Missing())

@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeou
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from pbcluster import s3_client
 from pbcluster.errors import S3Unavailable
 from pbcluster.node import s3
 from pbcluster.node.s3 import PreconditionFailed, S3Address, S3Refused
@@ -29,7 +30,7 @@ class Translation(SynchronousTestCase):
             raise error
 
         try:
-            s3._translated("PUT", "k", call)
+            s3_client.translated("PUT", "k", call)
         except Exception as found:
             return found
         raise AssertionError("nothing was raised")

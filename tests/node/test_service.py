@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
-from twisted.web.client import Agent, readBody
+from twisted.web.client import Agent, ResponseFailed, readBody
 from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
-from twisted.web.server import Site
+from twisted.web.server import NOT_DONE_YET, Site
 
-from pbcluster import wire
+from pbcluster import generations, wire
 from pbcluster.config import NodeConfig, Secrets
+from pbcluster.ending import exit_status
 from pbcluster.errors import ConfigError
+from pbcluster.generations import Generation, key_of
+from pbcluster.node import generations as watch
+from pbcluster.node.generations import S3Generations
 from pbcluster.node.service import NodeService, encryption_key
 from pbcluster.node.shells import Shells
 from pbcluster.records import MemberRecord
@@ -33,18 +41,41 @@ from tests.node.harness import HOST, T, assignment
 SECRETS = Secrets(
     s3_access_key="a", s3_secret_key="b", tenant_key="c", gateway_keys={"gateway_a": "k"}
 )
+METHODS = (b"GET", b"POST")
 
 
 class PocketBase(Resource):
-    """Stands behind the front door."""
+    """Stands behind the front door. :ivar held: requests to /held, answered by the test."""
 
     isLeaf = True
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[Any] = []
+
     def render_GET(self, request: Any) -> bytes:
+        if request.path == b"/held":
+            self.held.append(request)
+            return NOT_DONE_YET
         request.setHeader(b"X-PBCluster-Not-Processed", b"moved")
         return b"host " + request.getHeader(b"host")
 
     render_POST = render_GET
+
+
+class NotEnded:
+    """The reactor; whoever wants to end the process is counted, and ``at_end`` called, instead."""
+
+    def __init__(self) -> None:
+        self.ended = 0
+        self.at_end: Any = lambda: None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(reactor, name)
+
+    def callWhenRunning(self, *_: Any) -> None:
+        self.ended += 1
+        self.at_end()
 
 
 class NodeServiceTests(TestCase):
@@ -53,8 +84,10 @@ class NodeServiceTests(TestCase):
     def setUp(self) -> None:
         self.data_dir = Path(self.mktemp()).absolute()
         self.data_dir.mkdir()
-        self.fake = fake_node(Clock(), FakeS3(Clock()), "node_a")
-        self.upstream = reactor.listenTCP(0, Site(PocketBase()), interface="127.0.0.1")
+        self.clock = Clock()
+        self.fake = fake_node(self.clock, FakeS3(self.clock), "node_a")
+        self.pocketbase = PocketBase()
+        self.upstream = reactor.listenTCP(0, Site(self.pocketbase), interface="127.0.0.1")
         self.addCleanup(self.upstream.stopListening)
         self.fake.workloads.address = ("127.0.0.1", self.upstream.getHost().port)
         self.sockets = Sockets(reactor, "c1", "member_1", PlainSockets())
@@ -99,6 +132,7 @@ class NodeServiceTests(TestCase):
 
         return Shells(
             claims=self.fake.claims,
+            generations=S3Generations(self.fake.s3),
             replication=self.fake.replication,
             workloads=self.fake.workloads,
             directories=self.fake.directories,
@@ -108,7 +142,8 @@ class NodeServiceTests(TestCase):
 
     def start(self) -> NodeService:
         sockets = Sockets(reactor, "c1", "node_a", PlainSockets())
-        service = NodeService(reactor, self.config(), SECRETS, sockets, self.shells)
+        self.reactor = NotEnded()
+        service = NodeService(self.reactor, self.config(), SECRETS, sockets, self.shells)
         service.startService()
         self.addCleanup(lambda: service.stopService() if service.running else None)
         return service
@@ -200,6 +235,54 @@ class NodeServiceTests(TestCase):
         await service.stopService()
         await deferLater(reactor, 1.1)
         self.assertEqual(self.heard, [])
+
+    def belongs_to(self, cluster_id: str, number: int) -> None:
+        """The bucket is another's from now on."""
+        record = Generation(generation=number, cluster_id=cluster_id, previous="c1", at="")
+        self.fake.s3.s3.write(key_of(number), generations.encode(record))
+
+    async def test_foreign_bucket(self) -> None:
+        """A node whose bucket belongs to another cluster says whose it is and ends, unheard."""
+        self.belongs_to("c2", 1)
+        told = self.patch(sys, "__stderr__", StringIO())
+        service = self.start()
+        await self.until(lambda: self.reactor.ended)
+        told.restore()
+        self.assertEqual(exit_status(self.reactor), 1)
+        self.assertEqual(self.heard, [])
+        await service.stopService()
+
+    async def test_superseded(self) -> None:
+        """From the look that finds a newer generation on no request is answered: neither one that
+        PocketBase has, nor a write that waits for its sync, nor a new one; leases do not help. The
+        control plane is not told, and the process ends with status 1."""
+        self.patch(watch, "LOOK_INTERVAL_S", 0.1)
+        service = self.start()
+        where = await self.ready()
+        read, write = (ensureDeferred(self.ask(where["node"], m, b"/held")) for m in METHODS)
+        await self.until(lambda: len(self.pocketbase.held) == 2)
+        self.fake.replication.sync_delay_s = 1000.0  # of a clock that the test moves
+        self.fake.workloads.running[T].write("row")
+        waiting = [ensureDeferred(self.ask(where["node"], b"POST"))]
+        await self.until(lambda: service._tenants.find(T).waiting_writes)
+        told = self.patch(sys, "__stderr__", StringIO())
+        # PocketBase answers in the very turn of the look, before any connection is closed.
+        self.reactor.at_end = lambda: [each.finish() for each in self.pocketbase.held]
+        self.belongs_to("c2", 2)
+        await self.until(lambda: self.reactor.ended)
+        self.clock.advance(2000.0)  # the sync succeeds, too late
+        for each in (read, write, *waiting):
+            with self.assertRaises((ResponseFailed, ConnectionLost)):
+                await each
+        self.assertEqual((await self.ask(where["node"]))[0], 503)
+        self.assertEqual(self.fake.workloads.running, {})
+        self.assertIn("belongs to cluster c2 (generation 2)", sys.__stderr__.getvalue())
+        told.restore()
+        self.assertEqual((exit_status(self.reactor), self.reactor.ended), (1, 1))
+        await service.stopService()
+        outcomes = [each.outcome for each in self.heard if isinstance(each, wire.TenantReport)]
+        self.assertEqual(outcomes, ["ready"])
+        self.assertFalse([each for each in self.heard if isinstance(each, wire.NodeCapacity)])
 
     def test_missing_secret(self) -> None:
         """A node without its secrets says which one is missing."""

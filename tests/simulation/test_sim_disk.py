@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.controlplane.raft_store import (
-    FIRST_START,
     Compaction,
     MemberStore,
     Piece,
@@ -21,7 +20,7 @@ from pbcluster.controlplane.raft_store import (
     Write,
 )
 from pbcluster.errors import PBClusterError
-from pbcluster.raft import ConfState, Entry, EntryKind, HardState, SnapshotMeta
+from pbcluster.raft import ConfState, Entry, EntryKind, HardState, SnapshotMeta, StoredState
 from pbcluster.testing.raft_sim.disk import SimDisk
 
 CONF = ConfState(("m1", "m2", "m3"))
@@ -127,10 +126,9 @@ class SideBySide(SynchronousTestCase):
         simulated.format(CONF, IMAGE)
         with TemporaryDirectory(dir=".") as directory:
             home = Path(directory)
-            (home / FIRST_START).touch()
             real = RaftStore(home / "store", "c", "m1", map_bytes=8 * 1024**2)
             try:
-                real.prepare(home / FIRST_START, CONF, IMAGE)
+                real.begin(StoredState.first(CONF, len(IMAGE), zlib.crc32(IMAGE)), IMAGE)
                 self.write(real, batches)
                 simulated.write(batches)
                 self.assertEqual(seen(simulated), seen(real))
