@@ -32,7 +32,7 @@ import random
 import socket
 import struct
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import attrs
@@ -178,7 +178,7 @@ async def _both(*work: Coroutine[Any, Any, None]) -> None:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """End a connection that was not closed: what was not sent is lost, the other end sees a reset."""
+    """End a connection that was not closed: what was not sent is lost, the peer sees a reset."""
     transport = writer.transport
     if not transport.is_closing():
         with contextlib.suppress(OSError):
@@ -264,11 +264,10 @@ class ProxyNet:
         if not links:
             known = ", ".join(f"{x}→{y}" for x, y in self.pairs())
             raise KeyError(f"nothing goes from {a} to {b} through a proxy; there are: {known}")
-        self._run(lambda: [link.set(fault) for link in links])
 
-    def _run(self, function: Callable[[], Any]) -> None:
         async def run() -> None:
-            function()
+            for link in links:
+                link.set(fault)
 
         self._call(run())
 
