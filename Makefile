@@ -11,7 +11,7 @@ MIN_TESTS = 1100
 # Rounds of `make soak-crossing` and `make soak-members`.
 N ?= 20
 # Seconds of `make fuzz`.
-SECONDS ?= 60
+FUZZ_S ?= 60
 # Seeds of `make sim`.
 SEEDS ?= 2000
 TRIAL ?= tests
@@ -35,7 +35,7 @@ help:
 	@echo "make bench               the figures of docs/benchmarks, measured here"
 	@echo "make soak-crossing N=20  kill nodes under writing clients, N rounds"
 	@echo "make soak-members N=100  kill the control plane's leader under writing clients, N times"
-	@echo "make fuzz SECONDS=60     damaged Raft frames against the door of a member"
+	@echo "make fuzz FUZZ_S=60      damaged Raft frames against the door of a member"
 	@echo "make sim SEEDS=2000      the Raft core under simulated faults; FROM=a TO=b names the seeds"
 	@echo "make sim-mutants         the planted bugs, each of which the simulator must catch"
 	@echo "make clean               remove what was built (not the cluster in $(DIR))"
@@ -82,7 +82,7 @@ soak-members: $(DEV_STAMP)
 	$(BIN)/python -m pbcluster.testing.soak_members --rounds $(N)
 
 fuzz: $(DEV_STAMP)
-	$(BIN)/python -m pbcluster.testing.fuzz_frames --seconds $(SECONDS)
+	$(BIN)/python -m pbcluster.testing.fuzz_frames --seconds $(FUZZ_S)
 
 # FROM and TO win over SEEDS.
 sim: $(DEV_STAMP)
