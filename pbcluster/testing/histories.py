@@ -7,7 +7,9 @@ the answer. What is promised, and so what is checked:
 * *doubled*: a name stands once in the final list; an idempotency key made one tenant, however often
   and at whichever member it was used.
 * *stale*: a ``GET`` of a tenant that was asked for after the acknowledgement of its creation had
-  arrived finds it. Each member promises this (a read barrier comes before the answer).
+  arrived finds it, under the acknowledged epoch or a later one. Each member promises this (a read
+  barrier comes before the answer). A look-up of a route comes from what the asked member knows: it
+  may find nothing, but never a route of a lower epoch than its ``min_epoch``.
 * *changed*: a tenant has everywhere the id that was acknowledged.
 * *invented*: whatever is in the list was asked for, and its creation was not refused for good.
 
@@ -23,7 +25,7 @@ from itertools import pairwise
 
 import attrs
 
-CREATE, READ = "create", "read"
+CREATE, READ, LOOKUP = "create", "read", "lookup"
 #: What became of it: done, found nothing (reads), refused for good, or nobody knows.
 OK, MISSING, REFUSED, UNKNOWN = "ok", "missing", "refused", "unknown"
 
@@ -32,12 +34,14 @@ OK, MISSING, REFUSED, UNKNOWN = "ok", "missing", "refused", "unknown"
 class Operation:
     """One request of one client.
 
-    :ivar kind: ``create`` or ``read``. :ivar name: the tenant's name.
+    :ivar kind: ``create``, ``read`` or ``lookup``. :ivar name: the tenant's name.
     :ivar invoked: and ``returned``: seconds of one monotonic clock.
     :ivar outcome: ``ok``, ``missing``, ``refused`` or ``unknown``.
     :ivar tenant_id: what the answer says; empty without one.
     :ivar key: the idempotency key of a creation.
     :ivar member: who was asked.
+    :ivar epoch: of the tenant, as the answer says.
+    :ivar min_epoch: what a look-up asked for.
     """
 
     kind: str
@@ -48,6 +52,8 @@ class Operation:
     tenant_id: str = ""
     key: str = ""
     member: str = ""
+    epoch: int = 0
+    min_epoch: int = 0
 
 
 @attrs.frozen
@@ -56,6 +62,7 @@ class Verdict:
 
     acknowledged: int
     reads: int
+    lookups: int = 0
     lost: tuple[str, ...] = ()
     doubled: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
@@ -77,12 +84,14 @@ def judge(history: Iterable[Operation], final: Sequence[tuple[str, str]]) -> Ver
     creations = [each for each in operations if each.kind == CREATE]
     acked = [each for each in creations if each.outcome == OK]
     reads = [each for each in operations if each.kind == READ]
+    lookups = [each for each in operations if each.kind == LOOKUP and each.outcome == OK]
     return Verdict(
         acknowledged=len({each.name for each in acked}),
         reads=sum(each.outcome in (OK, MISSING) for each in reads),
+        lookups=len(lookups),
         lost=_lost(acked, final),
         doubled=_doubled(acked, final),
-        stale=_stale(acked, reads),
+        stale=(*_stale(acked, reads), *_behind(lookups)),
         changed=_changed(acked, reads, final),
         invented=_invented(creations, final),
     )
@@ -105,14 +114,31 @@ def _doubled(acked: list[Operation], final: Sequence[tuple[str, str]]) -> tuple[
 
 
 def _stale(acked: list[Operation], reads: list[Operation]) -> tuple[str, ...]:
-    since: dict[str, float] = {}
+    first: dict[str, Operation] = {}
     for each in acked:
-        since[each.name] = min(each.returned, since.get(each.name, each.returned))
+        known = first.get(each.name)
+        if known is None or each.returned < known.returned:
+            first[each.name] = each
+    found = []
+    for read in reads:
+        ack = first.get(read.name)
+        if ack is None or ack.returned >= read.invoked or read.outcome not in (OK, MISSING):
+            continue
+        if read.outcome == MISSING or read.epoch < ack.epoch:
+            seen = "did not find it" if read.outcome == MISSING else f"had epoch {read.epoch}"
+            found.append(
+                f"{read.name} was acknowledged under epoch {ack.epoch} "
+                f"{read.invoked - ack.returned:.3f} s before {read.member} was asked, and {seen}"
+            )
+    return tuple(found)
+
+
+def _behind(lookups: list[Operation]) -> tuple[str, ...]:
     return tuple(
-        f"{read.name} was acknowledged {read.invoked - since[read.name]:.3f} s before "
-        f"{read.member or 'a member'} was asked, and did not find it"
-        for read in reads
-        if read.outcome == MISSING and since.get(read.name, read.invoked) < read.invoked
+        f"{each.member} gave a route of {each.name} of epoch {each.epoch}, "
+        f"{each.min_epoch} was asked for"
+        for each in lookups
+        if each.epoch < each.min_epoch
     )
 
 

@@ -8,14 +8,13 @@ closed with something unread resets its connection, and what is on its way is lo
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable
 from types import TracebackType
 
 import zmq
 
-from pbcluster import config
-from pbcluster.cli.layout import LOOPBACK, ClusterDir, Plan
+from pbcluster.cli.layout import ClusterDir, Plan
+from pbcluster.testing.dealer import dealer
 
 #: A flood is slowed down by who reads it; a door that stays shut ends the wait.
 SEND_TIMEOUT_S = 20.0
@@ -30,31 +29,17 @@ class Intruder:
         where: ClusterDir,
         plan: Plan,
         member: str,
-        port: int,
+        use: str,
         *,
         name: str,
         known: bool = True,
     ) -> None:
         """
-        :param port: of ``member``: its raft or its request port.
-        :param name: the process whose id, and with CURVE whose key, is used.
-        :param known: False: with a fresh key that stands in no file.
+        The parameters are those of :func:`pbcluster.testing.dealer.dealer`.
         """
         self._context = zmq.Context()
-        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
-        self._socket.set(zmq.IDENTITY, f"{name}.{secrets.token_hex(8)}".encode())
-        self._socket.set(zmq.IMMEDIATE, 1)
+        self._socket = dealer(self._context, where, plan, member, use, name=name, known=known)
         self._socket.set(zmq.SNDTIMEO, round(SEND_TIMEOUT_S * 1000))
-        if not plan.insecure_plain_sockets:
-            peers = config.load_peers(where.peers_file)
-            public, secret = zmq.curve_keypair()
-            if known:
-                secret = config.load_secrets(where.secrets(name)).curve_secret.encode()
-                public = zmq.curve_public(secret)
-            self._socket.set(zmq.CURVE_SERVERKEY, peers[member].curve_public.encode())
-            self._socket.set(zmq.CURVE_PUBLICKEY, public)
-            self._socket.set(zmq.CURVE_SECRETKEY, secret)
-        self._socket.connect(f"tcp://{LOOPBACK}:{port}")
 
     def __enter__(self) -> Intruder:
         return self

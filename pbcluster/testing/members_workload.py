@@ -3,7 +3,8 @@
 Writers create tenants, each at a member chosen by the dice. A creation that got no clear answer is
 repeated with the same idempotency key, at other members, until somebody acknowledges it; some of
 the acknowledged ones are repeated too: they must give the same tenant. Readers ask any member for a
-tenant that was acknowledged before they ask. :mod:`pbcluster.testing.histories` judges.
+tenant that was acknowledged before they ask, and for its route under the acknowledged epoch, as a
+gateway does. :mod:`pbcluster.testing.histories` judges.
 """
 
 from __future__ import annotations
@@ -14,14 +15,24 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import attrs
 
 from pbcluster.cli.layout import LOOPBACK
-from pbcluster.testing.histories import CREATE, MISSING, OK, READ, REFUSED, UNKNOWN, Operation
+from pbcluster.testing.histories import (
+    CREATE,
+    LOOKUP,
+    MISSING,
+    OK,
+    READ,
+    REFUSED,
+    UNKNOWN,
+    Operation,
+)
+from pbcluster.testing.lookups import Lookups
 from pbcluster.testing.workload import Failed
 
 #: Longer than a member waits for a commit.
@@ -74,6 +85,7 @@ class MembersWorkload:
     """Writers and readers.
 
     :ivar ports: member → port of its admin API.
+    :ivar lookups: makes the sockets of one reader.
     :ivar pause_s: of a client after each answer.
     :ivar history: every operation, in the order of the answers. Appending is safe from threads.
     :ivar refusals: answers that no creation or read should get.
@@ -81,6 +93,7 @@ class MembersWorkload:
 
     ports: dict[str, int]
     token: str = attrs.field(repr=False)
+    lookups: Callable[[], Lookups]
     writers: int = 4
     readers: int = 2
     pause_s: float = 0.0
@@ -89,8 +102,8 @@ class MembersWorkload:
     history: list[Operation] = attrs.field(factory=list)
     refusals: list[str] = attrs.field(factory=list)
     acked: int = 0
-    #: What readers ask for: the newest acknowledgement.
-    _latest: str = ""
+    #: What readers ask for: name and epoch of the newest acknowledgement.
+    _latest: tuple[str, int] = ("", 0)
     _ending: threading.Event = attrs.field(factory=threading.Event)
     _threads: list[threading.Thread] = attrs.field(factory=list)
 
@@ -143,12 +156,16 @@ class MembersWorkload:
             began = time.monotonic()
             status, answer = asking.ask(member, "POST", "/tenants", {"name": name}, key)
             ended = time.monotonic()
-            tenant = str(answer["id"]) if status in (201, 202) else ""
-            outcome = OK if tenant else UNKNOWN if status == 0 or status >= 500 else REFUSED
-            self.history.append(Operation(CREATE, name, began, ended, outcome, tenant, key, member))
+            made: dict[str, Any] = answer if status in (201, 202) else {"id": "", "epoch": 0}
+            outcome = OK if made["id"] else UNKNOWN if status == 0 or status >= 500 else REFUSED
+            self.history.append(
+                Operation(
+                    CREATE, name, began, ended, outcome, made["id"], key, member, made["epoch"]
+                )
+            )
             if outcome == OK:
                 self.acked += 1
-                self._latest = name
+                self._latest = (name, made["epoch"])
                 return True
             if outcome == REFUSED:
                 self.refusals.append(f"creating {name} at {member}: {status} {answer}")
@@ -158,22 +175,36 @@ class MembersWorkload:
         return False
 
     def _read(self, number: int) -> None:
-        asking = Asking(self.ports, self.token)
+        asking, lookups = Asking(self.ports, self.token), self.lookups()
         dice = random.Random(f"{self.seed}/reader/{number}")
         while not self._ending.is_set():
-            name = self._latest
+            name, epoch = self._latest
             if name:
+                self._look_up(lookups, dice.choice(list(self.ports)), name, epoch)
                 self._read_once(asking, dice.choice(list(self.ports)), name)
             self._ending.wait(max(self.pause_s, RETRY_S))
         asking.close()
+        lookups.close()
+
+    def _look_up(self, lookups: Lookups, member: str, name: str, epoch: int) -> None:
+        began = time.monotonic()
+        outcome, found = lookups.ask(member, name, epoch)
+        ended = time.monotonic()
+        self.history.append(
+            Operation(
+                LOOKUP, name, began, ended, outcome, member=member, epoch=found, min_epoch=epoch
+            )
+        )
 
     def _read_once(self, asking: Asking, member: str, name: str) -> None:
         began = time.monotonic()
         status, answer = asking.ask(member, "GET", f"/tenants/{name}")
         ended = time.monotonic()
         outcome = {200: OK, 404: MISSING}.get(status, UNKNOWN)
-        tenant = str(answer["id"]) if status == 200 else ""
-        self.history.append(Operation(READ, name, began, ended, outcome, tenant, "", member))
+        found: dict[str, Any] = answer if status == 200 else {"id": "", "epoch": 0}
+        self.history.append(
+            Operation(READ, name, began, ended, outcome, found["id"], "", member, found["epoch"])
+        )
         if outcome == UNKNOWN and 0 < status < 500:
             self.refusals.append(f"reading {name} at {member}: {status} {answer}")
 

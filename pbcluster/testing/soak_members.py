@@ -27,6 +27,7 @@ from pbcluster.cli.layout import LOOPBACK
 from pbcluster.errors import PBClusterError
 from pbcluster.testing.cluster import RealCluster
 from pbcluster.testing.histories import Verdict, judge, longest_wait
+from pbcluster.testing.lookups import Lookups
 from pbcluster.testing.members_workload import MembersWorkload, all_tenants
 from pbcluster.testing.stand_in_nodes import StandInNodes
 
@@ -76,6 +77,7 @@ class Found:
             "over_1_s": sum(gap > 1000 for gap in gaps),
             "acknowledged": self.verdict.acknowledged,
             "reads": self.verdict.reads,
+            "lookups": self.verdict.lookups,
             "lost": len(self.verdict.lost),
             "doubled": len(self.verdict.doubled),
             "stale": len(self.verdict.stale),
@@ -88,6 +90,16 @@ class Found:
 def admin_ports(cluster: RealCluster) -> dict[str, int]:
     """Member → port of its admin API."""
     return {member.id: member.ports["admin"] for member in cluster.plan.of("member")}
+
+
+def workload_of(cluster: RealCluster, **more: Any) -> MembersWorkload:
+    """Clients of all members; they do not run yet."""
+    return MembersWorkload(
+        admin_ports(cluster),
+        cluster.where.token(),
+        lambda: Lookups(cluster.where, cluster.plan),
+        **more,
+    )
 
 
 def leader_of(cluster: RealCluster) -> str:
@@ -147,9 +159,7 @@ def soak(rounds: int, seed: int, tell: Callable[[str], object] = print) -> Found
     dice = random.Random(seed)
     kills: list[Kill] = []
     with members_only() as cluster:
-        workload = MembersWorkload(
-            admin_ports(cluster), cluster.where.token(), pause_s=PAUSE_S, seed=seed
-        )
+        workload = workload_of(cluster, pause_s=PAUSE_S, seed=seed)
         with workload.running():
             for number in range(1, rounds + 1):
                 kill = one_kill(cluster, workload, number, dice)
@@ -170,7 +180,7 @@ def report(found: Found) -> str:
     gaps = figures["gap_ms"]
     told = [
         f"{figures['kills']} leaders killed, {figures['acknowledged']} tenants acknowledged, "
-        f"{figures['reads']} reads",
+        f"{figures['reads']} reads, {figures['lookups']} look-ups",
         "from the kill to the next write, ms: "
         + ", ".join(f"{name} {value:.0f}" for name, value in gaps.items())
         + f"; over 1 s: {figures['over_1_s']}",

@@ -21,10 +21,11 @@ from types import TracebackType
 import attrs
 import zmq
 
-from pbcluster import config, wire
+from pbcluster import wire
 from pbcluster.cli.layout import LOOPBACK, ClusterDir, Plan, Process
 from pbcluster.errors import PBClusterError
 from pbcluster.records import NodeResources
+from pbcluster.testing.dealer import dealer
 
 #: Much shorter than the silence after which a node is suspected (0.9 s).
 BEAT_INTERVAL_S = 0.4
@@ -61,8 +62,7 @@ class StandInNodes:
         self._context = zmq.Context()
         self._numbers = itertools.count(1, 2)
         self._ending = threading.Event()
-        peers = config.load_peers(where.peers_file)
-        self._nodes = [self._made(where, peers, node) for node in plan.of("node")]
+        self._nodes = [self._made(where, node) for node in plan.of("node")]
         self._thread = threading.Thread(target=self._run, name="stand-in nodes", daemon=True)
 
     def __enter__(self) -> StandInNodes:
@@ -83,20 +83,12 @@ class StandInNodes:
         """Whether every node has its incarnation."""
         return all(node.incarnation for node in self._nodes)
 
-    def _made(self, where: ClusterDir, peers: dict[str, config.Peer], process: Process) -> _Node:
-        secret = config.load_secrets(where.secrets(process.id)).curve_secret
-        sockets = []
-        for member in self._plan.of("member"):
-            socket = self._context.socket(zmq.DEALER)
-            socket.set(zmq.IDENTITY, f"{process.id}.{secrets.token_hex(8)}".encode())
-            socket.set(zmq.RECONNECT_IVL, 50)
-            socket.set(zmq.IMMEDIATE, 1)
-            if not self._plan.insecure_plain_sockets:
-                socket.set(zmq.CURVE_SECRETKEY, secret.encode())
-                socket.set(zmq.CURVE_PUBLICKEY, peers[process.id].curve_public.encode())
-                socket.set(zmq.CURVE_SERVERKEY, peers[member.id].curve_public.encode())
-            socket.connect(f"tcp://{LOOPBACK}:{member.ports['requests']}")
-            sockets.append(socket)
+    def _made(self, where: ClusterDir, process: Process) -> _Node:
+        plan = self._plan
+        sockets = [
+            dealer(self._context, where, plan, member.id, "requests", name=process.id)
+            for member in plan.of("member")
+        ]
         return _Node(process.id, f"http://{LOOPBACK}:{process.ports['http']}", sockets)
 
     def _run(self) -> None:

@@ -18,8 +18,8 @@ from pbcluster.testing import strace
 from pbcluster.testing.cluster import RealCluster
 from pbcluster.testing.durability_order import CALLS, SYNCS, judge
 from pbcluster.testing.histories import judge as judge_history
-from pbcluster.testing.members_workload import MembersWorkload, all_tenants
-from pbcluster.testing.soak_members import admin_ports, leader_of, members_only
+from pbcluster.testing.members_workload import all_tenants
+from pbcluster.testing.soak_members import admin_ports, leader_of, members_only, workload_of
 from pbcluster.testing.strace import Call
 
 MEMBERS = ("member_1", "member_2", "member_3")
@@ -62,9 +62,7 @@ class TracedMembers(SynchronousTestCase):
         the end of its sync, or with syncs that failed, are refused: the judge sees what it judges.
         """
         with members_only(change_spec=self.under(CALLS), insecure_plain_sockets=True) as cluster:
-            workload = MembersWorkload(
-                admin_ports(cluster), cluster.where.token(), pause_s=0.02, readers=0
-            )
+            workload = workload_of(cluster, pause_s=0.02, readers=0)
             with workload.running():
                 workload.wait_for_acks(20)
                 cluster.stop(leader_of(cluster))
@@ -88,9 +86,7 @@ class TracedMembers(SynchronousTestCase):
         with members_only(change_spec=self.under(("fdatasync",), inject)) as cluster:
             cluster.wait_until(lambda: len(set(self.terms(cluster))) == 1, "one term")
             before = self.terms(cluster)
-            workload = MembersWorkload(
-                admin_ports(cluster), cluster.where.token(), pause_s=0.02, writers=8
-            )
+            workload = workload_of(cluster, pause_s=0.02, writers=8)
             with workload.running() as history:
                 time.sleep(3.0)
                 workload.wait_for_acks(1)

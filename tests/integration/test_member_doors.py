@@ -46,9 +46,8 @@ class DoorCase(SynchronousTestCase):
         return dict(self.health(member)["counts"][kind])
 
     def intruder(self, member: str, use: str, name: str, known: bool = True) -> Intruder:
-        port = self.cluster.plan.process(member).ports[use]
         where, plan = self.cluster.where, self.cluster.plan
-        return Intruder(where, plan, member, port, name=name, known=known)
+        return Intruder(where, plan, member, use, name=name, known=known)
 
     def frame(self, message: AnyMessage, cluster: str = "", incarnation: int = 10**6) -> bytes:
         return encode(Frame(cluster or self.cluster.plan.cluster_id, incarnation, message))

@@ -26,6 +26,7 @@ class SoakTests(SynchronousTestCase):
         self.assertEqual(figures["kills"], 2)
         self.assertGreater(figures["acknowledged"], 20)
         self.assertGreater(figures["reads"], 5)
+        self.assertGreater(figures["lookups"], 5)
         self.assertLess(figures["gap_ms"]["max"], GAP_MS)
         self.assertIn("kill 2/2", lines[-1])
 

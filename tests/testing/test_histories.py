@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.testing.histories import (
     CREATE,
+    LOOKUP,
     MISSING,
     OK,
     READ,
@@ -82,6 +83,21 @@ class JudgeTests(SynchronousTestCase):
         told = self.only(self.judged(read("a", 1.5, MISSING)), "stale")
         self.assertIn("0.400 s before member_2 was asked", told)
         self.assertTrue(self.judged(read("a", 1.05, MISSING), read("a", 1.5, UNKNOWN)).good)
+
+    def test_an_older_epoch(self) -> None:
+        """A read with a lower epoch than was acknowledged; a look-up with a lower one than it asked
+        for. A look-up that finds nothing promised nothing."""
+        ack = attrs.evolve(create("a", 1.0), epoch=2)
+        for epoch, kept in ((1, False), (2, True), (3, True)):
+            again = attrs.evolve(read("a", 1.5), epoch=epoch)
+            self.assertEqual(judge([ack, again], FINAL[:1]).good, kept)
+            found = Operation(
+                LOOKUP, "a", 1.0, 1.1, OK, member="member_3", epoch=epoch, min_epoch=2
+            )
+            verdict = self.judged(found)
+            self.assertEqual(verdict.lookups, 1)
+            self.assertEqual(verdict.good, kept)
+        self.assertTrue(self.judged(attrs.evolve(found, outcome=MISSING, epoch=0)).good)
 
     def test_changed(self) -> None:
         """Another id than was acknowledged: in a read, in the list."""
