@@ -217,6 +217,12 @@ class ProxyNet:
         """Reset what is open, and whatever is opened. :raises KeyError: no such link."""
         self._set(a, b, Fault(cut=True))
 
+    def isolate(self, name: str) -> None:
+        """Cut every link from and to ``name``."""
+        for a, b in self.pairs():
+            if name in (a, b):
+                self.cut(a, b)
+
     def blackhole(self, a: str, b: str) -> None:
         """Let nothing pass. :raises KeyError: no such link."""
         self._set(a, b, Fault(blackhole=True))

@@ -42,12 +42,16 @@ CAUGHT_UP_WITHIN_S = 30.0
 
 @attrs.frozen
 class Kill:
-    """One kill: of whom, at which moment of ``time.monotonic()``, and how long nobody wrote."""
+    """One kill.
+
+    :ivar victim: who was killed. :ivar gap_ms: how long nobody wrote.
+    :ivar terms: how many terms later there was a leader; more than one: votes were split.
+    """
 
     number: int
     victim: str
-    at: float
     gap_ms: float
+    terms: int
 
 
 @attrs.frozen
@@ -75,6 +79,7 @@ class Found:
                 "max": gaps[-1],
             },
             "over_1_s": sum(gap > 1000 for gap in gaps),
+            "split_votes": sum(kill.terms > 1 for kill in self.kills),
             "acknowledged": self.verdict.acknowledged,
             "reads": self.verdict.reads,
             "lookups": self.verdict.lookups,
@@ -102,8 +107,8 @@ def workload_of(cluster: RealCluster, **more: Any) -> MembersWorkload:
     )
 
 
-def leader_of(cluster: RealCluster) -> str:
-    """The member that says that it leads; empty while none does."""
+def leading(cluster: RealCluster) -> tuple[str, int]:
+    """The member that says that it leads, and its term; empty and 0 while none does."""
     token = cluster.where.token()
     for member, port in admin_ports(cluster).items():
         try:
@@ -111,8 +116,13 @@ def leader_of(cluster: RealCluster) -> str:
         except PBClusterError:
             continue
         if health.get("leader") is True:
-            return member
-    return ""
+            return member, int(health["term"])
+    return "", 0
+
+
+def leader_of(cluster: RealCluster) -> str:
+    """The member that says that it leads; empty while none does."""
+    return leading(cluster)[0]
 
 
 def caught_up(cluster: RealCluster) -> bool:
@@ -140,7 +150,7 @@ def one_kill(
     workload.wait_for_acks(ACKS_BEFORE)
     time.sleep(dice.random() * 0.2)
     cluster.wait_until(lambda: leader_of(cluster) != "", "a leader")
-    victim = leader_of(cluster)
+    victim, term = leading(cluster)
     seen, killed = len(workload.history), time.monotonic()
     cluster.kill9(victim)
     cluster.start(victim, wait=False)
@@ -148,7 +158,7 @@ def one_kill(
     gap_s = longest_wait(workload.history[seen:], killed)
     cluster.wait_serving(victim)
     cluster.wait_until(lambda: caught_up(cluster), f"{victim} to catch up", CAUGHT_UP_WITHIN_S)
-    return Kill(number, victim, killed, round(gap_s * 1000, 1))
+    return Kill(number, victim, round(gap_s * 1000, 1), leading(cluster)[1] - term)
 
 
 def soak(rounds: int, seed: int, tell: Callable[[str], object] = print) -> Found:
@@ -183,7 +193,7 @@ def report(found: Found) -> str:
         f"{figures['reads']} reads, {figures['lookups']} look-ups",
         "from the kill to the next write, ms: "
         + ", ".join(f"{name} {value:.0f}" for name, value in gaps.items())
-        + f"; over 1 s: {figures['over_1_s']}",
+        + f"; over 1 s: {figures['over_1_s']}; votes split: {figures['split_votes']}",
         ", ".join(
             f"{name} {figures[name]}"
             for name in ("lost", "doubled", "stale", "changed", "invented", "refused")

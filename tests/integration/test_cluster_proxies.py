@@ -49,9 +49,7 @@ class MemberFaults(SynchronousTestCase):
         write at any member is known to all."""
         old = self.wait_agreed(*MEMBERS)
         others = [name for name in MEMBERS if name != old]
-        for other in others:
-            self.cluster.net.cut(old, other)
-            self.cluster.net.cut(other, old)
+        self.cluster.net.isolate(old)
         new = self.wait_agreed(*others, but=old)
         self.cluster.wait_until(lambda: self.led_by(old) != old, "the old one to notice", 5.0)
         with self.assertRaises(PBClusterError):

@@ -32,7 +32,7 @@ class SoakTests(SynchronousTestCase):
 
     def test_what_the_command_says(self) -> None:
         """Figures as text or JSON; its status tells whether a promise was broken."""
-        kills = [Kill(n, "member_1", 0.0, 100.0 * n) for n in range(1, 4)]
+        kills = [Kill(n, "member_1", 100.0 * n, n) for n in range(1, 4)]
         good = Found(kills, Verdict(10, 5), [])
         bad = Found(kills, Verdict(10, 5, lost=("t1",)), [])
         for found, status in ((good, 0), (bad, 1)):
@@ -42,5 +42,5 @@ class SoakTests(SynchronousTestCase):
             figures = json.loads(done.stdout)
             gaps = {"min": 100.0, "median": 200.0, "p99": 300.0, "max": 300.0}
             self.assertEqual(figures["gap_ms"], gaps)
-            self.assertEqual(figures["lost"], status)
+            self.assertEqual((figures["lost"], figures["split_votes"]), (status, 2))
         self.assertIn("lost: t1", soak_members.report(bad))
