@@ -44,7 +44,7 @@ from pbcluster.cli.spec import cluster_serves, specs
 from pbcluster.cli.supervisor import START_GROUPS, STOP_ORDER
 from pbcluster.errors import DeadlineExceeded, ProcessFailed
 from pbcluster.testing.proxies import ProxyNet
-from pbcluster.testing.routed import route_through
+from pbcluster.testing.routed import owner_of, route_through
 
 SERVE_WITHIN_S = 60.0
 _POLL_S = 0.03
@@ -91,7 +91,7 @@ class RealCluster:
         self._children = {
             spec.id: Child(change_spec(spec)) for spec in specs(self.where, self.plan)
         }
-        self._net = ProxyNet(seed) if proxied else None
+        self._net = ProxyNet(self._whose, seed) if proxied else None
         if self._net is not None:
             route_through(self._net, self.where, self.plan)
         self._below: set[procfs.Identity] = set()
@@ -251,6 +251,11 @@ class RealCluster:
         self.child(name).send(number)
         for who in self.children_of(name) if with_children else ():
             procfs.send(who, number)
+
+    def _whose(self, port: int) -> str:
+        """The process whose connection comes from a port."""
+        running = {name: child.pid for name, child in self._children.items()}
+        return owner_of(port, {name: pid for name, pid in running.items() if pid is not None})
 
     def _remember(self, name: str) -> None:
         """What is below a process now would be lost from sight when the process is gone."""

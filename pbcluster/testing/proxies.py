@@ -2,7 +2,9 @@
 
 A *link* ``(a, b)`` carries the connections that ``a`` opens to ``b``; what ``b`` answers on them
 comes back on the same link. Raft members open a connection each to the other, so a link there is
-one direction of their talk, and cutting one of the two is a one-way partition.
+one direction of their talk, and cutting one of the two is a one-way partition. Every port of ``b``
+has one *door*, the same for all: processes pass addresses on to each other. Whose connection it is
+is found out when it is accepted.
 
 What can happen to a link, until :meth:`ProxyNet.heal` (each replaces what was before):
 
@@ -32,7 +34,7 @@ import random
 import socket
 import struct
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import attrs
@@ -64,22 +66,15 @@ FINE = Fault()
 
 
 class _Link:
-    """One listening port, its target, and its connections."""
+    """The connections of one process to another, and what is done to them."""
 
-    def __init__(self, target: int, dice: random.Random) -> None:
-        self.target = target
+    def __init__(self, dice: random.Random) -> None:
         self.fault = FINE
-        self.server: asyncio.Server | None = None
         self._dice = dice
         self._changed = asyncio.Event()
         #: The writers of each connection, both ends.
         self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-
-    async def listen(self) -> int:
-        """:returns: the port."""
-        self.server = await asyncio.start_server(self._accepted, LOOPBACK, 0, limit=CHUNK_BYTES)
-        return int(self.server.sockets[0].getsockname()[1])
 
     def set(self, fault: Fault) -> None:
         """``fault`` from now on."""
@@ -91,16 +86,17 @@ class _Link:
                 _reset(writer)
 
     async def close(self) -> None:
-        """End the port and all connections."""
-        if self.server is not None:
-            self.server.close()
+        """End all connections."""
         for writer in list(self._open):
             _reset(writer)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def pass_on(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int
+    ) -> None:
+        """Carry an accepted connection to ``port`` until it ends."""
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -110,7 +106,7 @@ class _Link:
             if self.fault.cut:
                 return
             await self._passes()
-            back, there = await asyncio.open_connection(LOOPBACK, self.target, limit=CHUNK_BYTES)
+            back, there = await asyncio.open_connection(LOOPBACK, port, limit=CHUNK_BYTES)
             self._open.add(there)
             if self.fault.cut:
                 return
@@ -190,28 +186,48 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 class ProxyNet:
     """All links of one cluster. Its calls may come from any thread."""
 
-    def __init__(self, seed: int = 0) -> None:
-        """:param seed: of the dice of :meth:`drop`."""
+    def __init__(self, who: Callable[[int], str], seed: int = 0) -> None:
+        """
+        :param who: the process whose connection comes from a port of this machine; called in the
+            proxies' thread. What is no end of a link is passed on untouched.
+        :param seed: of the dice of :meth:`drop`.
+        """
+        self._who = who
         self._seed = seed
-        self._links: dict[Pair, list[_Link]] = {}
+        self._links: dict[Pair, _Link] = {}
+        #: Port of a target → its door.
+        self._doors: dict[int, asyncio.Server] = {}
+        self._others = _Link(random.Random(0))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxies", daemon=True)
         self._thread.start()
 
     def link(self, a: str, b: str, port: int) -> int:
-        """A new port by which ``a`` reaches ``port`` of ``b``; a pair may have several."""
-        dice = random.Random(f"{self._seed}/{a}/{b}/{len(self._links.get((a, b), ()))}")
+        """The port by which ``a`` reaches ``port`` of ``b`` from now on."""
 
         async def make() -> int:
-            link = _Link(port, dice)
-            self._links.setdefault((a, b), []).append(link)
-            return await link.listen()
+            if (a, b) not in self._links:
+                self._links[a, b] = _Link(random.Random(f"{self._seed}/{a}/{b}"))
+            if port not in self._doors:
+                self._doors[port] = await asyncio.start_server(
+                    lambda reader, writer: self._accepted(b, port, reader, writer),
+                    LOOPBACK,
+                    0,
+                    limit=CHUNK_BYTES,
+                )
+            return int(self._doors[port].sockets[0].getsockname()[1])
 
         return self._call(make())
 
+    async def _accepted(
+        self, b: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        a = self._who(writer.get_extra_info("peername")[1])
+        await self._links.get((a, b), self._others).pass_on(reader, writer, port)
+
     def pairs(self) -> list[Pair]:
         """Every pair that has a link."""
-        return sorted(self._links)
+        return sorted(pair for pair in self._links if pair[0])
 
     def cut(self, a: str, b: str) -> None:
         """Reset what is open, and whatever is opened. :raises KeyError: no such link."""
@@ -253,9 +269,10 @@ class ProxyNet:
             return
 
         async def end() -> None:
-            for links in self._links.values():
-                for link in links:
-                    await link.close()
+            for door in self._doors.values():
+                door.close()
+            for link in (*self._links.values(), self._others):
+                await link.close()
 
         try:
             self._call(end())
@@ -266,14 +283,13 @@ class ProxyNet:
                 self._loop.close()
 
     def _set(self, a: str, b: str, fault: Fault) -> None:
-        links = self._links.get((a, b))
-        if not links:
+        link = self._links.get((a, b))
+        if link is None:
             known = ", ".join(f"{x}→{y}" for x, y in self.pairs())
             raise KeyError(f"nothing goes from {a} to {b} through a proxy; there are: {known}")
 
         async def run() -> None:
-            for link in links:
-                link.set(fault)
+            link.set(fault)
 
         self._call(run())
 

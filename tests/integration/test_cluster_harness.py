@@ -9,7 +9,7 @@ from pbcluster.testing.cluster import RealCluster
 
 class HarnessTests(SynchronousTestCase):
     def cluster(self) -> RealCluster:
-        found = RealCluster(nodes=1)
+        found = RealCluster(nodes=1, members=1)
         self.addCleanup(found.close)
         return found
 

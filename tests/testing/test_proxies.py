@@ -40,9 +40,10 @@ class Echo:
 
 class ProxyTests(SynchronousTestCase):
     def setUp(self) -> None:
+        self.strangers: set[int] = set()
         self.echo = Echo()
         self.addCleanup(self.echo.close)
-        self.net = ProxyNet(seed=7)
+        self.net = ProxyNet(lambda port: "stranger" if port in self.strangers else "a", seed=7)
         self.addCleanup(self.net.close)
         self.port = self.net.link("a", "b", self.echo.port)
 
@@ -151,6 +152,17 @@ class ProxyTests(SynchronousTestCase):
         with self.assertRaises(ConnectionRefusedError):
             self.connect()
         self.assertNotIn("proxies", [thread.name for thread in threading.enumerate()])
+
+    def test_one_door_for_all(self) -> None:
+        """A port has one door, whoever comes; a fault of one link does not touch others' ways."""
+        self.assertEqual(self.net.link("c", "b", self.echo.port), self.port)
+        self.net.cut("a", "b")
+        other = socket.socket()
+        self.addCleanup(other.close)
+        other.bind(("127.0.0.1", 0))
+        self.strangers.add(other.getsockname()[1])
+        other.connect(("127.0.0.1", self.port))
+        self.assertEqual(self.ask(other, b"fine"), b"fine")
 
     def test_unknown_links(self) -> None:
         """A link that is none is an error that names those that are."""
