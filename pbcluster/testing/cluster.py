@@ -91,7 +91,8 @@ class RealCluster:
         self._children = {
             spec.id: Child(change_spec(spec)) for spec in specs(self.where, self.plan)
         }
-        self._net = ProxyNet(self._whose, seed) if proxied else None
+        ports = [port for process in self.plan.processes for port in process.ports.values()]
+        self._net = ProxyNet(self._whose, seed, ports) if proxied else None
         if self._net is not None:
             route_through(self._net, self.where, self.plan)
         self._below: set[procfs.Identity] = set()

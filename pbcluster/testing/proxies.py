@@ -34,7 +34,7 @@ import random
 import socket
 import struct
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, TypeVar
 
 import attrs
@@ -183,16 +183,24 @@ def _reset(writer: asyncio.StreamWriter) -> None:
         transport.abort()
 
 
+def _port_of(door: asyncio.Server) -> int:
+    return int(door.sockets[0].getsockname()[1])
+
+
 class ProxyNet:
     """All links of one cluster. Its calls may come from any thread."""
 
-    def __init__(self, who: Callable[[int], str], seed: int = 0) -> None:
+    def __init__(
+        self, who: Callable[[int], str], seed: int = 0, reserved: Collection[int] = ()
+    ) -> None:
         """
         :param who: the process whose connection comes from a port of this machine; called in the
             proxies' thread. What is no end of a link is passed on untouched.
         :param seed: of the dice of :meth:`drop`.
+        :param reserved: ports on which others will listen later: no door takes them.
         """
         self._who = who
+        self._reserved = frozenset(reserved)
         self._seed = seed
         self._links: dict[Pair, _Link] = {}
         #: Port of a target → its door.
@@ -209,15 +217,27 @@ class ProxyNet:
             if (a, b) not in self._links:
                 self._links[a, b] = _Link(random.Random(f"{self._seed}/{a}/{b}"))
             if port not in self._doors:
-                self._doors[port] = await asyncio.start_server(
-                    lambda reader, writer: self._accepted(b, port, reader, writer),
-                    LOOPBACK,
-                    0,
-                    limit=CHUNK_BYTES,
-                )
-            return int(self._doors[port].sockets[0].getsockname()[1])
+                self._doors[port] = await self._door(b, port)
+            return _port_of(self._doors[port])
 
         return self._call(make())
+
+    async def _door(self, b: str, port: int) -> asyncio.Server:
+        refused: list[asyncio.Server] = []
+        while True:
+            door = await asyncio.start_server(
+                lambda reader, writer: self._accepted(b, port, reader, writer),
+                LOOPBACK,
+                0,
+                limit=CHUNK_BYTES,
+            )
+            if _port_of(door) not in self._reserved:
+                break
+            # Held until another one is found, so that it is not given again.
+            refused.append(door)
+        for each in refused:
+            each.close()
+        return door
 
     async def _accepted(
         self, b: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
