@@ -233,7 +233,7 @@ class ProxyNet:
             )
             if _port_of(door) not in self._reserved:
                 break
-            # Held until another one is found, so that it is not given again.
+            # Held until another one is found, so that none is given twice: this ends.
             refused.append(door)
         for each in refused:
             each.close()

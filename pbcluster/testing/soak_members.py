@@ -125,6 +125,16 @@ def leader_of(cluster: RealCluster) -> str:
     return leading(cluster)[0]
 
 
+def leaderships(cluster: RealCluster, lines: int = 6) -> str:
+    """The last lines of each member's log that tell who leads."""
+    told = []
+    for member in cluster.ids("member"):
+        log = cluster.where.log(member).read_text(encoding="utf-8", errors="replace")
+        found = [line for line in log.splitlines() if "raft_member" in line]
+        told += [f"--- {member}", *found[-lines:]]
+    return "\n".join(told)
+
+
 def caught_up(cluster: RealCluster) -> bool:
     """Whether the leader knows every member to have the whole log but for what is under way."""
     try:
@@ -176,10 +186,10 @@ def soak(rounds: int, seed: int, tell: Callable[[str], object] = print) -> Found
                 kills.append(kill)
                 tell(
                     f"kill {number}/{rounds}: {kill.victim}, next write after "
-                    f"{kill.gap_ms:.0f} ms, {workload.acked} acknowledged"
+                    f"{kill.gap_ms:.0f} ms and {kill.terms} terms, {workload.acked} acknowledged"
                 )
                 if kill.gap_ms > 1000:
-                    tell(f"over a second; the logs say\n{cluster.logs()}")
+                    tell(f"over a second; the members say\n{leaderships(cluster)}")
         final = all_tenants(cluster.admin.all("tenants"))
         return Found(kills, judge(workload.history, final), workload.refusals)
 
