@@ -8,8 +8,10 @@ DIR ?= cluster
 UP ?=
 # Fewer tests than this is a failure: an empty suite passes trial. Raise it as tests are added.
 MIN_TESTS = 1100
-# Rounds of `make soak-crossing`.
+# Rounds of `make soak-crossing` and `make soak-members`.
 N ?= 20
+# Seconds of `make fuzz`.
+FUZZ_S ?= 60
 # Seeds of `make sim`, and of `make test` after its tests.
 SEEDS ?= 2000
 TRIAL ?= tests
@@ -23,7 +25,7 @@ DEV_STAMP = $(VENV)/.installed-dev
 EDITABLE = --config-settings editable_mode=compat
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
-.PHONY: help run test lint types docs bench soak-crossing sim sim-mutants preflight clean
+.PHONY: help run test lint types docs bench soak-crossing soak-members fuzz sim sim-mutants preflight clean
 .DEFAULT_GOAL = help
 
 help:
@@ -33,6 +35,8 @@ help:
 	@echo "make docs                the documentation, into docs/_build/html"
 	@echo "make bench               the figures of docs/benchmarks, measured here"
 	@echo "make soak-crossing N=20  kill nodes under writing clients, N rounds"
+	@echo "make soak-members N=100  kill the control plane's leader under writing clients, N times"
+	@echo "make fuzz FUZZ_S=60      damaged Raft frames against the door of a member"
 	@echo "make sim SEEDS=2000      Raft members under simulated faults; FROM=a TO=b names the seeds"
 	@echo "make sim-mutants         the planted bugs, each of which the simulator must catch"
 	@echo "make clean               remove what was built (not the cluster in $(DIR))"
@@ -75,6 +79,12 @@ bench: $(DEV_STAMP)
 
 soak-crossing: $(DEV_STAMP)
 	$(BIN)/python -m pbcluster.testing.soak_crossing --rounds $(N)
+
+soak-members: $(DEV_STAMP)
+	$(BIN)/python -m pbcluster.testing.soak_members --rounds $(N)
+
+fuzz: $(DEV_STAMP)
+	$(BIN)/python -m pbcluster.testing.fuzz_frames --seconds $(FUZZ_S)
 
 # FROM and TO win over SEEDS.
 sim: $(DEV_STAMP)

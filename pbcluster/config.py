@@ -123,6 +123,13 @@ def member_url(value: Any) -> str:
     return f"{http_url(url)}#{records.check_process_id(member)}"
 
 
+def advertised(value: Any) -> str:
+    """``USE=ADDRESS`` of a member: raft, requests and broadcasts are endpoints, admin is a URL."""
+    use, _, address = text(value).partition("=")
+    checks = dict.fromkeys(("raft", "requests", "broadcasts"), tcp_endpoint)
+    return f"{use}={(checks | {'admin': http_url})[use](address)}"
+
+
 def http_url(value: Any) -> str:
     """``http://HOST[:PORT]`` or https, without a path."""
     parts = urlsplit(text(value))
@@ -257,6 +264,13 @@ class MemberConfig(ServiceConfig):
         "admin APIs of the other members: what only the leader can do is passed on to it",
         "several of http://HOST:PORT#MEMBER_ID",
         several(member_url),
+        (),
+    )
+    advertise: tuple[str, ...] = setting(
+        "where others reach this member, if not at the addresses where it listens",
+        f"several of raft={_ENDPOINT}, requests={_ENDPOINT}, broadcasts={_ENDPOINT}, "
+        "admin=http://HOST:PORT",
+        several(advertised),
         (),
     )
 

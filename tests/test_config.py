@@ -44,6 +44,16 @@ class LoadTests(FileTestCase):
         self.assertEqual(loaded.data_dir, file.parent / "data")
         self.assertEqual(loaded.secrets_file, Path("/s.toml"))
 
+    def test_what_a_member_advertises(self) -> None:
+        """Other addresses than those where it listens, by their use; no other use is known."""
+        flags = {"advertise": "raft=tcp://10.0.0.5:7000,admin=http://cp1.example:8095"}
+        loaded = config.load(MemberConfig, self.write(MEMBER), flags)
+        wanted = ("raft=tcp://10.0.0.5:7000", "admin=http://cp1.example:8095")
+        self.assertEqual(loaded.advertise, wanted)
+        for wrong in ("metrics=http://x:1", "raft=http://x:1", "tcp://x:1", "admin="):
+            with self.assertRaisesRegex(ConfigError, "advertise.*allowed: several of raft="):
+                config.load(MemberConfig, self.write(MEMBER), {"advertise": wrong})
+
     def test_wrong_values_are_named(self) -> None:
         """Each wrong value names the setting, the value, where it stood and what is allowed."""
         wrong = {

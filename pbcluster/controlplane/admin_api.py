@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime
 from functools import wraps
 from typing import Any
@@ -133,12 +133,15 @@ class AdminAPI:
         group: Group,
         cluster_id: str,
         forwarder: Forwarder | None = None,
+        counts: Callable[[], Mapping[str, Mapping[str, int]]] = dict,
     ) -> None:
         """
         :param in_thread: calls a slow function in a thread, like ``deferToThreadPool``.
         :param group: the control plane's members.
         :param forwarder: passes on what only the leader can answer.
+        :param counts: what this member's sockets dropped and refused, for its health.
         """
+        self._counts = counts
         self._group = group
         self._cluster_id = cluster_id
         self._forwarder = forwarder
@@ -239,6 +242,9 @@ class AdminAPI:
                 node.id: {"status": node.status.value, "alive": self._liveness.alive(node.id)}
                 for node in registry.nodes()
             }
+            shown["counts"] = self._counts()
+            status = self._group.status()
+            shown["term"] = 0 if status is None else status.term
             shown["alarms"] = ["too many nodes do not answer"] if self._planner.storm() else []
         return (200 if serving else 503), shown
 

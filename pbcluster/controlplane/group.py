@@ -11,6 +11,7 @@ from collections.abc import Callable
 from random import SystemRandom
 from typing import Any
 
+import msgspec
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 
@@ -79,7 +80,8 @@ def told_of(
 ) -> dict[MemberId, MemberRecord]:
     """What the settings say of the members.
 
-    :param own: what this one knows of itself, with the ports that it really has.
+    :param own: what this one knows of itself, with the ports that it really has; what it shall
+        advertise goes before.
     :param key_of: gives a process's public key, empty if it is not known.
     :returns: complete records only.
     """
@@ -99,7 +101,8 @@ def told_of(
         for member, uses in found.items()
         if len(uses) == len(settings)
     }
-    return whole | {own.id: own}
+    elsewhere = dict(text.split("=", 1) for text in config.advertise)
+    return whole | {own.id: msgspec.structs.replace(own, **elsewhere)}
 
 
 def forwarder(reactor: Any, config: MemberConfig, member: RaftMember) -> Forwarder:

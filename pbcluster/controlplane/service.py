@@ -120,6 +120,7 @@ class MemberService(Service):
             group=membership,
             cluster_id=config.cluster_id,
             forwarder=forwarder(self._reactor, config, consensus),
+            counts=self._counts,
         )
         self._admin = listen(self._reactor, config.admin_listen, api, "admin-listen")
         _bound("broadcast-endpoint", self._publisher.start)
@@ -138,6 +139,15 @@ class MemberService(Service):
             self._admin_url(),
             self._sockets.public_key(self._config.id),
         )
+
+    def _counts(self) -> dict[str, dict[str, int]]:
+        """What each kind of socket dropped, and how many connections were refused."""
+        member = self._consensus
+        return {
+            "raft": {} if member is None else member.counts(),
+            "requests": self._server.counts(),
+            "connections": self._sockets.counts(),
+        }
 
     def _tell_ready(self) -> None:
         admin = self._admin_url()

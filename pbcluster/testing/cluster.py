@@ -15,6 +15,9 @@ waits in vain gets the end of every log in the error (:meth:`RealCluster.logs`).
         tenant = cluster.create_tenant("shop", "me@example.com", "long enough")
         cluster.kill9(tenant["nodeID"])
         cluster.wait_tenant("shop")
+
+With ``proxied=True`` every way between two processes goes through :attr:`RealCluster.net`, which
+cuts, blocks, delays and damages it (:mod:`pbcluster.testing.proxies`).
 """
 
 from __future__ import annotations
@@ -40,6 +43,8 @@ from pbcluster.cli.layout import KINDS, ClusterDir, Plan
 from pbcluster.cli.spec import cluster_serves, specs
 from pbcluster.cli.supervisor import START_GROUPS, STOP_ORDER
 from pbcluster.errors import DeadlineExceeded, ProcessFailed
+from pbcluster.testing.proxies import ProxyNet
+from pbcluster.testing.routed import owner_of, route_through
 
 SERVE_WITHIN_S = 60.0
 _POLL_S = 0.03
@@ -57,6 +62,8 @@ class RealCluster:
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         change_spec: Callable[[ProcessSpec], ProcessSpec] = lambda spec: spec,
         insecure_plain_sockets: bool = False,
+        proxied: bool = False,
+        seed: int = 0,
     ) -> None:
         """
         :param directory: where it lives; None: a new temporary one, removed at the end. One that
@@ -64,6 +71,8 @@ class RealCluster:
         :param members: control-plane members, 1, 3 or 5; None: the default, or what is there.
         :param settings: kind ("node", …) → settings for all processes of that kind.
         :param change_spec: a last word on how a process is started.
+        :param proxied: whether the processes meet through proxies.
+        :param seed: of the proxies' dice.
         """
         self._temporary = directory is None
         root = Path(tempfile.mkdtemp(prefix="pbcluster-")) if directory is None else Path(directory)
@@ -82,6 +91,10 @@ class RealCluster:
         self._children = {
             spec.id: Child(change_spec(spec)) for spec in specs(self.where, self.plan)
         }
+        ports = [port for process in self.plan.processes for port in process.ports.values()]
+        self._net = ProxyNet(self._whose, seed, ports) if proxied else None
+        if self._net is not None:
+            route_through(self._net, self.where, self.plan)
         self._below: set[procfs.Identity] = set()
         self._spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 
@@ -107,6 +120,13 @@ class RealCluster:
     def admin(self) -> AdminClient:
         """A client of the admin API, of all members."""
         return AdminClient.of(self.plan, self.where.token())
+
+    @property
+    def net(self) -> ProxyNet:
+        """The ways between the processes of a cluster that was made with ``proxied=True``."""
+        if self._net is None:
+            raise ValueError("this cluster was made without proxied=True")
+        return self._net
 
     def ids(self, kind: str = "") -> list[str]:
         """Ids of all processes, or of those of a kind."""
@@ -209,6 +229,20 @@ class RealCluster:
         """Let it go on."""
         self._signal(name, signal.SIGCONT, with_children)
 
+    def stop_s3(self) -> None:
+        """End the cluster's S3: whoever asks it is refused, until :meth:`start_s3`."""
+        self.stop(self.ids("s3")[0])
+
+    def freeze_s3(self) -> None:
+        """Freeze the cluster's S3: whoever asks it waits, until :meth:`start_s3`."""
+        self.sigstop(self.ids("s3")[0], with_children=True)
+
+    def start_s3(self) -> None:
+        """S3 serves again, with what it had."""
+        (name,) = self.ids("s3")
+        self.sigcont(name, with_children=True)
+        self.start(name)
+
     def children_of(self, name: str) -> list[procfs.Identity]:
         """Everything below a process, while it lives."""
         pid = self.pid(name)
@@ -218,6 +252,11 @@ class RealCluster:
         self.child(name).send(number)
         for who in self.children_of(name) if with_children else ():
             procfs.send(who, number)
+
+    def _whose(self, port: int) -> str:
+        """The process whose connection comes from a port."""
+        running = {name: child.pid for name, child in self._children.items()}
+        return owner_of(port, {name: pid for name, pid in running.items() if pid is not None})
 
     def _remember(self, name: str) -> None:
         """What is below a process now would be lost from sight when the process is gone."""
@@ -286,5 +325,7 @@ class RealCluster:
             procfs.end_all(sorted(self._below, key=lambda who: who.pid), grace_s=2.0)
         finally:
             self._spawner.shutdown()
+            if self._net is not None:
+                self._net.close()
             if self._temporary:
                 shutil.rmtree(self.where.root, ignore_errors=True)

@@ -5,13 +5,18 @@ from twisted.trial.unittest import SynchronousTestCase
 from pbcluster.cli import procfs
 from pbcluster.errors import DeadlineExceeded, InvalidInput, ProcessFailed
 from pbcluster.testing.cluster import RealCluster
+from pbcluster.testing.soak_members import leader_of
 
 
 class HarnessTests(SynchronousTestCase):
     def cluster(self) -> RealCluster:
-        found = RealCluster(nodes=1)
+        found = RealCluster(nodes=1, members=1)
         self.addCleanup(found.close)
         return found
+
+    def wait_leads(self, cluster: RealCluster) -> None:
+        """A member that is alone is elected too; frozen for longer than that takes, it was none."""
+        cluster.wait_until(lambda: leader_of(cluster) == "member_1", "it to lead", 10.0)
 
     def test_life_of_a_process(self) -> None:
         """A process serves, is killed, starts again as another one, and stops by itself."""
@@ -19,6 +24,7 @@ class HarnessTests(SynchronousTestCase):
         cluster.start("member_1")
         first = cluster.pid("member_1")
         self.assertEqual(cluster.ready("member_1")["pid"], first)
+        self.wait_leads(cluster)
         self.assertEqual(cluster.admin.all("tenants"), [])
         cluster.kill9("member_1")
         self.assertIsNone(cluster.pid("member_1"))
@@ -37,7 +43,7 @@ class HarnessTests(SynchronousTestCase):
         with self.assertRaisesRegex(Exception, "no answer"):
             cluster.admin.health(timeout_s=0.3)
         cluster.sigcont("member_1")
-        cluster.admin.health()
+        self.wait_leads(cluster)
         cluster.sigstop("member_1")
         cluster.close()
         self.assertIsNone(procfs.identify(pid))

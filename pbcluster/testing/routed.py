@@ -1,0 +1,112 @@
+"""Puts a proxy into every way between two processes of a cluster, before they are started.
+
+The settings that ``pbcluster init`` wrote are rewritten: who opens a connection finds the port of a
+door (:mod:`pbcluster.testing.proxies`) where the other one's port stood, and each member advertises
+its doors. What each process listens on stays as it is, and so do the keys. Clients of the gateway
+and the harness itself go directly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pbcluster import config
+from pbcluster.cli import procfs
+from pbcluster.cli.layout import LOOPBACK, ClusterDir, Plan, Process, to_toml, write_file
+from pbcluster.testing.proxies import ProxyNet
+
+#: Settings that name other processes' addresses: one, or a list of them.
+_SETTINGS = (
+    "raft_peers",
+    "request_peers",
+    "broadcast_peers",
+    "admin_peers",
+    "members",
+    "broadcasts",
+    "s3_endpoint",
+)
+#: What a member says of itself is where its own door is: the same for all.
+_ADVERTISED = ("raft", "requests", "broadcasts", "admin")
+#: /proc/net/tcp (proc(5)): the loopback address there, and the state of an open connection.
+_LOOPBACK_HEX, _ESTABLISHED = "0100007F", "01"
+
+
+def route_through(proxies: ProxyNet, where: ClusterDir, plan: Plan) -> None:
+    """Rewrite ``config/*.toml`` so that the plan's processes meet through ``proxies``."""
+    owners = {port: p.id for p in plan.processes for port in p.ports.values()}
+    for process in plan.processes:
+        file = where.config(process.id)
+        if not file.exists():
+            continue
+        content = config.read_toml(file)
+        for name in _SETTINGS:
+            if name in content:
+                content[name] = _routed(proxies, process.id, owners, content[name])
+        if process.kind == "node":
+            content["advertise"] = _advertised(proxies, plan, process)
+        if process.kind == "member":
+            content["advertise"] = [
+                f"{use}={_url(use)}{proxies.link('', process.id, process.ports[use])}"
+                for use in _ADVERTISED
+            ]
+        write_file(file, to_toml(content))
+
+
+def _routed(proxies: ProxyNet, own: str, owners: dict[int, str], value: Any) -> Any:
+    if isinstance(value, list):
+        return [_routed(proxies, own, owners, each) for each in value]
+    port = urlsplit(value).port
+    if port is None or port not in owners:
+        return value
+    return value.replace(f":{port}", f":{proxies.link(own, owners[port], port)}", 1)
+
+
+def _advertised(proxies: ProxyNet, plan: Plan, node: Process) -> str:
+    """The address that the node tells: there is one gateway, and nobody else goes there."""
+    port = proxies.link(plan.of("gateway")[0].id, node.id, node.ports["http"])
+    return f"http://{LOOPBACK}:{port}"
+
+
+def _url(use: str) -> str:
+    return f"{'http' if use == 'admin' else 'tcp'}://{LOOPBACK}:"
+
+
+def owner_of(port: int, processes: Mapping[str, int]) -> str:
+    """The process that holds the connection from a loopback port; empty: none of these.
+
+    :param processes: id → process id. What is below a process counts as the process.
+    """
+    inode = _inode_of(port)
+    if not inode:
+        return ""
+    for name, pid in processes.items():
+        if _holds(pid, inode):
+            return name
+    for name, pid in processes.items():
+        if any(_holds(below.pid, inode) for below in procfs.descendants(pid)):
+            return name
+    return ""
+
+
+def _inode_of(port: int) -> str:
+    local = f"{_LOOPBACK_HEX}:{port:04X}"
+    for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+        fields = line.split()
+        if fields[1] == local and fields[3] == _ESTABLISHED:
+            return fields[9]
+    return ""
+
+
+def _holds(pid: int, inode: str) -> bool:
+    wanted = f"socket:[{inode}]"
+    with contextlib.suppress(OSError):  # it ended
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # it was closed meanwhile
+                if os.readlink(descriptor) == wanted:
+                    return True
+    return False
