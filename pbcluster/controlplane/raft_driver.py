@@ -298,10 +298,13 @@ class RaftDriver:
         self._pump_soon()
 
     def _lost(self, member: MemberId) -> None:
-        """The connection to ``member`` ended: if it leads, it is probably dead. The election waits
-        for its time all the same, but nobody is sent there any more."""
+        """The connection to ``member`` ended: if it leads, it is probably dead, and nobody is sent
+        there any more."""
         if member == self.leader:
             self._leader_lost = True
+        self._advance()
+        if self._core is not None:
+            self._core.connection_lost(member)
 
     def _broken(self, error: Exception) -> None:
         log.failure("the Raft core failed")

@@ -52,6 +52,8 @@ Meanwhile
 10. Call ``tick()`` at a steady pace. Before stepping messages after a stall, compare the clock and
     call ``tick_gap(ticks)`` instead if more than one tick was missed: from an election timeout on,
     a leader steps down and its reads are cancelled.
+    Where the system tells that a connection ended, call ``connection_lost``: an election need not
+    wait for its timeout then. It is a hint; nothing rests on it.
 11. Step only messages that a :class:`~pbcluster.raft.frames.Guard` admitted.
 12. From time to time make a snapshot of applied state with the membership as of it, make it
     durable, then call ``compact(meta, index)``, leaving some entries for members that lag little,

@@ -205,6 +205,10 @@ class RaftCore:
         """A message to ``member`` could not be sent."""
         replication.report_unreachable(self._raft, member)
 
+    def connection_lost(self, member: MemberId) -> None:
+        """The connection to ``member`` ended, as it does when its process dies."""
+        elections.connection_lost(self._raft, member)
+
     # -- the disk's answers -----------------------------------------------------------------------
 
     def persisted(self, token: PersistToken) -> None:

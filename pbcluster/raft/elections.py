@@ -9,7 +9,7 @@
 * A leader steps down when it hears from no quorum for an election timeout, when its disk stands
   still for three, and when it slept through one. One whose disk stands still does not campaign.
 * A member that heard from a leader within the shortest election timeout helps nobody else, unless
-  the leader asked for it.
+  the leader asked for it, or the connection to the leader ended since (:func:`connection_lost`).
 """
 
 from __future__ import annotations
@@ -197,6 +197,22 @@ def handle_vote_reply(raft: Raft, message: VoteReply) -> None:
 
 
 # -- time -----------------------------------------------------------------------------------------
+
+
+def connection_lost(raft: Raft, member: MemberId) -> None:
+    """The connection to ``member`` ended. If it leads, its process has probably died: nobody waits
+    out an election timeout. The voters try one after the other, in the order of their ids and a
+    heartbeat apart, so that the first is elected before the second asks. Where only this one lost
+    the connection, the others still follow and refuse its pre-vote."""
+    if member == NOBODY or member != raft.leader or raft.is_leader():
+        return
+    others = [voter for voter in raft.tracker.conf.members() if voter not in (member, raft.id)]
+    rank = sum(other < raft.id for other in others)
+    apart = raft.options.heartbeat_ticks
+    # Not before the others' systems told them too.
+    wait = 1 + rank * apart + raft.random.randrange(0, max(1, apart // 2))
+    raft.election_elapsed = max(raft.election_elapsed, raft.options.election_ticks)
+    raft.election_timeout = raft.election_elapsed + wait
 
 
 def tick(raft: Raft) -> None:

@@ -222,6 +222,10 @@ class Stage:
         self.seats[member].core.report_unreachable(other)
         return []
 
+    def lost(self, member: str, other: str) -> list[str]:
+        self.seats[member].core.connection_lost(other)
+        return []
+
     def crash(self, member: str) -> list[str]:
         """Everything not persisted is lost; what is under way to it may still arrive."""
         self.seats[member].restart()
