@@ -159,7 +159,9 @@ class LoopTimersReactor(asyncioreactor.AsyncioSelectorReactor):
         """See ``IReactorTime``."""
         return list(self.timers)
 
-    def callFromThread(self, f: Any, *args: object, **kwargs: object) -> None:
+    def callFromThread(  # type: ignore[override]
+        self, f: Callable[..., Any], *args: object, **kwargs: object
+    ) -> None:
         """See ``IReactorFromThreads``."""
         self.loop.call_soon_threadsafe(self._from_thread, f, args, kwargs)
 
