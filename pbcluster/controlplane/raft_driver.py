@@ -313,12 +313,18 @@ class RaftDriver:
         if ready.leader not in ("", self._member, self.leader):
             self._leader_heard_at, self._leader_lost = self._clock.seconds(), False
         self.role, self.term, self.leader = ready.role, ready.term, ready.leader
+        # Entries first go to the others; but where there are none, whoever waits for an answer
+        # comes before the news of the commit.
+        answers_first = not ready.entries and ready.snapshot is None
+        if answers_first:
+            self._apply(ready)
         self._send(ready.messages)
         for chunk in ready.chunks_to_send:
             self._send_chunk(chunk)
         self._waiting.append(ready)
         self._snapshots.to_install(ready.snapshot)
-        self._apply(ready)
+        if not answers_first:
+            self._apply(ready)
         for state in ready.reads:
             self._machine.read_allowed(state.context, state.index)
         for context in ready.cancelled_reads:
