@@ -156,7 +156,7 @@ def idle_nodes(seconds: float) -> Figures:
             figures[f"followers {name}"] = sum(used.values()) / len(used)
             figures[f"entries {name}"] = group.members()[0]["index"] - index
             granted = [worker.result() for worker in workers]
-            figures[f"leases {name}"] = sum(g["leases"] for g in granted) / seconds
+            figures[f"leases/s {name}"] = sum(g["leases_s"] for g in granted)
             figures[f"refused {name}"] = sum(g["failed"] for g in granted)
         return figures
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,8 +95,10 @@ async def run(job: dict[str, Any]) -> dict[str, Any]:
     print("ready", flush=True)
     await deferLater(reactor, 2.0)
     counts.clear()
+    began = time.monotonic()
     await deferToThread(sys.stdin.read)
-    return {"leases": counts["leases"], "failed": counts["failed"]}
+    leases_s = counts["leases"] / (time.monotonic() - began)
+    return {"leases_s": leases_s, "failed": counts["failed"]}
 
 
 if __name__ == "__main__":

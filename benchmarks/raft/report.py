@@ -68,14 +68,14 @@ def facts(others: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def write_rst(file: Path, rounds: Rounds, others: Mapping[str, Any]) -> None:
     """The tables, and beside them one SVG for each measure."""
-    parts = [rst_table(HEADS, rows(rounds))]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    parts = [rst_table(HEADS, rows(rounds))] if rounds else []
     if others:
         parts.append(rst_table(("measure", "figures"), facts(others)))
     for number, (measure, systems) in enumerate(rounds.items()):
         name = f"raft-{number + 1}.svg"
         (file.parent / name).write_text(chart(measure, systems))
         parts.append(f".. image:: /benchmarks/{name}\n   :alt: {measure}\n")
-    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(parts))
 
 
