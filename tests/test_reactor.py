@@ -80,3 +80,68 @@ class ReactorTests(SynchronousTestCase):
         assert process.stdout is not None
         self.assertIn("stopped", process.stdout.readline())
         process.wait(WITHIN_S)
+
+
+TIMERS = """
+import time
+from twisted.application.reactors import installReactor
+reactor = installReactor("pbuvloop")
+from twisted.internet.error import AlreadyCalled, AlreadyCancelled
+
+began = time.monotonic()
+said = []
+
+def note(word):
+    said.append((word, time.monotonic() - began))
+
+def raised(error, function, *arguments):
+    try:
+        function(*arguments)
+    except error:
+        note(error.__name__)
+
+def begin():
+    called = reactor.callLater(0, note, "first")
+    reactor.callLater(0, note, "second")
+    gone = reactor.callLater(0.01, note, "never")
+    gone.cancel()
+    raised(AlreadyCancelled, gone.cancel)
+    reactor.callLater(0.02, int, 'no number')
+    reactor.callLater(0.03, raised, AlreadyCalled, called.cancel)
+    later = reactor.callLater(0.05, note, "later")
+    later.reset(0.15)
+    sooner = reactor.callLater(5, note, "sooner")
+    sooner.reset(0.1)
+    assert 0.05 < sooner.getTime() - reactor.seconds() <= 0.1, sooner.getTime()
+    assert sooner in reactor.getDelayedCalls() and gone not in reactor.getDelayedCalls()
+    reactor.callInThread(reactor.callFromThread, note, "thread")
+    reactor.callLater(0.2, reactor.stop)
+
+reactor.addSystemEventTrigger("before", "shutdown", note, "shutdown")
+reactor.callWhenRunning(begin)
+reactor.run()
+for word, at in said:
+    print(word, at)
+"""
+
+
+class TimerTests(SynchronousTestCase):
+    """The reactor's own timers keep Twisted's promises."""
+
+    def test_promises(self) -> None:
+        """Calls come in order and never early, may be moved and cancelled, and one that fails
+        hurts no other; those from threads come too, and the shutdown's events are fired."""
+        done = subprocess.run(
+            [sys.executable, "-c", TIMERS],
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=WITHIN_S,
+            check=True,
+        )
+        found = {word: float(at) for word, at in map(str.split, done.stdout.splitlines())}
+        words = [word for word in found if word != "thread"]
+        expected = "AlreadyCancelled first second AlreadyCalled sooner later shutdown"
+        self.assertEqual(words, expected.split())
+        self.assertIn("thread", found)
+        self.assertGreaterEqual(found["sooner"], 0.1)
+        self.assertGreaterEqual(found["later"], 0.15)

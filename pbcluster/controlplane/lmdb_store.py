@@ -75,7 +75,8 @@ class LmdbStore(Generic[B]):
             self._env.close()
             self._unlock()
             raise
-        self._queue: queue.Queue[tuple[B, Done] | None] = queue.Queue(MAX_BATCHES)
+        # Not queue.Queue: its condition variable cost more than what waits in it.
+        self._queue: queue.SimpleQueue[tuple[B, Done] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def _check_identity(self, identity: Mapping[str, str]) -> None:
@@ -113,10 +114,9 @@ class LmdbStore(Generic[B]):
             after which nothing more may be written.
         :raises Busy: too many batches wait; nothing was done.
         """
-        try:
-            self._queue.put_nowait((batch, done))
-        except queue.Full:
-            raise Busy(f"{MAX_BATCHES} writes wait for the disk", retry_after_s=0.1) from None
+        if self._queue.qsize() >= MAX_BATCHES:
+            raise Busy(f"{MAX_BATCHES} writes wait for the disk", retry_after_s=0.1)
+        self._queue.put((batch, done))
 
     def close(self) -> None:
         """Write what was submitted, end the thread, close the environment."""

@@ -32,6 +32,7 @@ from pbcluster.raft import (
     ConfigChange,
     ConfState,
     Entry,
+    EntryKind,
     HardState,
     InvariantViolated,
     MemberId,
@@ -102,6 +103,14 @@ class StateMachine(Imaged, Protocol):
 
     def read_cancelled(self, context: int) -> None:
         """The read may never be answered."""
+
+
+def _may_wait(ready: Ready) -> bool:
+    """Whether nothing is lost if it is written with what comes next. That a membership change is
+    committed is not forgotten: whoever left does not stay for long to tell it again, and its vote
+    could be needed by who forgot."""
+    changes = any(entry.kind is EntryKind.CONFIG for entry in ready.committed)
+    return not ready.must_sync and not changes
 
 
 class RaftDriver:
@@ -336,12 +345,18 @@ class RaftDriver:
         if ready.leader not in ("", self._member, self.leader):
             self._leader_heard_at, self._leader_lost = self._clock.seconds(), False
         self.role, self.term, self.leader = ready.role, ready.term, ready.leader
+        # Entries first go to the others; but where there are none, whoever waits for an answer
+        # comes before the news of the commit.
+        answers_first = not ready.entries and ready.snapshot is None
+        if answers_first:
+            self._apply(ready)
         self._send(ready.messages)
         for chunk in ready.chunks_to_send:
             self._send_chunk(chunk)
         self._waiting.append(ready)
         self._snapshots.to_install(ready.snapshot)
-        self._apply(ready)
+        if not answers_first:
+            self._apply(ready)
         for state in ready.reads:
             self._machine.read_allowed(state.context, state.index)
         for context in ready.cancelled_reads:
@@ -387,7 +402,7 @@ class RaftDriver:
         if self._writing:
             return False
         at_once: list[Ready] = []
-        while self._waiting and not self._waiting[0].must_sync:
+        while self._waiting and _may_wait(self._waiting[0]):
             ready = self._waiting.pop(0)
             self._lazy = ready.hard_state or self._lazy
             at_once.append(ready)

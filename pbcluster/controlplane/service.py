@@ -6,6 +6,7 @@ that is not whole, and a store that fails its check stops the process before it 
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from typing import Any, cast
@@ -127,6 +128,9 @@ class MemberService(Service):
         _bound("request-endpoint", lambda: self._server.start(requests))
         self._executor.start()
         membership.start(told_of(config, self._own_record(consensus), self._sockets.public_key))
+        # The registry and all code are here to stay: no collection need walk through them again.
+        gc.collect()
+        gc.freeze()
         self._tell_ready()
 
     def _own_record(self, consensus: RaftMember) -> MemberRecord:

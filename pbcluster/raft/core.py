@@ -89,6 +89,8 @@ class RaftCore:
         if raft.heartbeat_elapsed >= raft.options.heartbeat_ticks:
             membership.leave_joint_if_due(raft)
             replication.broadcast_heartbeat(raft)
+            # A leader that is the only voter is a quorum already, and gets no answer.
+            reads.release(raft)
 
     def tick_gap(self, ticks: int) -> None:
         """So many ticks passed at once: the process was stopped, or its machine. To be called

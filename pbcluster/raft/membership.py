@@ -9,7 +9,7 @@ or demotes steps down when the change is applied.
 from __future__ import annotations
 
 from pbcluster.errors import Conflict, Unavailable
-from pbcluster.raft import confchange, elections, replication
+from pbcluster.raft import confchange, elections, reads, replication
 from pbcluster.raft.messages import (
     NOBODY,
     ConfigAction,
@@ -80,6 +80,7 @@ def switch(raft: Raft, conf: ConfState) -> None:
         return
     # A smaller quorum may already be there.
     replication.maybe_commit(raft)
+    reads.release(raft)
     if raft.transferee and not conf.is_voter(raft.transferee):
         raft.transferee = NOBODY
 

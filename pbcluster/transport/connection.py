@@ -4,8 +4,10 @@ What is different from ``txzmq.ZmqConnection``:
 
 * Reading stops after ``MESSAGES_PER_TURN`` messages and goes on in the next turn of the reactor;
   txZMQ drains the socket first, and a flood keeps timers waiting for seconds.
-* After every send, a refused one too, a read is scheduled: sending can swallow the wake-up of the
-  socket's descriptor, and without another look incoming messages would lie there.
+* After every send, a refused one too, the socket's events are looked at, and a read is scheduled if
+  there is something to do: sending can swallow the wake-up of the socket's descriptor, and without
+  another look incoming messages would lie there. (A look that finds nothing suffices: it empties
+  libzmq's mailbox, and what comes afterwards wakes the descriptor again.)
 * A send that finds no room or no peer gives False. Nothing is queued here.
 * Queues are finite, linger is 0, options are set before the first endpoint, the reactor comes in.
 * ``writable`` tells when a DEALER with IMMEDIATE gains its peer and when it loses it.
@@ -44,6 +46,9 @@ CONNECT_TIMEOUT_MS = 2000
 #: The peer's queue is full; no such peer (ROUTER with MANDATORY); peer going away.
 _NOT_SENT = (errno.EAGAIN, zmq.EHOSTUNREACH, errno.EINTR)
 _CLOSED = (zmq.ETERM, zmq.ENOTSOCK)
+#: As plain numbers: the operators of pyzmq's enumerations cost more than asking for the events.
+_IN, _OUT, _EVENTS, _NOBLOCK = int(zmq.POLLIN), int(zmq.POLLOUT), int(zmq.EVENTS), int(zmq.NOBLOCK)
+_RCVMORE = int(zmq.RCVMORE)
 
 #: Takes the parts of a message and the User-Id that ZAP gave its connection (empty without).
 Received = Callable[[list[bytes], str], None]
@@ -136,14 +141,28 @@ class ZmqConnection(txzmq.ZmqConnection):
         if self.socket is None:
             return False
         try:
-            self.socket.send_multipart(parts, zmq.NOBLOCK)
+            if len(parts) == 1:
+                self.socket.send(parts[0], _NOBLOCK)
+            else:
+                self.socket.send_multipart(parts, _NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno in _NOT_SENT or error.errno in _CLOSED:
                 return False
             raise
         finally:
-            self._schedule_read()
+            self._look_after_send()
         return True
+
+    def _look_after_send(self) -> None:
+        if self._next_read is not None:
+            return
+        try:
+            events = self.socket.get(_EVENTS)
+        except zmq.ZMQError:
+            self._schedule_read()
+            return
+        if events & _IN or bool(events & _OUT) != self._is_writable:
+            self._schedule_read()
 
     def doRead(self) -> None:
         """Take up to ``MESSAGES_PER_TURN`` messages; the rest waits for the next turn."""
@@ -151,9 +170,10 @@ class ZmqConnection(txzmq.ZmqConnection):
             if self.socket is None:
                 return
             try:
-                events = self.socket.get(zmq.EVENTS)
-                self._look_at_writable(bool(events & zmq.POLLOUT))
-                if self.socket is None or not events & zmq.POLLIN:
+                events = self.socket.get(_EVENTS)
+                if bool(events & _OUT) != self._is_writable:
+                    self._look_at_writable(bool(events & _OUT))
+                if self.socket is None or not events & _IN:
                     return
                 parts, user_id = self._read_message()
             except zmq.Again:
@@ -180,18 +200,23 @@ class ZmqConnection(txzmq.ZmqConnection):
         super().shutdown()
 
     def _read_message(self) -> tuple[list[bytes], str]:
-        frame = self.socket.recv(zmq.NOBLOCK, copy=False)
+        receive = self.socket.recv
+        # A frame object costs more than its bytes, but it alone knows the User-Id.
+        frame = receive(_NOBLOCK, copy=not self._with_user_id)
         user_id = ""
         if self._with_user_id:
             try:
                 user_id = frame.get("User-Id")
             except zmq.ZMQError:
                 user_id = ""
-        parts = [frame.bytes]
-        while frame.more:
-            frame = self.socket.recv(zmq.NOBLOCK, copy=False)
+            parts, more = [frame.bytes], frame.more
+        else:
+            parts, more = [frame], self.socket.get(_RCVMORE)
+        while more:
+            part = receive(_NOBLOCK)
             if len(parts) < MAX_PARTS:
-                parts.append(frame.bytes)
+                parts.append(part)
+            more = self.socket.get(_RCVMORE)
         return parts, user_id
 
     def _look_at_writable(self, now: bool) -> None:

@@ -184,6 +184,15 @@ class ReadTests(SynchronousTestCase):
                 seen.add(one.read_index())
         self.assertEqual(len(seen), 100)
 
+    def test_heartbeats_between_do_not_hold_up_the_reads_of_one_alone(self) -> None:
+        """A read that the next heartbeat took along is answered too, however often."""
+        one = single()
+        for _ in range(20):
+            context = one.read_index()
+            one.tick()
+            reads = [state.context for ready in drain(one) for state in ready.reads]
+            self.assertEqual(reads, [context])
+
     def test_pending_reads_are_bounded(self) -> None:
         """Beyond the bound callers are told to come back; here, and asked by others."""
         one = core(max_pending_reads=2)

@@ -58,18 +58,19 @@ class Turns(SynchronousTestCase):
             self.assertTrue(two.send([b"%d" % number]))
         one.doRead()
         self.assertEqual(len(self.received), MESSAGES_PER_TURN)
-        self.assertEqual(len(self.reactor.getDelayedCalls()), 2)  # ours, and the sender's look
+        self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
         self.reactor.advance(0)
         self.assertEqual(self.received, [[b"%d" % n] for n in range(3 * MESSAGES_PER_TURN)])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_full_queue_is_told_and_read_from(self) -> None:
-        """A refused send gives False, and still a read is scheduled: nothing lies unseen."""
+        """A refused send gives False, and what it may have hidden is read: nothing lies unseen."""
         one, two = self.pair()
         count = 0
         while two.send([b"x"]):
             count += 1
         self.assertEqual(count, 2 * HIGH_WATER_MARK)  # within a process both queues are one
+        one.doRead()
         self.reactor.advance(0)
         self.received.clear()
         while one.send([b"back"]):
@@ -77,7 +78,11 @@ class Turns(SynchronousTestCase):
         self.reactor.advance(0)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertFalse(one.send([b"refused"]))
-        self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        two.send([b"unseen"])
+        self.assertFalse(one.send([b"refused"]))
+        self.reactor.advance(0)
+        self.assertEqual(self.received, [[b"unseen"]])
 
     def test_handler_that_fails(self) -> None:
         """Its failure is logged; the messages after it are handled, the socket stays."""

@@ -72,6 +72,16 @@ def _pause_leader(world: World, fault: Fault) -> None:
         leader.pause(60 + 5 * fault.second)
 
 
+def _flap(world: World, fault: Fault) -> None:
+    """The connections of one member end and are there again: to all others, or to one."""
+    gone = _pick(world, fault.first)
+    names = [one.id for one in _living(world) if one is not gone]
+    for name in names if fault.second % 2 else names[:1]:
+        process = world.members[name].process
+        if process is not None:
+            process.connection_lost(gone.id)
+
+
 # -- network --------------------------------------------------------------------------------------
 
 
@@ -258,6 +268,7 @@ _STRIKES: dict[str, Callable[[World, Fault], None]] = {
     "minority_leader": _minority_leader,
     "late_answers": _late_answers,
     "cut_link": _cut_link,
+    "flap": _flap,
     "lag": _lag,
     "heal": _heal,
     "pause": _pause,

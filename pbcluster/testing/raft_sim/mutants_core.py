@@ -21,7 +21,14 @@ from pbcluster.raft import (
     snapshots,
 )
 from pbcluster.raft.log import RaftLog
-from pbcluster.raft.messages import NOBODY, Append, ConfigChange, Heartbeat, VoteRequest
+from pbcluster.raft.messages import (
+    NOBODY,
+    Append,
+    ConfigChange,
+    Heartbeat,
+    MemberId,
+    VoteRequest,
+)
 from pbcluster.raft.progress import Inflights, Progress
 from pbcluster.raft.readonly import ReadRounds
 from pbcluster.raft.state import Raft
@@ -214,6 +221,12 @@ def never_busy(self: RaftCore, data: bytes) -> Any:
 
 
 # -- membership -----------------------------------------------------------------------------------
+
+
+@_mutant(elections, "connection_lost", "no_disturbance")
+def lost_connection_is_an_election(raft: Raft, member: MemberId) -> None:
+    if member == raft.leader and not raft.is_leader():
+        elections.campaign(raft, elections.Campaign.VOTE)
 
 
 @_mutant(membership, "check_proposal", "one_change")

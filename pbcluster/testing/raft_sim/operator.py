@@ -82,8 +82,10 @@ class SimOperator:
             self._change((ConfigAction.REMOVE, conf.voters[number % len(conf.voters)]))
         elif len(conf.voters) < MAX_VOTERS:
             self._joining = self._new_member()
-            # Half of the time it takes the place of another, by joint consensus.
-            self._leaving = conf.voters[number % len(conf.voters)] if number % 4 < 2 else ""
+            # Half of the time it takes the place of another, by joint consensus; but not if the
+            # vote of who leaves could be needed to learn that it left.
+            replaces = number % 4 < 2 and len(conf.voters) >= MIN_VOTERS
+            self._leaving = conf.voters[number % len(conf.voters)] if replaces else ""
             self.world.after(1, self._join_step, 0)
 
     def replace_two(self, number: int) -> None:

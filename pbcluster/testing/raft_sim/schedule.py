@@ -21,6 +21,7 @@ KINDS = {
     "split": 3,
     "minority_leader": 4,
     "cut_link": 3,
+    "flap": 3,
     "lag": 4,
     "heal": 4,
     "pause": 2,
@@ -101,7 +102,7 @@ def draw_profile(random: Random) -> Profile:
     """The constants of one seed."""
     pick = random.choice
     return Profile(
-        voters=pick((3, 3, 3, 5, 4)),
+        voters=pick((3, 3, 3, 3, 3, 5, 5, 4, 1)),
         tick_length=10,
         election_ticks=10,
         heartbeat_ticks=pick((2, 3)),

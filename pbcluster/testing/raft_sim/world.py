@@ -260,7 +260,8 @@ class World:
         if not self._run_until(self.now + patience, self._progress()):
             raise Broken("liveness", f"no progress within {patience} of healing: {self._states()}")
         faults.reconnect(self)
-        if not self._run_until(self.now + limit, self._agreed):
+        # Who was away gets the log with as few bytes at once as the profile says.
+        if not self._run_until(self.now + 2 * limit, self._agreed):
             raise Broken("liveness", f"members did not come to agree: {self._states()}")
         if not self._run_until(self.now + limit, self._leavers_ended):
             raise Broken("leavers_end", f"who left goes on: {self._states()}")
@@ -308,13 +309,16 @@ class World:
             return
         term = leader.core.status().term
         followers = [m for m in leader.core.conf.voters if m != leader.id]
-        name = followers[self.fault_random.randrange(len(followers))]
         if len(followers) < 2 or self.operator.busy():
             return
+        name = followers[self.fault_random.randrange(len(followers))]
         self.trace(f"{name} is cut off, to return")
         faults.isolate(self, name)
         if self.profile.final_check == "lost_leader_link":
             self.network.cut = {(leader.id, name), (name, leader.id)}
+        process = self.members[name].process
+        if process is not None:
+            process.connection_lost(leader.id)
         self._run_until(self.now + 4 * self.profile.election_time)
         self.network.cut.clear()
         self._run_until(self.now + 3 * self.profile.election_time)

@@ -1,0 +1,78 @@
+"""Processes of a system under measurement: started, frozen, killed and weighed by their ids."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+WITHIN_S = 60.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback that nobody has now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of a process, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def disk_bytes(directory: Path) -> int:
+    """What a directory takes on the disk (sparse files by their blocks)."""
+    return sum(each.stat().st_blocks * 512 for each in directory.rglob("*") if each.is_file())
+
+
+def freeze(pids: Mapping[str, int]) -> None:
+    for pid in pids.values():
+        os.kill(pid, signal.SIGSTOP)
+
+
+def thaw(pids: Mapping[str, int]) -> None:
+    for pid in pids.values():
+        os.kill(pid, signal.SIGCONT)
+
+
+def wait_until(happened: Callable[[], bool], what: str, within_s: float = WITHIN_S) -> None:
+    """:raises TimeoutError: it did not."""
+    until = time.monotonic() + within_s
+    while not happened():
+        if time.monotonic() > until:
+            raise TimeoutError(f"waited {within_s:.0f} s for {what}")
+        time.sleep(0.02)
+
+
+class Client:
+    """A client process: gets one job as JSON, prints one line of JSON when it is done."""
+
+    def __init__(self, module: str, job: Mapping[str, Any]) -> None:
+        command = [sys.executable, "-m", f"benchmarks.raft.{module}", json.dumps(job)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ready(self) -> None:
+        """Wait for its word that it has begun."""
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+
+    def result(self) -> dict[str, Any]:
+        """Tell it to stop (a load ends by itself) and wait for its figures."""
+        output, _ = self._process.communicate(timeout=WITHIN_S * 2)
+        if self._process.returncode:
+            raise RuntimeError(f"a client ended with {self._process.returncode}")
+        return dict(json.loads(output.strip().splitlines()[-1]))
