@@ -176,7 +176,7 @@ class WholeClusterTests(CrossingTestCase):
         """A node that starts without S3 says so, waits, and serves when it comes."""
         cluster = RealCluster(nodes=1)
         self.addCleanup(cluster.close)
-        cluster.start("member_1", "gateway_1")
+        cluster.start(*cluster.ids("member"), "gateway_1")
         cluster.start("node_1", wait=False)
         cluster.wait_until(lambda: "S3" in cluster.child("node_1").tail(), "a word about S3", 20.0)
         self.assertIsNone(cluster.child("node_1").ended())
