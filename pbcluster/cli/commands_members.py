@@ -1,4 +1,4 @@
-"""``members``: list, transfer, add, remove, snapshot."""
+"""``members``: list, transfer, add, remove, snapshot, recover."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from pbcluster import saved_state
-from pbcluster.cli import growing, show
-from pbcluster.cli.layout import write_bytes
+from pbcluster.cli import growing, recovering, show
+from pbcluster.cli.layout import ClusterDir, write_bytes
 from pbcluster.cli.options import admin_of, dir_option, json_option
 
 
@@ -113,3 +113,32 @@ def snapshot(file: str, directory: str, as_json: bool) -> None:
         show.print_json(told)
         return
     show.say(f"saved the state at log index {saved.index} in {file} ({len(data)} bytes)")
+
+
+@members.command()
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@dir_option
+@json_option
+def recover(file: str, yes: bool, directory: str, as_json: bool) -> None:
+    """Begin the control plane anew from FILE, after the loss of ALL its members.
+
+    Only while the cluster is stopped. The members begin with the state in FILE under a new cluster
+    id, which is claimed in S3: nodes obey nobody else from then on, also if an old member comes
+    back. What the old control plane acknowledged after FILE was written is lost: tenants created
+    since then are unknown, their data stays in S3.
+    """
+    where = ClusterDir.at(directory)
+    plan = where.load_plan()
+    saved = saved_state.read(Path(file))
+    if not yes:
+        click.confirm(
+            f"give up the state of all {len(plan.of('member'))} members and begin anew with "
+            f"{file}, of {saved.at or 'unknown time'}, log index {saved.index}?",
+            abort=True,
+        )
+    fresh = recovering.recover(where, plan, Path(file), show.warn)
+    if as_json:
+        show.print_json({"clusterID": fresh.cluster_id, "former": plan.cluster_id})
+        return
+    show.say(f"the cluster is {fresh.cluster_id} now; start it: pbcluster up --dir {directory}")

@@ -70,3 +70,35 @@ class GrowingTests(CommandCase):
             answer = ask("GET", f"{gateway}/api/health", headers={"Host": f"{tenant}.localhost"})
             self.assertEqual(answer.status, 200)
         self.assertNotIn("member_1", [p.id for p in where.load_plan().processes])
+
+    def test_all_members_are_lost(self) -> None:
+        """All three lose their disks. From a saved state the cluster begins anew: what was in it
+        is there, with its tenant's login; what came later is unknown; new things work. A member
+        of the former cluster that comes back is heard by nobody."""
+        self.up("c", "--nodes", "1", "--gateway-port", "0", "--admin-port", "0")
+        where = ClusterDir.at(self.root / "c")
+        gateway = where.load_plan().gateway_url
+        self.create("c", "shop")
+        file = str(self.root / "saved")
+        saved = self.json("c", "members", "snapshot", file)
+        self.create("c", "later")
+        self.cli("c", "down")
+        former = where.load_plan()
+        kept = self.root / "member_1"
+        shutil.copytree(where.data("member_1"), kept)
+        for member in former.of("member"):
+            shutil.rmtree(where.data(member.id) / "store")
+        found = self.json("c", "members", "recover", file, "--yes")
+        self.assertEqual(found["former"], former.cluster_id)
+        self.assertEqual(saved["clusterID"], former.cluster_id)
+        self.up("c")
+        self.assertEqual([t["name"] for t in self.json("c", "tenants", "list")], ["shop"])
+        self.assertEqual(self.sign_in(gateway, "shop"), 200)
+        self.create("c", "new")
+        self.assertEqual(self.sign_in(gateway, "new"), 200)
+        self.cli("c", "down")
+        shutil.rmtree(where.data("member_1"))
+        shutil.copytree(kept, where.data("member_1"))
+        self.cli("c", "up", "--detach", fails=True)
+        told = where.log("member_1").read_text()
+        self.assertIn(f"has cluster_id '{former.cluster_id}'", told)
