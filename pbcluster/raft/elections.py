@@ -19,6 +19,7 @@ import enum
 from pbcluster.raft import reads, replication, transfer
 from pbcluster.raft.messages import (
     NOBODY,
+    AppendReply,
     Entry,
     EntryKind,
     MemberId,
@@ -52,6 +53,9 @@ def _reset(raft: Raft, term: int) -> None:
     if term != raft.term:
         raft.term = term
         raft.vote = NOBODY
+        # What a leader of this term replaces in the write to come was never durable: an earlier
+        # leader is not told that it was. It is none any more, and need not be told anything.
+        raft.outbox.after = [one for one in raft.outbox.after if not isinstance(one, AppendReply)]
     raft.leader = NOBODY
     raft.election_elapsed = 0
     raft.heartbeat_elapsed = 0

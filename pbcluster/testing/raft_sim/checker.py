@@ -303,7 +303,11 @@ class Checker:
             if disk.hard.term == message.term and disk.hard.vote != choice:
                 raise Broken("durable_before_told", f"{sender} told its vote too early")
         elif isinstance(message, AppendReply) and disk.last_index() < message.index:
-            raise Broken("durable_before_told", f"{sender} acknowledged {message.index} too early")
+            # Unless a later term's entries replaced it with the same fsync.
+            later = message.term < disk.hard.term
+            if not later or disk.reached.get(message.term, 0) < message.index:
+                told = f"{sender} acknowledged {message.index} too early"
+                raise Broken("durable_before_told", told)
 
     @remembered
     def compacted(self, member: SimMember, meta: SnapshotMeta, upto: int) -> None:

@@ -40,6 +40,9 @@ class SimDisk:
         self.entries: list[Entry] = []
         self.pieces: dict[Name, dict[int, bytes]] = {}
         self.incarnation = 0
+        #: For the checker: term → the end of the log after a write under it. A transaction may hold
+        #: several writes; each of them was durable in its turn, as if it had been one of its own.
+        self.reached: dict[int, int] = {}
 
     def format(self, conf: ConfState, image: bytes) -> None:
         """The disk of a first member of a group."""
@@ -126,6 +129,9 @@ class SimDisk:
             self.hard = write.hard_state
         if write.compaction is not None:
             self._compact(write.compaction)
+        if write.entries or write.install is not None:
+            term = self.hard.term
+            self.reached[term] = max(self.reached.get(term, 0), self.last_index())
 
     def _put_entries(self, entries: tuple[Entry, ...]) -> None:
         first = entries[0].index
