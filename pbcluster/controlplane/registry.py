@@ -38,9 +38,9 @@ from pbcluster.records import (
     TenantStatus,
 )
 
-#: Outcomes kept for repeated commands. At 500 changes a second this is more than 30 s of memory;
-#: a client repeats for at most 10 s.
-MAX_OUTCOMES = 20_000
+#: Outcomes kept for repeated commands. At 4,000 changes a second, more than a group takes, this is
+#: 15 s of memory; a client repeats for at most 10 s.
+MAX_OUTCOMES = 60_000
 #: Starts remembered of each node, so that a process that was replaced cannot come back as a new
 #: one; it would have to sleep through this many starts of its successor.
 MAX_STARTS = 32
