@@ -209,7 +209,7 @@ class Supervisor:
             return
         try:
             specs = self._read_again()
-        except PBClusterError as error:
+        except (PBClusterError, OSError) as error:
             self._message = str(error)
             return
         known = {one.spec.id: one for one in self._managed}

@@ -1,6 +1,7 @@
 """Runs a real Supervisor over fake services: ``python -m tests.cli.fake_cluster DIR [NAME=HOW…]``.
 
-``--no-restart`` as an argument of its own does what it does for ``up``.
+``--no-restart`` as an argument of its own does what it does for ``up``. Told to read the plan
+again, it finds the names in the file ``DIR/names``, one a line.
 """
 
 import sys
@@ -42,8 +43,14 @@ def main() -> int:
     supervisor.SERVE_WITHIN_S = 4.0
     supervisor.LEFTOVER_GRACE_S = 1.0
     specs = [fake_spec(where, name, kind, how.get(name, "")) for name, kind in PROCESSES.items()]
+
+    def read_again() -> list[ProcessSpec]:
+        names = (where.root / "names").read_text().split()
+        return [fake_spec(where, name, name.split("_")[0], how.get(name, "")) for name in names]
+
+    restart = "--no-restart" not in sys.argv
     try:
-        Supervisor(where, specs, restart="--no-restart" not in sys.argv).run()
+        Supervisor(where, specs, restart=restart, read_again=read_again).run()
     except PBClusterError as error:
         print(error)
         return 1

@@ -113,6 +113,33 @@ class SupervisorTests(DirectoryTestCase):
         self.assertEqual(self.finish(process)[0], 0)
         self.assertFalse(procfs.alive(node))
 
+    def test_the_plan_is_read_again(self) -> None:
+        """At SIGUSR1 who is new starts, who is gone ends (by force after its grace, and is not
+        started again), and everybody else goes on; a plan that cannot be read changes nothing."""
+        process = self.begin("node_1=deaf")
+        self.until(self.serving, "the cluster to serve")
+        before = {one.id: one.identity for one in state.read_state(self.where).processes}  # type: ignore[union-attr]
+        process.send_signal(signal.SIGUSR1)
+        self.until(lambda: "names" in state.read_state(self.where).message, "a word about it")  # type: ignore[union-attr]
+        names = ["s3_1", "member_1", "member_2", "gateway_1"]
+        (self.where.root / "names").write_text("\n".join(names))
+        process.send_signal(signal.SIGUSR1)
+
+        def changed() -> bool:
+            now = state.read_state(self.where)
+            return now is not None and {(p.id, p.state) for p in now.processes} == {
+                (name, state.SERVING) for name in names
+            }
+
+        self.until(changed, "member_2 to serve and node_1 to be gone")
+        gone = before.pop("node_1")
+        assert gone is not None
+        self.assertFalse(procfs.alive(gone))
+        for name, who in before.items():
+            self.assertEqual(self.of(name).identity, who)
+        self.assertEqual(self.finish(process)[0], 0)
+        self.assertEqual(self.living(), [])
+
     def test_one_supervisor(self) -> None:
         """A second supervisor of the same directory is refused and harms nothing."""
         self.begin()
