@@ -33,6 +33,8 @@ CREATE_WAIT_S = 30
 DELETE_WAIT_S = 10
 ANSWER_WITHIN_S = 60.0
 _TIMEOUT_S = 10.0
+#: The whole state of 100,000 tenants has some 50 MB.
+MAX_DOWNLOAD_BYTES = 1024**3
 _PER_PAGE = 200
 _MAX_PAGES = 1000
 _POLL_S = 0.05
@@ -101,20 +103,29 @@ class AdminClient:
             time.sleep(_POLL_S)
 
     def _ask(
-        self, method: str, path: str, headers: dict[str, str], body: bytes | None, timeout_s: float
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: bytes | None,
+        timeout_s: float,
+        **more: int,
     ) -> Answer:
         """The answer of the first member that gives one. :raises Unreachable: none does."""
         for url in (self.url, *self.others):
             try:
-                return ask(method, url + path, headers=headers, body=body, timeout_s=timeout_s)
+                return ask(
+                    method, url + path, headers=headers, body=body, timeout_s=timeout_s, **more
+                )
             except Unreachable as error:
                 last = error
         raise last
 
     def download(self, path: str, *, timeout_s: float = 60.0) -> bytes:
         """The bytes of an answer that is no JSON. :raises PBClusterError: as :meth:`request`."""
+        headers = {"Authorization": f"Bearer {self.token}"}
         answer = self._ask(
-            "GET", f"/api/cp{path}", {"Authorization": f"Bearer {self.token}"}, None, timeout_s
+            "GET", f"/api/cp{path}", headers, None, timeout_s, max_answer_bytes=MAX_DOWNLOAD_BYTES
         )
         if answer.status < 400:
             return answer.body

@@ -39,6 +39,7 @@ def ask(
     headers: Mapping[str, str] | None = None,
     body: bytes | None = None,
     timeout_s: float = 5.0,
+    max_answer_bytes: int = MAX_ANSWER_BYTES,
 ) -> Answer:
     """Send one request and read its whole answer.
 
@@ -54,9 +55,9 @@ def ask(
     try:
         connection.request(method, target, body=body, headers=dict(headers or {}))
         response = connection.getresponse()
-        content = response.read(MAX_ANSWER_BYTES + 1)
-        if len(content) > MAX_ANSWER_BYTES:
-            raise Unreachable(f"{url} answered more than {MAX_ANSWER_BYTES} bytes")
+        content = response.read(max_answer_bytes + 1)
+        if len(content) > max_answer_bytes:
+            raise Unreachable(f"{url} answered more than {max_answer_bytes} bytes")
         found = {name.lower(): value for name, value in response.getheaders()}
         return Answer(response.status, content, found)
     except (OSError, http.client.HTTPException) as error:

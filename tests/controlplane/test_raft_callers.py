@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from pbcluster import wire
+from pbcluster import saved_state, wire
 from pbcluster.controlplane.admin_api import AdminAPI
 from pbcluster.controlplane.admin_auth import AdminAuth
 from pbcluster.controlplane.admin_forward import Forwarder
@@ -19,15 +19,18 @@ from pbcluster.controlplane.executor import Executor, utc_now
 from pbcluster.controlplane.liveness import Liveness
 from pbcluster.controlplane.membership import Membership
 from pbcluster.controlplane.planner import Planner
+from pbcluster.controlplane.registry import Registry
 from pbcluster.controlplane.requests import Requests
 from pbcluster.controlplane.service import listen
 from pbcluster.durations import Durations
 from pbcluster.errors import NotLeader, PBClusterError
 from pbcluster.testing.memory_transport import MemoryNetwork
 from pbcluster.transport.interfaces import Asked
-from tests.controlplane.raft_world import RaftWorld
+from tests.controlplane.raft_world import RaftWorld, create
 from tests.controlplane.test_raft_member import WorldCase
 
+ENDPOINTS = ("raft", "requests", "broadcasts")
+NO_MEMBER = "'m9' is no member"
 TOKEN = "the-admin-token"
 
 
@@ -236,7 +239,9 @@ class AdminCase(TestCase):
             headers={"Authorization": f"Bearer {more.pop('token', TOKEN)}", **more},
             data=None if body is None else json.dumps(body).encode(),
         )
-        return response.code, json.loads(await response.content())
+        content = await response.content()
+        kind = response.headers.getRawHeaders("content-type")[0]
+        return response.code, content if kind.endswith("octet-stream") else json.loads(content)
 
     def followers(self) -> list[str]:
         return [m for m in self.world.ids if not self.world.members[m].is_leader]
@@ -287,6 +292,43 @@ class AdminCase(TestCase):
             self.assertNotIn(second, roles)
             self.assertEqual(roles[first], "leader")
             self.assertEqual({item["behind"] for item in listed["items"]}, {0})
+
+        return Deferred.fromCoroutine(run())
+
+    def test_a_member_is_added(self) -> Deferred[None]:
+        """At whichever member it is asked: it is a learner then, listed with its address; what is
+        wrong is named; who is no member cannot be removed."""
+
+        async def run() -> None:
+            follower = self.followers()[0]
+            record = {name: f"tcp://127.0.0.1:{n}" for n, name in enumerate(ENDPOINTS, 7000)}
+            record |= {"id": "m4", "admin": "http://127.0.0.1:7999"}
+            status, told = await self.ask(follower, "POST", "/members", record)
+            self.assertEqual((status, told), (202, {"id": "m4", "voter": False}))
+            _, listed = await self.ask(follower, "GET", "/members")
+            (row,) = (item for item in listed["items"] if item["id"] == "m4")
+            self.assertEqual((row["voter"], row["admin"]), (False, record["admin"]))
+            status, told = await self.ask(follower, "POST", "/members", record | {"raft": "x"})
+            self.assertEqual((status, list(told["data"])[:1]), (400, ["raft"]))
+            status, told = await self.ask(follower, "DELETE", "/members/m9")
+            self.assertEqual((status, told["message"].partition(";")[0]), (404, NO_MEMBER))
+
+        return Deferred.fromCoroutine(run())
+
+    def test_a_snapshot_is_had_of_any_member(self) -> Deferred[None]:
+        """A follower gives it itself, with everything that was acknowledged."""
+
+        async def run() -> None:
+            follower = self.followers()[0]
+            (leader,) = set(self.world.ids) - set(self.followers())
+            await self.world.members[leader].propose(create("shop"))
+            self.urls[leader] = "http://127.0.0.1:9"  # nothing is passed on to it
+            status, data = await self.ask(follower, "GET", "/members/snapshot")
+            self.assertEqual(status, 200)
+            saved = saved_state.unpack(data, "the answer")
+            found = Registry.from_bytes("localhost", saved.image)
+            self.assertEqual([tenant.name for tenant in found.tenants()], ["shop"])
+            self.assertEqual((saved.cluster_id, saved.index), ("cluster_1", found.applied_index))
 
         return Deferred.fromCoroutine(run())
 
