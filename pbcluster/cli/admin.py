@@ -89,7 +89,7 @@ class AdminClient:
         if method == "POST":
             # Whoever is asked again, and whichever member does it: it is done once.
             headers["Idempotency-Key"] = secrets.token_hex(12)
-        until = time.monotonic() + (ELECTION_WITHIN_S if self.others else 0.0)
+        until = time.monotonic() + ELECTION_WITHIN_S
         while True:
             answer = self._ask(method, f"/api/cp{path}", headers, content, timeout_s)
             try:

@@ -14,7 +14,7 @@ from pbcluster.cli.options import admin_of, dir_option, json_option
 
 @click.group()
 def members() -> None:
-    """Look at the control plane's members, and change who leads."""
+    """The control plane's members: look, add, remove, hand over, save, recover."""
 
 
 @members.command(name="list")
@@ -91,7 +91,15 @@ def remove(member: str, yes: bool, directory: str, as_json: bool) -> None:
     if as_json:
         show.print_json({"removed": member})
         return
-    show.say(f"{member} is no member any more and stops; its files stay in {where.data(member)}")
+    if member in (process.id for process in plan.processes):
+        show.say(
+            f"{member} is no member any more and stops; its files stay in {where.data(member)}"
+        )
+    else:
+        show.say(f"{member} is no member any more")
+    now = where.load_plan()
+    if now.admin_url != plan.admin_url:
+        show.warn(f"the admin API of the first member is at {now.admin_url} now")
 
 
 @members.command()

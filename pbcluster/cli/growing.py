@@ -7,6 +7,7 @@ answer that got lost is asked for again, and a member that never came is removed
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import time
@@ -83,13 +84,21 @@ def add(where: ClusterDir, plan: Plan, client: AdminClient, name: str) -> Plan:
     who = _supervisor(where)
     began = _joins(where, name)
     bigger = plan if began and name in (p.id for p in plan.processes) else grown(plan, name)
+    if not began and where.data(name).is_dir() and any(where.data(name).iterdir()):
+        raise InvalidInput(
+            f"{where.data(name)} holds the files of a former {name}: an id never comes back; "
+            "choose another name",
+            field="id",
+            allowed="a name that was never used",
+        )
     initialise.write_all(where, bigger)
     initialise.begin(where, name, "join")
     try:
         client.request("POST", "/members", record_of(where, bigger.process(name)), timeout_s=20.0)
     except CallerError:
-        (where.data(name) / config.FIRST_START).unlink()
-        where.data(name).rmdir()
+        (where.data(name) / config.FIRST_START).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # something else lies there
+            where.data(name).rmdir()
         for file in (where.config(name), where.secrets(name)):
             file.unlink(missing_ok=True)
         initialise.write_all(where, shrunk(bigger, name))

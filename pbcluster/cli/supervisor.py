@@ -149,7 +149,9 @@ class Supervisor:
             group = [one for one in self._managed if one.spec.kind in kinds]
             for one in group:
                 self._start(one)
-            while not self._stop_signals and not all(self._serves(one) for one in group):
+            while not self._stop_signals and not all(
+                self._serves(one) or one.state == state.DEAD for one in group
+            ):
                 self._look(until)
         while not self._stop_signals and not self._also_serves():
             self._look(until)
@@ -167,12 +169,21 @@ class Supervisor:
         self._attend()
         for one in self._managed:
             if one.early_deaths >= MAX_EARLY_DEATHS or one.state == state.DEAD:
-                raise self._failure(one, f"{one.spec.id} does not start ({one.reason})")
+                one.state = state.DEAD
+                if not self._can_be_spared(one):
+                    raise self._failure(one, f"{one.spec.id} does not start ({one.reason})")
+                self._message = f"{one.spec.id} does not start ({one.reason}); the others go on"
         if time.monotonic() > until:
-            late = [one for one in self._managed if one.state != state.SERVING]
+            late = [o for o in self._managed if o.state not in (state.SERVING, state.DEAD)]
             names = ", ".join(one.spec.id for one in late) or "the gateway"
             why = f"{names} did not come to serve within {SERVE_WITHIN_S:.0f} s"
             raise self._failure(late[0] if late else self._managed[-1], why)
+
+    def _can_be_spared(self, one: _Managed) -> bool:
+        """Whether the cluster works without it: a member of whose group most are left."""
+        group = [other for other in self._managed if other.spec.kind == one.spec.kind]
+        dead = sum(other.state == state.DEAD for other in group)
+        return one.spec.kind == "member" and 2 * dead < len(group)
 
     def _failure(self, one: _Managed, why: str) -> ProcessFailed:
         log = one.spec.log_file

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
 
 from pbcluster.config import MemberConfig
 from pbcluster.controlplane import beginning
@@ -24,8 +25,11 @@ from pbcluster.controlplane.raft_transport import ZmqRaftNetwork
 from pbcluster.errors import ConfigError
 from pbcluster.raft import MemberId
 from pbcluster.records import MemberRecord
-from pbcluster.transport.addresses import member_addresses
+from pbcluster.transport.addresses import connectable, member_addresses
+from pbcluster.transport.membership import read_record
 from pbcluster.transport.sockets import Sockets
+
+log = Logger()
 
 
 def join_group(
@@ -102,7 +106,20 @@ def told_of(
         if len(uses) == len(settings)
     }
     elsewhere = dict(text.split("=", 1) for text in config.advertise)
-    return whole | {own.id: msgspec.structs.replace(own, **elsewhere)}
+    whole[own.id] = msgspec.structs.replace(own, **elsewhere)
+    return {member: record for member, record in whole.items() if _is_usable(record)}
+
+
+def _is_usable(record: MemberRecord) -> bool:
+    """Whether others can connect to all of its addresses: nobody is told of an address like
+    0.0.0.0."""
+    try:
+        read_record(record)
+        connectable(record.raft, record.id)
+    except ConfigError as error:
+        log.warn("{member} is told to nobody: {error}", member=record.id, error=error.message)
+        return False
+    return True
 
 
 def forwarder(reactor: Any, config: MemberConfig, member: RaftMember) -> Forwarder:

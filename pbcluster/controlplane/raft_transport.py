@@ -28,6 +28,7 @@ from pbcluster.raft.frames import MAX_FRAME_BYTES, Frame, Guard, encode
 from pbcluster.records import MemberRecord
 from pbcluster.transport.addresses import MemberAddress
 from pbcluster.transport.connection import ZmqConnection
+from pbcluster.transport.curve import FORMER
 from pbcluster.transport.sockets import Proof, Sockets
 
 #: Messages kept for one peer. Above the appends that may be in flight to it (RaftOptions), so that
@@ -125,7 +126,7 @@ class ZmqRaftNetwork:
                 zmq.ROUTER,
                 self._endpoint,
                 self._frame,
-                roles=("member",),
+                roles=("member", FORMER),
                 options={zmq.RCVHWM: HIGH_WATER_MARK},
                 max_frame_bytes=MAX_FRAME_BYTES,
             )
@@ -137,9 +138,11 @@ class ZmqRaftNetwork:
     def follow(self, members: Collection[MemberId], roster: Roster) -> None:
         """As :meth:`RaftNetwork.follow`."""
         self._roster = roster
-        for record in (*roster.members(), *roster.former()):
-            # Who left must still get through to be told so.
-            self._allow(record)
+        for record in roster.members():
+            self._allow(record, "member")
+        for record in roster.former():
+            # Who left must still get through to be told so, but here only.
+            self._allow(record, FORMER)
         for member in members:
             known = roster.member(member)
             if known is not None and member != self._sockets.own_id:
@@ -149,10 +152,10 @@ class ZmqRaftNetwork:
             del self._peers[member]
             self.disconnect(member)
 
-    def _allow(self, record: MemberRecord) -> None:
+    def _allow(self, record: MemberRecord, role: str) -> None:
         try:
             if record.curve_public:
-                self._sockets.allow(Peer(record.id, "member", record.curve_public))
+                self._sockets.allow(Peer(record.id, role, record.curve_public))
         except ConfigError as error:
             log.error("{member} is not let in: {error}", member=record.id, error=error.message)
 
@@ -219,7 +222,7 @@ class ZmqRaftNetwork:
     def _frame(self, parts: list[bytes], proof: Proof) -> None:
         if self._received is None:
             return
-        if len(parts) != 2 or proof.role not in ("", "member"):
+        if len(parts) != 2 or proof.role not in ("", "member", FORMER):
             self._drop("junk")
             return
         session, frame = parts

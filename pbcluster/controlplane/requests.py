@@ -33,6 +33,7 @@ from pbcluster.errors import (
     WrongEpoch,
 )
 from pbcluster.records import NodeStatus, TenantRecord, TenantStatus, check_process_id
+from pbcluster.transport.curve import FORMER
 from pbcluster.transport.interfaces import Asked
 
 #: A look-up that waits (for an epoch, for a take-over) looks again so often.
@@ -105,6 +106,8 @@ class Requests:
                 raise Forbidden(f"{asked.sender} may not speak for {speaker}")
             if asked.role not in ("", "node"):
                 raise Forbidden(f"{asked.sender} is a {asked.role}, not a node")
+        if asked.role == FORMER:
+            raise Forbidden(f"{asked.sender} is no member any more")
         if len(asked.idempotency_key) > MAX_KEY:
             raise RemoteProtocolError(f"an idempotency key has at most {MAX_KEY} characters")
         if isinstance(body, wire.LookupRoute):

@@ -23,6 +23,8 @@ from pbcluster.errors import ConfigError
 
 #: All roles of the peers file.
 ROLES = ("member", "node", "gateway")
+#: A member that left: it is let in where it can be told so, and nowhere else.
+FORMER = "former"
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 _ZAP_VERSION = b"1.0"
 _Z85_LENGTH = 40
@@ -118,7 +120,7 @@ class AllowList:
             another role. The former list stays.
         """
         row = self._file.get(peer.id)
-        if row is not None and row.role != peer.role:
+        if row is not None and peer.role not in (row.role, FORMER):
             raise ConfigError(f"{peer.id} is a {row.role} by the peers file, not a {peer.role}")
         _checked(peer.curve_public, f"curve_public of {peer.id}")
         self._set(self._file, {**self._changes, peer.id: peer})

@@ -42,7 +42,8 @@ def main() -> int:
     supervisor.LONGEST_DELAY_S = 0.4
     supervisor.SERVE_WITHIN_S = 4.0
     supervisor.LEFTOVER_GRACE_S = 1.0
-    specs = [fake_spec(where, name, kind, how.get(name, "")) for name, kind in PROCESSES.items()]
+    kinds = PROCESSES | {name: name.split("_")[0] for name in how}
+    specs = [fake_spec(where, name, kind, how.get(name, "")) for name, kind in kinds.items()]
 
     def read_again() -> list[ProcessSpec]:
         names = (where.root / "names").read_text().split()

@@ -74,7 +74,7 @@ class GrowingTests(DirectoryTestCase):
         """Perhaps it is a member now: it can be asked for again, with the same key and addresses,
         or removed like any other."""
         self.running()
-        client = self.client(refusal("deadline"), (202, {}))
+        client = self.client(refusal("busy"), (202, {}))
         with self.assertRaises(Unavailable):
             growing.add(self.where, self.plan, client, "member_4")
         plan = self.where.load_plan()
@@ -91,6 +91,18 @@ class GrowingTests(DirectoryTestCase):
         with self.assertRaisesRegex(InvalidInput, "there is a process 'member_1' already"):
             growing.add(self.where, self.plan, client, "member_1")
         self.assertEqual(self.member.asked, [])
+
+    def test_the_files_of_a_former_member_are_not_taken_over(self) -> None:
+        """Its name is refused before anybody is asked, and its files stay."""
+        self.running()
+        old = self.where.data("member_7")
+        old.mkdir()
+        (old / "store").mkdir()
+        with self.assertRaisesRegex(InvalidInput, "holds the files of a former member_7"):
+            growing.add(self.where, self.plan, self.client((202, {})), "member_7")
+        self.assertEqual(self.member.asked, [])
+        self.assertTrue((old / "store").is_dir())
+        self.assertEqual(self.where.load_plan(), self.plan)
 
     def test_one_leaves(self) -> None:
         """Its data stays, its name is not given again, the others' files know it no more."""

@@ -96,6 +96,22 @@ class SupervisorTests(DirectoryTestCase):
         self.assertIn("I have a reason to end", output)
         self.assertEqual(self.living(), [])
 
+    def test_one_member_of_three_may_stay_away(self) -> None:
+        """A member that lost its disk does not start; the cluster does, so that it can be removed.
+        Two are too many."""
+        process = self.begin("member_2=exit", "member_3=fine")
+        self.until(self.serving, "the cluster to serve")
+        self.assertEqual(self.of("member_2").state, state.DEAD)
+        self.assertEqual(self.of("member_2").reason, "exit status 3")
+        now = state.read_state(self.where)
+        assert now is not None
+        self.assertIn("member_2 does not start (exit status 3); the others go on", now.message)
+        self.assertEqual(self.finish(process)[0], 0)
+        process = self.begin("member_2=exit", "member_3=exit")
+        output, _ = process.communicate(timeout=WITHIN_S)
+        self.assertEqual(process.returncode, 1)
+        self.assertRegex(output, r"member_\d does not start \(exit status 3\)")
+
     def test_serves_too_late(self) -> None:
         """A process that lives but does not serve within the limit is named."""
         process = self.begin("gateway_1=hang")
