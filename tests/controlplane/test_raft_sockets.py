@@ -12,15 +12,19 @@ from twisted.trial.unittest import TestCase
 
 from pbcluster.config import FIRST_START, Peer, Secrets
 from pbcluster.controlplane import beginning
+from pbcluster.controlplane.commands import SetMember
+from pbcluster.controlplane.executor import utc_now
 from pbcluster.controlplane.raft_member import RaftMember
 from pbcluster.controlplane.raft_store import RaftStore
 from pbcluster.controlplane.raft_transport import ZmqRaftNetwork
 from pbcluster.controlplane.steady_clock import SteadyClock
 from pbcluster.errors import PBClusterError
+from pbcluster.raft import ConfigAction, ConfigChange, ConfigStep
 from pbcluster.raft.frames import MAGIC, MAX_FRAME_BYTES, Frame, encode
 from pbcluster.raft.messages import Heartbeat
+from pbcluster.records import MemberRecord
 from pbcluster.transport.addresses import MemberAddress
-from pbcluster.transport.curve import Curve, KeyPair, PlainSockets, Security, generate_keys
+from pbcluster.transport.curve import FORMER, Curve, KeyPair, PlainSockets, Security, generate_keys
 from pbcluster.transport.sockets import Sockets
 from tests.controlplane.raft_world import create
 
@@ -81,7 +85,9 @@ class SocketCase(TestCase):
                 for other, endpoint in self.endpoints.items()
                 if other != member
             }
-            network = ZmqRaftNetwork(sockets, self.endpoints[member], others)
+            network = ZmqRaftNetwork(
+                sockets, self.endpoints[member], others, lambda m=member: self.gone(m)
+            )
             found = RaftMember(
                 REACTOR,
                 SteadyClock(REACTOR),
@@ -99,6 +105,10 @@ class SocketCase(TestCase):
             self.networks[member] = network
             self.sockets[member] = sockets
             await found.start()
+
+    def gone(self, member: str) -> None:
+        """The network heard that ``member`` left."""
+        self.members[member].was_removed()
 
     async def stop(self, member: str) -> None:
         await self.members.pop(member).stop()
@@ -139,6 +149,29 @@ class SocketCase(TestCase):
 
 
 class RealSockets(SocketCase):
+    def test_one_that_was_removed_is_told(self) -> Deferred[None]:
+        """It was away then. It comes back, asks for votes, and is told over its own connection; its
+        frames are dropped; from then on its key opens that door only."""
+
+        async def run() -> None:
+            await self.start()
+            leader = await self.leader()
+            gone = next(member for member in IDS if member != leader)
+            step = ConfigStep(ConfigAction.REMOVE, gone)
+            known = MemberRecord(gone, self.endpoints[gone], "q", "b", "a", self.keys[gone].public)
+            await self.members[leader].propose(SetMember(utc_now(), known))
+            await self.stop(gone)
+            await self.members[leader].change_members(ConfigChange((step,)))
+            await self.start(gone)
+            await self.until(lambda: self.failures)
+            self.assertIn("was removed from the control plane", self.failures[0])
+            self.assertEqual(self.members[leader].is_leader, True)
+            if self.curve:
+                proof = self.sockets[leader]._proof(self.keys[gone].public)
+                self.assertEqual((proof.sender, proof.role), (gone, FORMER))
+
+        return Deferred.fromCoroutine(run())
+
     def test_members_die_and_return(self) -> Deferred[None]:
         """Tenants are created while each leader in turn is taken away and comes back: none is
         lost, none is doubled, all members end with the same bytes, one of them by a snapshot."""
