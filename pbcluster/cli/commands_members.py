@@ -125,10 +125,11 @@ def snapshot(file: str, directory: str, as_json: bool) -> None:
 
 @members.command()
 @click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--of", default="", metavar="ID", help="FILE is of this other cluster.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @dir_option
 @json_option
-def recover(file: str, yes: bool, directory: str, as_json: bool) -> None:
+def recover(file: str, of: str, yes: bool, directory: str, as_json: bool) -> None:
     """Begin the control plane anew from FILE, after the loss of ALL its members.
 
     Only while the cluster is stopped. The members begin with the state in FILE under a new cluster
@@ -145,7 +146,7 @@ def recover(file: str, yes: bool, directory: str, as_json: bool) -> None:
             f"{file}, of {saved.at or 'unknown time'}, log index {saved.index}?",
             abort=True,
         )
-    fresh = recovering.recover(where, plan, Path(file), show.warn)
+    fresh = recovering.recover(where, plan, Path(file), show.warn, of=of)
     if as_json:
         show.print_json({"clusterID": fresh.cluster_id, "former": plan.cluster_id})
         return

@@ -38,11 +38,14 @@ def recover(
     file: Path,
     shown: Callable[[str], None],
     pause: Callable[[float], None] = time.sleep,
+    *,
+    of: str = "",
 ) -> Plan:
     """Write a directory whose members begin anew with the state in ``file``.
 
     :param shown: called with each step.
     :param pause: waits so many seconds.
+    :param of: another cluster whose file it may be.
     :returns: the new plan.
     :raises ConfigError: the cluster runs, the file cannot be used, or another recovered it first.
     :raises PBClusterError: S3 did not answer; nothing was changed.
@@ -53,6 +56,12 @@ def recover(
             f"{where.root}`"
         )
     saved = saved_state.read(file)
+    if saved.cluster_id not in (plan.cluster_id, of):
+        raise ConfigError(
+            f"{file} is of cluster {saved.cluster_id}, this directory has {plan.cluster_id}: to begin "
+            f"with another cluster's state, or one from before a recovery, say --of "
+            f"{saved.cluster_id}"
+        )
     fresh = attrs.evolve(plan, cluster_id=_new_id(where, plan))
     with _s3(where, plan, shown):
         now = datetime.now(UTC)

@@ -44,10 +44,10 @@ class RecoverTests(DirectoryTestCase):
             raise self.error
         return Generation(generation=2, cluster_id=new, previous=old, at=now.isoformat())
 
-    def recover(self) -> Plan:
+    def recover(self, of: str = "") -> Plan:
         plan = self.where.load_plan()
         return recovering.recover(
-            self.where, plan, self.file, self.shown.append, self.pauses.append
+            self.where, plan, self.file, self.shown.append, self.pauses.append, of=of
         )
 
     def test_everything_is_of_the_new_cluster(self) -> None:
@@ -84,7 +84,9 @@ class RecoverTests(DirectoryTestCase):
         self.error = None
         fresh = self.recover()
         self.assertEqual(self.claims, [(self.plan.cluster_id, fresh.cluster_id)] * 3)
-        again = self.recover()
+        with self.assertRaisesRegex(ConfigError, f"say --of {self.plan.cluster_id}"):
+            self.recover()
+        again = self.recover(of=self.plan.cluster_id)
         self.assertEqual(self.claims[-1], (fresh.cluster_id, again.cluster_id))
         self.assertNotEqual(again.cluster_id, fresh.cluster_id)
 
