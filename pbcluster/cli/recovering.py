@@ -58,8 +58,8 @@ def recover(
     saved = saved_state.read(file)
     if saved.cluster_id not in (plan.cluster_id, of):
         raise ConfigError(
-            f"{file} is of cluster {saved.cluster_id}, this directory has {plan.cluster_id}: to begin "
-            f"with another cluster's state, or one from before a recovery, say --of "
+            f"{file} is of cluster {saved.cluster_id}, this directory has {plan.cluster_id}: to "
+            "begin with another cluster's state, or one from before a recovery, say --of "
             f"{saved.cluster_id}"
         )
     fresh = attrs.evolve(plan, cluster_id=_new_id(where, plan))

@@ -62,6 +62,8 @@ class Checker:
         self.known: dict[tuple[int, int], tuple[int, Entry]] = {}
         #: Committed terms by index; the first is the group's first snapshot.
         self.committed: list[int] = [0, 1]
+        #: By index the term of the leader that committed it; not before the entry's own.
+        self.committed_in: list[int] = [0, 1]
         self.states = StateChecker(world, self.committed)
 
     # -- lives ------------------------------------------------------------------------------------
@@ -174,9 +176,10 @@ class Checker:
         return self.votes.get((voter, term)) == candidate
 
     def _check_complete(self, member: MemberId, copy: LogCopy, term: int) -> None:
-        """By log matching it is enough to look at the last committed entry of an earlier term."""
+        """By log matching it is enough to look at the last entry that was committed in an earlier
+        term. What a later leader committed, one that has not heard of it yet may lack."""
         index = len(self.committed) - 1
-        while index > copy.base and self.committed[index] >= term:
+        while index > copy.base and self.committed_in[index] >= term:
             index -= 1
         if index <= copy.base:
             return
@@ -237,10 +240,13 @@ class Checker:
             return
         if index != len(self.committed):
             raise Broken("state_machine_safety", f"{member.id} committed {index} out of order")
+        assert member.core is not None
+        term = member.core._raft.term
         self.committed.append(entry.term)
+        self.committed_in.append(term)
         self.states.committed(entry)
         for other, log in self.logs.items():
-            if log.led_term > entry.term:
+            if log.led_term > term:
                 self._check_complete(other, log, log.led_term)
 
     def _check_quorum(self, conf: ConfState, commit: int, copy: LogCopy) -> None:
