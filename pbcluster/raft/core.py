@@ -265,6 +265,15 @@ class RaftCore:
 
     # -- effects ----------------------------------------------------------------------------------
 
+    def untold_commit(self) -> int:
+        """The commit index, where it waits for entries to go out with (``commit_waits``); else 0.
+        To be given to :meth:`tell_commit` in some milliseconds."""
+        return replication.untold_commit(self._raft)
+
+    def tell_commit(self, index: int) -> None:
+        """Who does not know yet that ``index`` is committed is told by the next ready."""
+        self._raft.commit_due = max(self._raft.commit_due, index)
+
     def has_ready(self) -> bool:
         """Whether :meth:`ready` would tell anything to do."""
         self._collect()
