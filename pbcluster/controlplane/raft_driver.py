@@ -241,6 +241,11 @@ class RaftDriver:
         """Everything worth showing, while it runs."""
         return None if self._core is None else self._core.status()
 
+    @property
+    def hands_over(self) -> bool:
+        """Whether this member leads and another one is about to."""
+        return self._core is not None and bool(self._core.transferee)
+
     def leader_silence_s(self) -> float:
         """Seconds since another member that leads, or led, was heard."""
         return self._clock.seconds() - self._leader_heard_at

@@ -360,6 +360,11 @@ class RaftCore:
         """The membership in force."""
         return self._raft.tracker.conf
 
+    @property
+    def transferee(self) -> MemberId:
+        """To whom leadership is being handed; nobody: empty."""
+        return self._raft.transferee
+
     def status(self) -> Status:
         """Everything worth showing."""
         raft = self._raft

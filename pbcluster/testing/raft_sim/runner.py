@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -44,8 +45,10 @@ def run_seed(
     return World(seed, schedule, keep_trace=keep_trace).run()
 
 
-def _seldom_collect() -> None:
-    """A world is one heap of cycles that goes at once; to look for them earlier costs a tenth."""
+def _begin_worker() -> None:
+    """SIGTERM ends it, as the pool means it: a reactor of the parent's may have left its handler.
+    A world is one heap of cycles that goes at once; to look for them earlier costs a tenth."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     gc.freeze()
     gc.set_threshold(200_000)
 
@@ -59,7 +62,7 @@ def _each(
         yield map(function, arguments)
         return
     # Forked: a bug that is planted here is planted there.
-    with multiprocessing.get_context("fork").Pool(jobs, _seldom_collect) as pool:
+    with multiprocessing.get_context("fork").Pool(jobs, _begin_worker) as pool:
         yield pool.imap(function, arguments, at_once)
 
 
