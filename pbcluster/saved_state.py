@@ -48,9 +48,13 @@ def unpack(data: bytes, where: str) -> SavedState:
     if zlib.crc32(body).to_bytes(4) != data[len(MAGIC) : _HEAD]:
         raise ConfigError(f"{where} is damaged: its checksum is wrong")
     try:
-        return msgspec.msgpack.decode(body, type=SavedState)
-    except msgspec.DecodeError as error:
+        saved = msgspec.msgpack.decode(body, type=SavedState)
+        index, *rest = msgspec.msgpack.decode(saved.image, type=list)
+    except (msgspec.DecodeError, ValueError) as error:
         raise ConfigError(f"{where} cannot be read: {error}") from None
+    if index != saved.index or not rest:
+        raise ConfigError(f"{where} holds no registry of log index {saved.index}")
+    return saved
 
 
 def read(file: Path) -> SavedState:

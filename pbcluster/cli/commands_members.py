@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pbcluster import saved_state
-from pbcluster.cli import growing, recovering, show
+from pbcluster.cli import growing, recovering, running, show
 from pbcluster.cli.layout import ClusterDir, write_bytes
 from pbcluster.cli.options import admin_of, dir_option, json_option
 
@@ -63,9 +63,10 @@ def add(name: str | None, directory: str, as_json: bool) -> None:
 
     An even number of members survives no more failures than the odd one below it: add two.
     """
-    where, plan, client = admin_of(directory)
-    chosen = name or growing.next_id(where, plan)
-    growing.add(where, plan, client, chosen)
+    with running.alone(ClusterDir.at(directory)):
+        where, plan, client = admin_of(directory)
+        chosen = name or growing.next_id(where, plan)
+        growing.add(where, plan, client, chosen)
     show.warn(f"{chosen} joins as a learner; its log is {where.log(chosen)}")
     growing.wait_votes(client, chosen, show.warn)
     if as_json:
@@ -86,8 +87,9 @@ def remove(member: str, yes: bool, directory: str, as_json: bool) -> None:
     """
     if not yes:
         click.confirm(f"remove {member} from the control plane?", abort=True)
-    where, plan, client = admin_of(directory)
-    growing.remove(where, plan, client, member)
+    with running.alone(ClusterDir.at(directory)):
+        where, plan, client = admin_of(directory)
+        growing.remove(where, plan, client, member)
     if as_json:
         show.print_json({"removed": member})
         return
@@ -146,7 +148,9 @@ def recover(file: str, of: str, yes: bool, directory: str, as_json: bool) -> Non
             f"{file}, of {saved.at or 'unknown time'}, log index {saved.index}?",
             abort=True,
         )
-    fresh = recovering.recover(where, plan, Path(file), show.warn, of=of)
+    with running.alone(where):
+        plan = where.load_plan()
+        fresh = recovering.recover(where, plan, Path(file), show.warn, of=of)
     if as_json:
         show.print_json({"clusterID": fresh.cluster_id, "former": plan.cluster_id})
         return

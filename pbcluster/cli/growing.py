@@ -21,7 +21,14 @@ from pbcluster.cli import initialise, procfs, state
 from pbcluster.cli.admin import AdminClient
 from pbcluster.cli.layout import LOOPBACK, ClusterDir, Plan, Process
 from pbcluster.cli.ports import Picker
-from pbcluster.errors import CallerError, ConfigError, DeadlineExceeded, InvalidInput
+from pbcluster.errors import (
+    CallerError,
+    ConfigError,
+    DeadlineExceeded,
+    InvalidInput,
+    NotFound,
+    PBClusterError,
+)
 
 _NUMBER = re.compile(r"member_(\d+)")
 #: From its start to its vote: some seconds, and a snapshot of many tenants.
@@ -96,6 +103,13 @@ def add(where: ClusterDir, plan: Plan, client: AdminClient, name: str) -> Plan:
     try:
         client.request("POST", "/members", record_of(where, bigger.process(name)), timeout_s=20.0)
     except CallerError:
+        known = _ids(client)
+        if known is None:
+            raise  # then its files stay: perhaps it is one
+        if name in known:
+            # It was taken: a repetition met its own first attempt.
+            procfs.send(who, signal.SIGUSR1)
+            return bigger
         (where.data(name) / config.FIRST_START).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # something else lies there
             where.data(name).rmdir()
@@ -105,6 +119,14 @@ def add(where: ClusterDir, plan: Plan, client: AdminClient, name: str) -> Plan:
         raise
     procfs.send(who, signal.SIGUSR1)
     return bigger
+
+
+def _ids(client: AdminClient) -> list[str] | None:
+    """Ids of all members; None: nobody says."""
+    try:
+        return [str(row.get("id")) for row in client.all("members")]
+    except PBClusterError:
+        return None
 
 
 def _joins(where: ClusterDir, name: str) -> bool:
@@ -118,7 +140,12 @@ def remove(where: ClusterDir, plan: Plan, client: AdminClient, name: str) -> Non
 
     :raises PBClusterError: what the control plane answered.
     """
-    client.request("DELETE", f"/members/{name}", timeout_s=20.0)
+    try:
+        client.request("DELETE", f"/members/{name}", timeout_s=20.0)
+    except NotFound:
+        # Perhaps it never came to be one: then the plan is all that knows it.
+        if name not in (member.id for member in plan.of("member")):
+            raise
     if name not in (member.id for member in plan.of("member")):
         return
     initialise.write_all(where, shrunk(plan, name))

@@ -306,3 +306,9 @@ def write_bytes(file: Path, data: bytes, mode: int = 0o600) -> None:
         stream.flush()
         os.fsync(descriptor)
     os.replace(beside, file)
+    # The name is on the disk only with its directory.
+    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -42,7 +42,7 @@ def prepare(where: ClusterDir, wish: Wish) -> Plan:
     :raises ConfigError: the cluster runs already and the wish differs from it.
     """
     initialise.check_wish(wish)
-    with _alone(where):
+    with alone(where):
         if state.supervisor(where) is None:
             return initialise.ensure(where, wish)
     plan = where.load_plan()
@@ -57,15 +57,15 @@ def prepare(where: ClusterDir, wish: Wish) -> Plan:
 
 
 @contextlib.contextmanager
-def _alone(where: ClusterDir) -> Iterator[None]:
-    """Two ``up`` at the same moment write one directory after the other, not into each other."""
+def alone(where: ClusterDir) -> Iterator[None]:
+    """Two commands at the same moment write one directory after the other, not into each other."""
     try:
         where.run.mkdir(parents=True, exist_ok=True)
         stream = (where.run / "writing.lock").open("a")
     except OSError as error:
         raise ConfigError(f"cannot write {error.filename}: {error.strerror}") from None
     with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)  # held for milliseconds
+        fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
 

@@ -346,7 +346,8 @@ class AdminAPI:
         command = c.UpdateTenant(
             self._wall_clock(), tenant.id, change.version, change.metadata, change.quotas
         )
-        await self._consensus.propose(command)
+        key = _idempotency_key(request)
+        await self._consensus.propose(command, key and f"admin/update/{key}")
         return 200, self._shown(self._consensus.registry.tenant(tenant.id))
 
     @app.route("/api/cp/tenants/<string:key>", methods=["DELETE"])

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -30,6 +30,10 @@ MAP_BYTES = 16 * 1024**3
 FULL_SHARE = 0.8
 #: So much must be free on the disk: a snapshot, and what is under way.
 MIN_FREE_DISK_BYTES = 64 * 1024**2
+#: With more room than so many proposals take (512 KiB each at most, and their pages), one look is
+#: enough for all of them.
+LOOK_EVERY = 64
+MUCH_ROOM_BYTES = LOOK_EVERY * 1024 * 1024
 #: Batches that may wait for the writer; the callers bound what they submit, this is the last net.
 MAX_BATCHES = 10_000
 
@@ -53,6 +57,8 @@ class LmdbStore(Generic[B]):
         self.directory = self._directory = directory
         self._map_bytes = map_bytes
         self._failed: BaseException | None = None
+        self._looks_left = 0
+        self._work = -1
         self._lock = _locked(directory)
         try:
             self._env = lmdb.open(
@@ -75,8 +81,10 @@ class LmdbStore(Generic[B]):
             self._env.close()
             self._unlock()
             raise
-        # Not queue.Queue: its condition variable cost more than what waits in it.
-        self._queue: queue.SimpleQueue[tuple[B, Done] | None] = queue.SimpleQueue()
+        #: None: the end.
+        self._queue: deque[tuple[B, Done] | None] = deque()
+        # Not a lock: a thread that wakes another one by it keeps the interpreter meanwhile.
+        self._work = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread: threading.Thread | None = None
 
     def _check_identity(self, identity: Mapping[str, str]) -> None:
@@ -93,12 +101,20 @@ class LmdbStore(Generic[B]):
                     )
 
     def nearly_full(self) -> bool:
-        """Whether proposals should be refused: the map or the disk is nearly full."""
+        """Whether proposals should be refused: the map or the disk is nearly full. While both have
+        much room, only some calls look."""
+        if self._looks_left:
+            self._looks_left -= 1
+            return False
         info, page = self._env.info(), self._env.stat()["psize"]
         disk = os.statvfs(self._directory)
-        if disk.f_bavail * disk.f_frsize < MIN_FREE_DISK_BYTES:
-            return True
-        return bool((info["last_pgno"] + 1) * page > FULL_SHARE * self._map_bytes)
+        left = min(
+            disk.f_bavail * disk.f_frsize - MIN_FREE_DISK_BYTES,
+            int(FULL_SHARE * self._map_bytes) - (info["last_pgno"] + 1) * page,
+        )
+        if left > MUCH_ROOM_BYTES:
+            self._looks_left = LOOK_EVERY - 1
+        return left < 0
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -114,14 +130,17 @@ class LmdbStore(Generic[B]):
             after which nothing more may be written.
         :raises Busy: too many batches wait; nothing was done.
         """
-        if self._queue.qsize() >= MAX_BATCHES:
+        if len(self._queue) >= MAX_BATCHES:
             raise Busy(f"{MAX_BATCHES} writes wait for the disk", retry_after_s=0.1)
-        self._queue.put((batch, done))
+        self._queue.append((batch, done))
+        if self._work >= 0:
+            os.eventfd_write(self._work, 1)
 
     def close(self) -> None:
         """Write what was submitted, end the thread, close the environment."""
         if self._thread is not None:
-            self._queue.put(None)
+            self._queue.append(None)
+            os.eventfd_write(self._work, 1)
             self._thread.join()
             self._thread = None
         self._env.close()
@@ -131,19 +150,21 @@ class LmdbStore(Generic[B]):
         lock, self._lock = self._lock, -1
         if lock >= 0:
             os.close(lock)
+        work, self._work = self._work, -1
+        if work >= 0:
+            os.close(work)
 
     def _run(self) -> None:
         open_ = True
         while open_:
+            os.eventfd_read(self._work)
             items: list[tuple[B, Done]] = []
-            item = self._queue.get()
-            while item is not None:
-                items.append(item)
-                try:
-                    item = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-            open_ = item is not None
+            while open_ and self._queue:
+                item = self._queue.popleft()
+                if item is None:
+                    open_ = False
+                else:
+                    items.append(item)
             if items:
                 self._write(items)
 

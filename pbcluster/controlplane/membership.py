@@ -58,6 +58,9 @@ class Changeable(Protocol):
     async def change_members(self, change: ConfigChange) -> None:
         """Commit a membership change."""
 
+    def check_change(self, change: ConfigChange) -> None:
+        """:raises Conflict: it would be refused now."""
+
     def status(self) -> Status | None:
         """Role, term, indexes, members."""
 
@@ -82,6 +85,10 @@ class Membership:
         self._settings: dict[MemberId, MemberRecord] = {}
         self._wall_clock = wall_clock
         self._busy = False
+        #: Learner → attempts to promote it.
+        self._tries: dict[MemberId, int] = {}
+        #: Records of the settings that contradict the registry, as far as the log was told.
+        self._refused: list[MemberRecord] = []
         self._looks = LoopingCall(self._look)
         self._looks.clock = clock
 
@@ -125,25 +132,50 @@ class Membership:
         conf = self._member.conf
         if record.id in conf.members() and self.records().get(record.id) != record:
             raise Conflict(f"{record.id} is a member already, with other addresses", field="id")
+        change = _step(ConfigAction.ADD_LEARNER, record.id)
+        if record.id not in conf.members():
+            # Before anything is done: a record without its member would be in the way for ever.
+            self._member.check_change(change)
         await self._member.propose(c.SetMember(self._wall_clock(), record))
         if record.id not in self._member.conf.members():
-            await self._member.change_members(_step(ConfigAction.ADD_LEARNER, record.id))
+            await self._member.change_members(change)
             log.warn("{member} joins the group as a learner", member=record.id)
 
     async def remove_member(self, member: MemberId) -> None:
         """Take a member out of the group; it must not come back under its id.
 
         :raises NotLeader: this member does not lead.
-        :raises NotFound: it is none.
-        :raises Conflict: it is the last voter, or another change is under way.
+        :raises NotFound: it is none, and never was.
+        :raises Conflict: it is the last voter, those that stay are no majority that can be
+            reached, or another change is under way.
         :raises DeadlineExceeded: whether it was done is unknown.
         """
         conf = self._member.conf
         if self._member.is_leader and member not in conf.members():
+            if self._member.registry.roster.is_former(member):
+                return  # it was done already, and the answer was lost
             known = ", ".join(conf.members())
             raise NotFound(f"{member!r} is no member; there are: {known}")
+        self._check_rest(member)
         await self._member.change_members(_step(ConfigAction.REMOVE, member))
         log.warn("{member} was removed from the group", member=member)
+
+    def _check_rest(self, member: MemberId) -> None:
+        """:raises Conflict: those that stay could not agree on anything."""
+        status = self._member.status()
+        rest = [voter for voter in self._member.conf.voters if voter != member]
+        if status is None or not rest or len(rest) == len(self._member.conf.voters):
+            return
+        away = [
+            voter
+            for voter in rest
+            if voter != status.member and status.progress.get(voter, (0, ""))[1] != "replicate"
+        ]
+        if 2 * (len(rest) - len(away)) <= len(rest):
+            raise Conflict(
+                f"without {member} there is no majority: {', '.join(away)} cannot be reached; "
+                f"remove that one first, or bring it back"
+            )
 
     # -- what the leader does ---------------------------------------------------------------------
 
@@ -162,18 +194,33 @@ class Membership:
         self._busy = False
 
     def _due(self) -> Work | None:
-        """The next thing to be done, if there is any."""
+        """The next thing to be done, if there is any. What was refused waits until the others had
+        their turn."""
         conf, known = self._member.conf, self.records()
-        for member, record in sorted(self._settings.items()):
-            old = known.get(member)
-            if member in conf.members() and record != old:
-                command = c.SetMember(self._wall_clock(), record)
-                return partial(self._member.propose, command)
-        for member in conf.learners if not conf.joint else ():
+        learners = [member for member in conf.learners if not conf.joint]
+        for member in sorted(learners, key=lambda one: (self._tries.get(one, 0), one)):
             if self._caught_up(member):
+                self._tries[member] = self._tries.get(member, 0) + 1
                 change = _step(ConfigAction.PROMOTE, member)
+                try:
+                    self._member.check_change(change)
+                except PBClusterError:
+                    continue
                 return partial(self._member.change_members, change)
+        for member, record in sorted(self._settings.items()):
+            if member in conf.members() and record != known.get(member):
+                try:
+                    self._member.registry.roster.check(record)
+                except Conflict as error:
+                    self._tell_once(record, error)
+                    continue
+                return partial(self._member.propose, c.SetMember(self._wall_clock(), record))
         return None
+
+    def _tell_once(self, record: MemberRecord, error: Conflict) -> None:
+        if record not in self._refused:
+            self._refused.append(record)
+            log.error("the settings cannot be: {error}", error=error.message)
 
     def _caught_up(self, member: MemberId) -> bool:
         """Worth an attempt; the core checks by its own rule."""

@@ -59,6 +59,9 @@ ELECTION_TICKS = 25
 LEADER_SILENT_S = 0.15
 #: Appends in flight to one member: fewer than its socket takes, so that heartbeats find room.
 MAX_INFLIGHT_APPENDS = 64
+#: So long a commit waits for entries with which the others are told of it: longer than from one
+#: write of a single client to its next, much shorter than any look-up cares about.
+TELL_COMMIT_S = 0.003
 log = Logger()
 T = TypeVar("T")
 
@@ -79,6 +82,7 @@ def new_core(
         election_ticks=ELECTION_TICKS,
         heartbeat_ticks=HEARTBEAT_TICKS,
         max_inflight_appends=MAX_INFLIGHT_APPENDS,
+        commit_waits=True,
     )
     return RaftCore(options, stored, random)
 
@@ -156,6 +160,7 @@ class RaftDriver:
         self._core: RaftCore | None = None
         self._timer: IDelayedCall | None = None
         self._turn: IDelayedCall | None = None
+        self._telling: IDelayedCall | None = None
         self._ticked_at = 0.0
         self._leader_heard_at = 0.0
         self._leader_lost = False
@@ -203,7 +208,7 @@ class RaftDriver:
     def stop(self) -> None:
         """Write what is under way and close. Who waits for an answer waits in vain."""
         running, self._core = self._core is not None, None
-        for timer in (self._timer, self._turn):
+        for timer in (self._timer, self._turn, self._telling):
             if timer is not None and timer.active():
                 timer.cancel()
         self._network.stop()
@@ -236,6 +241,11 @@ class RaftDriver:
         """Everything worth showing, while it runs."""
         return None if self._core is None else self._core.status()
 
+    @property
+    def hands_over(self) -> bool:
+        """Whether this member leads and another one is about to."""
+        return self._core is not None and bool(self._core.transferee)
+
     def leader_silence_s(self) -> float:
         """Seconds since another member that leads, or led, was heard."""
         return self._clock.seconds() - self._leader_heard_at
@@ -259,6 +269,11 @@ class RaftDriver:
     def propose_config(self, change: ConfigChange) -> Proposed:
         """As the core's; only while :attr:`running`."""
         return self._asked(lambda core: core.propose_config(change))
+
+    def check_config(self, change: ConfigChange) -> None:
+        """As the core's; only while :attr:`running`."""
+        assert self._core is not None
+        self._core.check_config(change)
 
     def _asked(self, what: Callable[[RaftCore], T]) -> T:
         assert self._core is not None
@@ -337,8 +352,21 @@ class RaftDriver:
                 elif not self._write():
                     break
             self._snapshots.make_if_due(self.applied, self._applied_term, self.applied_conf)
+            self._tell_commit_later()
         except Exception as error:
             self._broken(error)
+
+    def _tell_commit_later(self) -> None:
+        if self._telling is None and self._core is not None:
+            index = self._core.untold_commit()
+            if index:
+                self._telling = self._clock.callLater(TELL_COMMIT_S, self._tell_commit, index)
+
+    def _tell_commit(self, index: int) -> None:
+        self._telling = None
+        if self._core is not None:
+            self._core.tell_commit(index)
+            self.pump()
 
     def _handle(self, ready: Ready) -> None:
         changed = (ready.role, ready.term, ready.leader) != (self.role, self.term, self.leader)

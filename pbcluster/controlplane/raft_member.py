@@ -65,13 +65,13 @@ READ_TIMEOUT_S = 5.0
 #: Proposals that wait for their commit. At 4,000 a second this is a second.
 MAX_PENDING = 4096
 _LOOK_EVERY_S = 0.25
-#: A leader that stops waits no longer for its successor.
+#: A leader that stops waits no longer for its successor, nor do proposals.
 HAND_OVER_S = 0.5
 _HAND_OVER_LOOK_S = 0.01
 #: From the removal of this member to its end.
 REMOVED_GRACE_S = 1.0
-#: A member that hears no leader asks so often whether it left meanwhile: one that does not vote
-#: would never say anything else.
+#: A member asks so often whether it left meanwhile: one that does not vote would never say anything
+#: else. It also looks for those that it cannot reach.
 ASK_STANDING_S = 2.0
 
 log = Logger()
@@ -203,9 +203,13 @@ class RaftMember:
 
     async def leader_known(self, timeout_s: float) -> None:
         """Wait until a leader is known, at most ``timeout_s``."""
-        if self.is_leader or not self._driver.running or len(self._curious) >= MAX_PENDING:
+        if self.is_leader or (self.leader_endpoint and self._driver.role is not Role.LEADER):
             return
-        if self.leader_endpoint and self._driver.role is not Role.LEADER:
+        await self._next_leader(timeout_s)
+
+    async def _next_leader(self, timeout_s: float) -> None:
+        """Wait until a leader is heard of, at most ``timeout_s``."""
+        if not self._driver.running or len(self._curious) >= MAX_PENDING:
             return
         waiting: Deferred[None] = Deferred()
         timer = self._clock.callLater(timeout_s, waiting.callback, None)
@@ -236,11 +240,12 @@ class RaftMember:
     async def propose(self, command: AnyCommand, key: str = "") -> Outcome:
         """Commit and apply ``command``; see :class:`Consensus`.
 
+        While leadership is being handed over it waits, so that it can say who leads.
+
         :raises DeadlineExceeded: leadership or patience ended first: whether it was or will be done
             is unknown; repeat it with the same key.
         """
-        if not self.is_leader:
-            raise self._not_leader()
+        await self._need_leadership()
         if len(self._pending) >= MAX_PENDING:
             raise Busy(f"{MAX_PENDING} proposals wait already", retry_after_s=0.1)
         if self._store.nearly_full():
@@ -250,6 +255,13 @@ class RaftMember:
         if outcome.error is not None:
             raise outcome.error.exception()
         return outcome
+
+    async def _need_leadership(self) -> None:
+        """:raises NotLeader: this member does not lead, or it just handed over."""
+        if self.is_leader and self._driver.hands_over:
+            await self._next_leader(HAND_OVER_S)
+        if not self.is_leader:
+            raise self._not_leader()
 
     async def _commit(self, proposed: Proposed) -> Outcome:
         """The outcome of an entry of ours, once it is applied."""
@@ -318,9 +330,18 @@ class RaftMember:
         :raises Unavailable: a learner to be promoted was not heard from lately.
         :raises DeadlineExceeded: whether it was done is unknown.
         """
+        await self._need_leadership()
+        await self._commit(self._driver.propose_config(change))
+
+    def check_change(self, change: ConfigChange) -> None:
+        """Whether :meth:`change_members` would be taken now.
+
+        :raises NotLeader: this member does not lead.
+        :raises Conflict, Unavailable: as there.
+        """
         if not self.is_leader:
             raise self._not_leader()
-        await self._commit(self._driver.propose_config(change))
+        self._driver.check_config(change)
 
     def was_removed(self) -> None:
         """The group took this member out: its process must end, soon."""
@@ -494,10 +515,9 @@ class RaftMember:
 
     def _look_around(self) -> None:
         now = self._clock.seconds()
-        if now >= self._ask_standing_at and self._driver.leader_silent():
+        if now >= self._ask_standing_at:
             self._ask_standing_at = now + ASK_STANDING_S
-            if self._driver.role is not Role.LEADER:
-                self._network.ask_standing()
+            self._network.ask_standing()
         self._end_overdue(now)
 
     def _end_overdue(self, now: float) -> None:

@@ -70,7 +70,8 @@ class RaftNetwork(Protocol):
         """
 
     def ask_standing(self) -> None:
-        """Ask whoever is known whether this member left; only a yes is answered."""
+        """Ask whoever is known whether this member left; only a yes is answered. Who cannot be
+        reached is looked for elsewhere."""
 
     def stop(self) -> None:
         """Close."""
@@ -99,6 +100,11 @@ class ZmqRaftNetwork:
         self._sockets = sockets
         self._endpoint = endpoint
         self._peers = dict(peers)
+        self._settings = dict(peers)
+        #: Those with an open connection.
+        self._up: set[MemberId] = set()
+        #: What the registry said of each member last.
+        self._told: dict[MemberId, MemberAddress] = {}
         self._guard = Guard(sockets.cluster_id, sockets.own_id)
         self._incarnation = 0
         self._received: Callable[[AnyMessage], None] | None = None
@@ -146,7 +152,7 @@ class ZmqRaftNetwork:
         for member in members:
             known = roster.member(member)
             if known is not None and member != self._sockets.own_id:
-                self._reach(member, MemberAddress(known.raft, member))
+                self._follow_one(member, MemberAddress(known.raft, member))
         # What the log says here may be old, and the settings newer: only who left is not reached.
         for member in [peer for peer in self._peers if roster.is_former(peer)]:
             del self._peers[member]
@@ -158,6 +164,17 @@ class ZmqRaftNetwork:
                 self._sockets.allow(Peer(record.id, role, record.curve_public))
         except ConfigError as error:
             log.error("{member} is not let in: {error}", member=record.id, error=error.message)
+
+    def _follow_one(self, member: MemberId, address: MemberAddress) -> None:
+        """What is stored may be older than the settings, with which all may have moved while none
+        ran: where a setting is, only what changes after the start goes before it."""
+        before = self._told.get(member)
+        self._told[member] = address
+        if self._received is None and member in self._peers:
+            return
+        # A connection that works is not given up for what the log says, which may be old.
+        if address != before and member not in self._up:
+            self._reach(member, address)
 
     def _reach(self, member: MemberId, address: MemberAddress) -> None:
         if self._peers.get(member) == address:
@@ -181,15 +198,23 @@ class ZmqRaftNetwork:
         self._to[member] = self._sockets.connect(
             zmq.DEALER,
             address,
-            lambda parts, proof: self._gone() if parts == [GONE] else None,
+            lambda parts, proof: self._gone() if parts == [self._words(GONE)] else None,
             options={zmq.IMMEDIATE: 1, zmq.SNDHWM: HIGH_WATER_MARK},
-            writable=lambda now: None if now else self._lost(member),
+            writable=lambda now: self._is_up(member, now),
             max_frame_bytes=MAX_FRAME_BYTES,
         )
+
+    def _is_up(self, member: MemberId, now: bool) -> None:
+        if now:
+            self._up.add(member)
+        else:
+            self._up.discard(member)
+            self._lost(member)
 
     def disconnect(self, member: MemberId) -> None:
         """Reach it no more."""
         connection = self._to.pop(member, None)
+        self._up.discard(member)
         if connection is not None:
             connection.shutdown()
 
@@ -202,9 +227,15 @@ class ZmqRaftNetwork:
         return connection.send([encode(frame)])
 
     def ask_standing(self) -> None:
-        """As :meth:`RaftNetwork.ask_standing`."""
+        """As :meth:`RaftNetwork.ask_standing`. Whoever is not where it should be is looked for where
+        settings or registry have it else."""
+        for member, address in list(self._peers.items()):
+            elsewhere = [self._settings.get(member), self._told.get(member)]
+            others = [one for one in elsewhere if one not in (None, address)]
+            if others and others[0] is not None and member not in self._up:
+                self._reach(member, others[0])
         for connection in self._to.values():
-            connection.send([STANDING])
+            connection.send([self._words(STANDING)])
 
     def stop(self) -> None:
         """As :meth:`RaftNetwork.stop`."""
@@ -229,7 +260,7 @@ class ZmqRaftNetwork:
         sender = proof.sender
         if sender is None:
             sender = session.partition(b".")[0].decode("ascii", "replace")
-        if frame == STANDING:
+        if frame == self._words(STANDING):
             self._tell_standing(session, sender)
             return
         message = self._guard.admit(frame, sender)
@@ -241,9 +272,13 @@ class ZmqRaftNetwork:
             return
         self._received(message)
 
+    def _words(self, word: bytes) -> bytes:
+        """A word among members of this cluster."""
+        return word + self._sockets.cluster_id.encode()
+
     def _tell_standing(self, session: bytes, sender: MemberId) -> None:
         if self._listener is not None and self._roster.is_former(sender):
-            self._listener.send([session, GONE])
+            self._listener.send([session, self._words(GONE)])
 
     def _drop(self, reason: str) -> None:
         self._guard.dropped[reason] = self._guard.dropped.get(reason, 0) + 1

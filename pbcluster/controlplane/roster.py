@@ -47,11 +47,8 @@ class Roster:
         """Whether it was a member and is none any more."""
         return member_id in self._former
 
-    def put(self, member: MemberRecord) -> bool:
-        """Add a record or replace it. :returns: whether anything changed.
-
-        :raises Conflict: the id left before, or another member has its key or an address of it.
-        """
+    def check(self, member: MemberRecord) -> None:
+        """:raises Conflict: as :meth:`put`."""
         if member.id in self._former:
             raise Conflict(
                 f"{member.id} was a member and left: an id never comes back; choose another",
@@ -59,7 +56,17 @@ class Roster:
             )
         for other in self._members.values():
             if other.id != member.id:
-                _check_different(member, other)
+                _check_different(member, other, _UNIQUE)
+        for other in self._former.values():
+            _check_different(member, other, ("curve_public",))
+
+    def put(self, member: MemberRecord) -> bool:
+        """Add a record or replace it. :returns: whether anything changed.
+
+        :raises Conflict: the id left before, another member has its key or an address of it, or
+            one that left had its key.
+        """
+        self.check(member)
         if self._members.get(member.id) == member:
             return False
         self._members[member.id] = member
@@ -77,8 +84,8 @@ class Roster:
         self._former.clear()
 
 
-def _check_different(member: MemberRecord, other: MemberRecord) -> None:
-    for name in _UNIQUE:
+def _check_different(member: MemberRecord, other: MemberRecord, names: Iterable[str]) -> None:
+    for name in names:
         value = getattr(member, name)
         if value and value == getattr(other, name):
             raise Conflict(f"{name} {value} is {other.id}'s; each member has its own", field=name)

@@ -52,6 +52,8 @@ Meanwhile
 10. Call ``tick()`` at a steady pace. Before stepping messages after a stall, compare the clock and
     call ``tick_gap(ticks)`` instead if more than one tick was missed: from an election timeout on,
     a leader steps down and its reads are cancelled.
+    Where commits wait for entries to go out with (``commit_waits``), give what ``untold_commit()``
+    says to ``tell_commit()`` some milliseconds later.
     Where the system tells that a connection ended, call ``connection_lost``: an election need not
     wait for its timeout then. It is a hint; nothing rests on it.
 11. Step only messages that a :class:`~pbcluster.raft.frames.Guard` admitted.

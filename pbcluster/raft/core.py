@@ -142,6 +142,11 @@ class RaftCore:
         entry = membership.propose(self._raft, change)
         return Proposed(entry.index, entry.term)
 
+    def check_config(self, change: ConfigChange) -> None:
+        """Whether :meth:`propose_config` would take ``change`` now; raises as it does."""
+        self._check_leads()
+        membership.check_proposal(self._raft, change)
+
     def _check_leads(self) -> None:
         raft = self._raft
         if not raft.is_leader():
@@ -265,6 +270,15 @@ class RaftCore:
 
     # -- effects ----------------------------------------------------------------------------------
 
+    def untold_commit(self) -> int:
+        """The commit index, where it waits for entries to go out with (``commit_waits``); else 0.
+        To be given to :meth:`tell_commit` in some milliseconds."""
+        return replication.untold_commit(self._raft)
+
+    def tell_commit(self, index: int) -> None:
+        """Who does not know yet that ``index`` is committed is told by the next ready."""
+        self._raft.commit_due = max(self._raft.commit_due, index)
+
     def has_ready(self) -> bool:
         """Whether :meth:`ready` would tell anything to do."""
         self._collect()
@@ -350,6 +364,11 @@ class RaftCore:
     def conf(self) -> ConfState:
         """The membership in force."""
         return self._raft.tracker.conf
+
+    @property
+    def transferee(self) -> MemberId:
+        """To whom leadership is being handed; nobody: empty."""
+        return self._raft.transferee
 
     def status(self) -> Status:
         """Everything worth showing."""

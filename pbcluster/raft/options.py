@@ -50,6 +50,9 @@ class RaftOptions:
     max_read_rounds: int = field(default=4, validator=_at_least_one)
     #: Bytes of one piece of a snapshot.
     snapshot_chunk_bytes: int = field(default=256 * 1024, validator=_at_least_one)
+    #: The others hear of a commit with the next entries, or when the driver calls ``tell_commit``,
+    #: instead of at once by an append of its own: half the messages where writes are few.
+    commit_waits: bool = False
     #: A learner may be promoted when it lacks at most so many entries.
     promotion_gap_entries: int = field(default=1000, validator=_at_least_one)
 

@@ -35,15 +35,36 @@ def append_own(raft: Raft, entries: Sequence[Entry]) -> None:
 
 def flush(raft: Raft) -> None:
     """Send everyone all that is new and fits."""
-    last_index, commit = raft.log.last_index, raft.log.commit
+    last_index = raft.log.last_index
     for member, progress in raft.tracker.progress.items():
         if member == raft.id or progress.is_paused():
             continue
-        bump = progress.can_bump_commit(commit)
+        bump = _tells_commit_now(raft, progress)
         if progress.next > last_index and not bump:
             continue
         while send_append(raft, member, progress, even_empty=bump):
             bump = False
+
+
+def _tells_commit_now(raft: Raft, progress: Progress) -> bool:
+    """Whether an append without entries is worth it. A membership change never waits: who leaves by
+    it is told nothing any more once it is applied here."""
+    log = raft.log
+    if not progress.can_bump_commit(log.commit):
+        return False
+    told = progress.sent_commit
+    waits = raft.options.commit_waits and told >= raft.commit_due
+    return not waits or log.has_config_in(told, log.commit)
+
+
+def untold_commit(raft: Raft) -> int:
+    """The commit index, if it waits for entries to go out with; else 0."""
+    if raft.is_leader() and raft.options.commit_waits:
+        commit = raft.log.commit
+        for member, progress in raft.tracker.progress.items():
+            if member != raft.id and progress.can_bump_commit(commit):
+                return commit
+    return 0
 
 
 def send_append(raft: Raft, member: MemberId, progress: Progress, *, even_empty: bool) -> bool:

@@ -80,6 +80,7 @@ class Raft:
     """See the module."""
 
     __slots__ = (
+        "commit_due",
         "contexts",
         "disk_wait_ticks",
         "election_elapsed",
@@ -131,6 +132,8 @@ class Raft:
         #: No change is proposed before this index is applied.
         self.pending_config_index = 0
         self.uncommitted_bytes = 0
+        #: Where a commit may wait for the next entries: up to here it waits no longer.
+        self.commit_due = 0
         self.reads = ReadRounds()
         #: Reads asked of the leader: context → tick at which it is given up.
         self.forwarded_reads: dict[int, int] = {}

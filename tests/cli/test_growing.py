@@ -9,7 +9,7 @@ from pbcluster import config
 from pbcluster.cli import growing, initialise, procfs, state
 from pbcluster.cli.admin import AdminClient
 from pbcluster.cli.initialise import Wish
-from pbcluster.errors import ConfigError, Conflict, InvalidInput, Unavailable
+from pbcluster.errors import ConfigError, Conflict, InvalidInput, NotFound, Unavailable
 from tests.cli.support import DirectoryTestCase
 from tests.cli.test_members import FakeMember, refusal
 
@@ -64,11 +64,36 @@ class GrowingTests(DirectoryTestCase):
         """Every file is as it was."""
         self.running()
         before = self.files()
-        client = self.client((409, {"message": "no", "data": {}}))
+        refusal = (409, {"message": "no", "data": {}})
+        nobody = (200, {"items": [], "totalItems": 0, "perPage": 200})
+        client = self.client(refusal, nobody)
         with self.assertRaises(Conflict):
             growing.add(self.where, self.plan, client, "member_4")
         self.assertEqual(self.files(), before)
         self.assertEqual(self.signals, [])
+
+    def test_a_refusal_of_what_was_done_is_none(self) -> None:
+        """A repetition may meet its own first attempt: who is a member keeps everything, and so
+        does one of whom nobody can say."""
+        self.running()
+        refusal = (409, {"message": "a change is under way", "data": {}})
+        there = (200, {"items": [{"id": "member_4"}], "totalItems": 1, "perPage": 200})
+        growing.add(self.where, self.plan, self.client(refusal, there), "member_4")
+        plan = self.where.load_plan()
+        self.assertIn("member_4", [p.id for p in plan.processes])
+        self.assertEqual(len(self.signals), 1)
+        with self.assertRaises(Conflict):
+            growing.add(self.where, plan, self.client(refusal), "member_5")
+        self.assertTrue(self.where.secrets("member_5").exists())
+
+    def test_what_never_came_to_be_is_removed(self) -> None:
+        """The control plane knows no such member; the plan forgets it too."""
+        self.running()
+        client = self.client((404, {"message": "is no member", "data": {}}))
+        growing.remove(self.where, self.plan, client, "member_3")
+        self.assertEqual(len(self.where.load_plan().of("member")), 2)
+        with self.assertRaises(NotFound):
+            growing.remove(self.where, self.where.load_plan(), client, "member_9")
 
     def test_an_unknown_outcome_keeps_the_files(self) -> None:
         """Perhaps it is a member now: it can be asked for again, with the same key and addresses,

@@ -23,7 +23,7 @@ class RecoverTests(DirectoryTestCase):
         super().setUp()
         self.plan = initialise.initialise(self.where, Wish(nodes=1, gateway_port=0, admin_port=0))
         self.file = self.root / "saved"
-        self.saved = SavedState(self.plan.cluster_id, 7, "2026-01-01", b"image")
+        self.saved = SavedState(self.plan.cluster_id, 7, "2026-01-01", b"\x92\x07\x00")
         self.file.write_bytes(saved_state.pack(self.saved))
         self.claims: list[tuple[str, str]] = []
         self.error: Exception | None = None

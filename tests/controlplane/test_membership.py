@@ -185,6 +185,31 @@ class Joining(GroupCase):
         world.agree()
         self.assertEqual(world.networks[away].followed, tuple(sorted(("m4", "m5", away))))
 
+    def test_a_change_under_way_leaves_no_record_behind(self) -> None:
+        """Who cannot join now leaves nothing that would be in the way of the next."""
+        world = self.group()
+        leader = world.leader()
+        gone = world.followers()[0]
+        removal = Deferred.fromCoroutine(self.groups[leader].remove_member(gone))
+        with self.assertRaisesRegex(Conflict, "may be under way"):
+            self.add(world, "m5")
+        world.wait(removal)
+        self.assertIsNone(world.members[leader].registry.roster.member("m5"))
+        self.add(world, "m6", raft=record("m5").raft)
+
+    def test_one_that_does_not_come_holds_up_nobody(self) -> None:
+        """A learner that went silent is tried again, but the others have their turn."""
+        world = self.group()
+        for name in ("m4", "m5"):
+            world.join(name)
+            self.look_after(world, name)
+        world.keep = lambda to, message: message.sender != "m4"
+        self.add(world, "m4")
+        world.run(1.0)
+        self.add(world, "m5")
+        world.until(lambda: "m5" in self.voters(world))
+        self.assertNotIn("m4", self.voters(world))
+
 
 class Leaving(GroupCase):
     def test_a_removed_member_stops(self) -> None:
@@ -244,8 +269,9 @@ class Leaving(GroupCase):
         self.remove(world, gone)
         with self.assertRaisesRegex(Conflict, "an id never comes back"):
             self.add(world, gone, curve_public="z" * 40)
+        self.remove(world, gone)  # again: the first answer may have been lost
         with self.assertRaisesRegex(NotFound, "is no member; there are: m"):
-            self.remove(world, gone)
+            self.remove(world, "m9")
         world.join("m4")
         self.look_after(world, "m4")
         self.add(world, "m4")
@@ -256,6 +282,17 @@ class Leaving(GroupCase):
         world = self.group(1)
         with self.assertRaisesRegex(Conflict, "no voter"):
             self.remove(world, "m1")
+
+    def test_those_that_stay_must_be_a_majority(self) -> None:
+        """With one of three dead, the other living one may not be removed; the dead one may."""
+        world = self.group()
+        dead, living = world.followers()
+        world.kill(dead)
+        world.run(1.0)
+        with self.assertRaisesRegex(Conflict, f"no majority: {dead} cannot be reached"):
+            self.remove(world, living)
+        self.remove(world, dead)
+        self.assertNotIn(dead, self.voters(world))
 
     def test_leavers_are_the_same_everywhere(self) -> None:
         """Changes and commands in one batch: every member's registry says the same at the same
@@ -313,6 +350,21 @@ class Moving(GroupCase):
         world.run(2.0)
         self.assertEqual(registry.applied_index, index)
 
+    def test_settings_that_contradict_the_registry_are_told_once(self) -> None:
+        """They are not proposed again and again, and hold nothing up."""
+        world = self.group()
+        leader = world.leader()
+        other = world.followers()[0]
+        self.groups[leader].stop()
+        self.groups[leader].start({leader: record(leader, raft=record(other).raft)})
+        index = world.members[leader].registry.applied_index
+        world.run(3.0)
+        self.assertEqual(world.members[leader].registry.applied_index, index)
+        world.join("m4")
+        self.look_after(world, "m4")
+        self.add(world, "m4")
+        world.until(lambda: "m4" in self.voters(world))
+
 
 class Recovering(GroupCase):
     def test_a_saved_state_begins_a_new_group(self) -> None:
@@ -349,7 +401,9 @@ class Recovering(GroupCase):
             (b"junk", "no snapshot"),
             (good[:-1] + b"?", "its checksum is wrong"),
             (pack(SavedState(CLUSTER, 1, "", image)), "of this very cluster"),
-            (pack(SavedState("cluster_0", 1, "", b"?")), "holds no registry"),
+            (pack(SavedState("cluster_0", 1, "", b"?")), "cannot be read"),
+            (pack(SavedState("cluster_0", 2, "", image)), "no registry of log index 2"),
+            (pack(SavedState("cluster_0", 1, "", b"\x92\x01\x02")), "holds no registry"),
         )
         for data, told in cases:
             with self.subTest(told):

@@ -436,6 +436,27 @@ class Leadership(WorldCase):
         with self.assertRaises(Conflict):
             world.members[new].transfer_leadership("m9")
 
+    def test_a_write_during_a_transfer_hears_who_leads(self) -> None:
+        """It is not refused meanwhile, and not done here; a transfer that fails delays it."""
+        world = self.world()
+        old = world.leader()
+        new = world.followers()[0]
+        world.run(0.1)
+        began = world.clock.seconds()
+        world.members[old].transfer_leadership(new)
+        refused = world.propose(old, create("shop"), "k")
+        self.assertNoResult(refused)
+        world.until(lambda: world.members[new].is_leader, within_s=0.1)
+        world.until(lambda: refused.called, within_s=0.1)
+        self.assertLess(world.clock.seconds() - began, 0.1)
+        error = self.failureResultOf(refused, NotLeader).value
+        self.assertEqual(error.data["leader"], new)
+        world.wait(world.propose(new, create("shop"), "k"))
+        world.isolate(old)
+        world.members[new].transfer_leadership(old)
+        world.wait(world.propose(new, create("late"), "l"))
+        self.assertTrue(world.members[new].is_leader)
+
     def test_a_leader_that_stops_hands_over(self) -> None:
         """The next one leads at once, not after an election timeout; who does not lead, or has
         nobody, does not wait."""

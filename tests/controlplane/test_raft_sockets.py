@@ -149,6 +149,39 @@ class SocketCase(TestCase):
 
 
 class RealSockets(SocketCase):
+    def test_all_move_while_none_runs(self) -> Deferred[None]:
+        """The registry says where they were, the settings say where they are: they find each other,
+        and when one moves later the registry is believed."""
+
+        async def run() -> None:
+            await self.start()
+            for _ in range(2):
+                leader = self.members[await self.leader()]
+                for member in IDS:
+                    known = MemberRecord(
+                        member, self.endpoints[member], f"q{member}", f"b{member}", f"a{member}"
+                    )
+                    await leader.propose(SetMember(utc_now(), known))
+                for member in IDS:
+                    await self.stop(member)
+                ports = zip(IDS, free_ports(3), strict=True)
+                self.endpoints = {member: f"tcp://127.0.0.1:{port}" for member, port in ports}
+                await self.start()
+                await self.create("a")
+            name = await self.leader()
+            leader, moved = self.members[name], next(one for one in IDS if one != name)
+            await self.stop(moved)
+            self.endpoints[moved] = f"tcp://127.0.0.1:{free_ports(1)[0]}"
+            await self.start(moved)
+            known = MemberRecord(moved, self.endpoints[moved], "q", "b", "a")
+            await leader.propose(SetMember(utc_now(), known))
+            await self.create("b")
+            await self.until(
+                lambda: len({m.registry.to_bytes() for m in self.members.values()}) == 1
+            )
+
+        return Deferred.fromCoroutine(run())
+
     def test_one_that_was_removed_is_told(self) -> Deferred[None]:
         """It was away then. It comes back, asks for votes, and is told over its own connection; its
         frames are dropped; from then on its key opens that door only."""

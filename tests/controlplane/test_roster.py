@@ -52,6 +52,9 @@ class RosterTests(SynchronousTestCase):
         assert told.broadcast is not None
         self.assertEqual(told.broadcast.topic, "members.changed")
         self.assertEqual(list(self.registry.roster.members()), [])
+        error = self.put(member(2, curve_public=member(1).curve_public)).outcome.error
+        assert error is not None
+        self.assertEqual(error.data["field"], "curve_public")
         for record in (member(1), member(1, curve_public="z" * 40)):
             error = self.put(record).outcome.error
             assert error is not None

@@ -211,6 +211,12 @@ class Stage:
         self.seats[member].core.transfer_leadership(target)
         return []
 
+    def tell(self, member: str) -> list[str]:
+        core = self.seats[member].core
+        index = core.untold_commit()
+        core.tell_commit(index)
+        return [f"{index} is due"]
+
     def compact(self, member: str, index: str, keep: str = "0") -> list[str]:
         core = self.seats[member].core
         term = core._raft.log.term(int(index)) or 0

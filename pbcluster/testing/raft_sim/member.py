@@ -89,6 +89,7 @@ class SimMember:
             max_uncommitted_bytes=profile.max_uncommitted_bytes,
             max_read_rounds=profile.max_read_rounds,
             snapshot_chunk_bytes=profile.snapshot_chunk_bytes,
+            commit_waits=True,
             promotion_gap_entries=3,
         )
         return ObservedCore(self, options, stored, random)

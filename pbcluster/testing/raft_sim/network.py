@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: One message in so many goes through the real encoder and decoder.
 ENCODE_EVERY = 50
+#: Election timeouts that a message may be under way.
+LONGEST_DELAY_TIMEOUTS = 4
 
 
 class SimNetwork:
@@ -60,7 +62,7 @@ class SimNetwork:
     def _delay(self) -> int:
         random = self.world.network_random
         if self.long_delay and random.random() * 1000 < self.long_delay:
-            return random.randrange(1, 4 * self.world.profile.election_time)
+            return random.randrange(1, LONGEST_DELAY_TIMEOUTS * self.world.profile.election_time)
         return 1 + int(random.random() * 4)
 
     def _arrive(self, message: AnyMessage) -> None:

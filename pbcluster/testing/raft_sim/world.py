@@ -26,7 +26,7 @@ from pbcluster.testing.raft_sim.checker import Checker
 from pbcluster.testing.raft_sim.clients import SimClient
 from pbcluster.testing.raft_sim.linearizability import Operation, SearchGaveUp, first_bad_key
 from pbcluster.testing.raft_sim.member import SimMember
-from pbcluster.testing.raft_sim.network import SimNetwork
+from pbcluster.testing.raft_sim.network import LONGEST_DELAY_TIMEOUTS, SimNetwork
 from pbcluster.testing.raft_sim.operations import genesis
 from pbcluster.testing.raft_sim.operator import SimOperator
 from pbcluster.testing.raft_sim.process import SimProcess
@@ -253,6 +253,9 @@ class World:
             faults.hang_leader_disk(self)
         limit = LIVENESS_TIMEOUTS * self.profile.election_time
         patience = limit
+        if self.profile.final_check == "one_way_minority":
+            # What is still under way lets a leader that hears nobody believe for a while longer.
+            patience += LONGEST_DELAY_TIMEOUTS * self.profile.election_time
         if self.hanging:
             # Found out only after a while, by the leader and then by its clients.
             found = elections.LEADER_DISK_TIMEOUTS * self.profile.election_time
