@@ -227,8 +227,8 @@ class ZmqRaftNetwork:
         return connection.send([encode(frame)])
 
     def ask_standing(self) -> None:
-        """As :meth:`RaftNetwork.ask_standing`. Whoever is not where it should be is looked for where
-        settings or registry have it else."""
+        """As :meth:`RaftNetwork.ask_standing`. Whoever is not where it should be is looked for
+        where settings or registry have it else."""
         for member, address in list(self._peers.items()):
             elsewhere = [self._settings.get(member), self._told.get(member)]
             others = [one for one in elsewhere if one not in (None, address)]
