@@ -125,8 +125,41 @@ for word, at in said:
 """
 
 
+FROM_THREADS = """
+import threading
+from twisted.application.reactors import installReactor
+reactor = installReactor("pbuvloop")
+found = {number: [] for number in range(4)}
+
+def called(number, call):
+    found[number].append(call)
+    if sum(map(len, found.values())) == 4 * 5000:
+        reactor.stop()
+
+def calls(number):
+    for call in range(5000):
+        reactor.callFromThread(called, number, call)
+
+for number in found:
+    reactor.callInThread(calls, number)
+reactor.run()
+print(all(calls == list(range(5000)) for calls in found.values()))
+"""
+
+
 class TimerTests(SynchronousTestCase):
     """The reactor's own timers keep Twisted's promises."""
+
+    def test_no_call_from_a_thread_is_lost(self) -> None:
+        """Those of one thread come in order, whoever wakes the loop."""
+        done = subprocess.run(
+            [sys.executable, "-c", FROM_THREADS],
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=WITHIN_S,
+            check=True,
+        )
+        self.assertEqual(done.stdout, "True\n")
 
     def test_promises(self) -> None:
         """Calls come in order and never early, may be moved and cancelled, and one that fails

@@ -436,6 +436,17 @@ class Leadership(WorldCase):
         with self.assertRaises(Conflict):
             world.members[new].transfer_leadership("m9")
 
+    def test_followers_hear_of_a_lone_write_soon(self) -> None:
+        """A commit waits for the next write's entries, but only for some milliseconds."""
+        world = self.world()
+        for number in range(3):
+            world.create(f"t{number}")
+            index = world.members[world.leader()].registry.applied_index
+            behind = [m for m in world.members.values() if m.registry.applied_index < index]
+            self.assertEqual(len(behind), 2)
+            world.run(0.01)
+            self.assertEqual({m.registry.applied_index for m in world.members.values()}, {index})
+
     def test_a_write_during_a_transfer_hears_who_leads(self) -> None:
         """It is not refused meanwhile, and not done here; a transfer that fails delays it."""
         world = self.world()
