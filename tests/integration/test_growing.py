@@ -99,6 +99,12 @@ class GrowingTests(CommandCase):
         self.cli("c", "down")
         shutil.rmtree(where.data("member_1"))
         shutil.copytree(kept, where.data("member_1"))
-        self.cli("c", "up", "--detach", fails=True)
+        self.cli("c", "up", "--detach")
+        states = {row["id"]: row["state"] for row in self.json("c", "status")["processes"]}
+        self.assertEqual((states.pop("member_1"), set(states.values())), ("dead", {"serving"}))
         told = where.log("member_1").read_text()
         self.assertIn(f"has cluster_id '{former.cluster_id}'", told)
+        # The two others are a majority; it is replaced by another.
+        self.json("c", "members", "remove", "member_1", "--yes")
+        self.assertTrue(self.json("c", "members", "add")["voter"])
+        self.assertEqual(self.sign_in(gateway, "shop"), 200)
