@@ -229,4 +229,9 @@ class SyncObj:
         )
 
     def load(self, kind: str, **job: Any) -> dict[str, Any]:
-        return dict(self._ask(self.leader(), {"kind": kind} | job))
+        # After it stood still its first leader may be none a moment later.
+        leader = self.leader()
+        while not leader:
+            self.settle()
+            leader = self.leader()
+        return dict(self._ask(leader, {"kind": kind} | job))
