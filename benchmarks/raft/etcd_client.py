@@ -24,6 +24,7 @@ VALUE = b"v" * 300
 #: A member that does not answer by then is given up: short, so that a dead one costs little.
 ATTEMPT_S = 0.1
 CHANNEL = [
+    ("grpc.max_receive_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
