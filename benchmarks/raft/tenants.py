@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from datetime import UTC, datetime
 
 from pbcluster.cli.layout import ClusterDir, Plan
@@ -9,7 +10,7 @@ from pbcluster.config import FIRST_START
 from pbcluster.controlplane.commands import CreateTenant, Keyed
 from pbcluster.controlplane.raft_store import RaftStore
 from pbcluster.controlplane.registry import Registry
-from pbcluster.raft import ConfState
+from pbcluster.raft import ConfState, StoredState
 
 
 def image(base_domain: str, count: int) -> bytes:
@@ -30,5 +31,7 @@ def prepare(where: ClusterDir, plan: Plan, count: int) -> None:
     first = image(plan.base_domain, count)
     for member in members:
         store = RaftStore(where.data(member) / "store", plan.cluster_id, member)
-        store.prepare(where.data(member) / FIRST_START, ConfState(tuple(sorted(members))), first)
+        conf = ConfState(tuple(sorted(members)))
+        store.begin(StoredState.first(conf, len(first), zlib.crc32(first)), first)
         store.close()
+        (where.data(member) / FIRST_START).unlink()
