@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ MIN_FREE_DISK_BYTES = 64 * 1024**2
 #: enough for all of them.
 LOOK_EVERY = 64
 MUCH_ROOM_BYTES = LOOK_EVERY * 1024 * 1024
+LOOK_LASTS_S = 0.1
 #: Batches that may wait for the writer; the callers bound what they submit, this is the last net.
 MAX_BATCHES = 10_000
 
@@ -58,6 +60,7 @@ class LmdbStore(Generic[B]):
         self._map_bytes = map_bytes
         self._failed: BaseException | None = None
         self._looks_left = 0
+        self._looked_at = 0.0
         self._work = -1
         self._lock = _locked(directory)
         try:
@@ -102,18 +105,20 @@ class LmdbStore(Generic[B]):
 
     def nearly_full(self) -> bool:
         """Whether proposals should be refused: the map or the disk is nearly full. While both have
-        much room, only some calls look."""
-        if self._looks_left:
+        much room, only some calls look, but others fill the disk too: none believes a look that is
+        older than ``LOOK_LASTS_S``."""
+        now = time.monotonic()
+        if self._looks_left and now - self._looked_at < LOOK_LASTS_S:
             self._looks_left -= 1
             return False
+        self._looked_at = now
         info, page = self._env.info(), self._env.stat()["psize"]
         disk = os.statvfs(self._directory)
         left = min(
             disk.f_bavail * disk.f_frsize - MIN_FREE_DISK_BYTES,
             int(FULL_SHARE * self._map_bytes) - (info["last_pgno"] + 1) * page,
         )
-        if left > MUCH_ROOM_BYTES:
-            self._looks_left = LOOK_EVERY - 1
+        self._looks_left = LOOK_EVERY - 1 if left > MUCH_ROOM_BYTES else 0
         return left < 0
 
     # -- writing ----------------------------------------------------------------------------------

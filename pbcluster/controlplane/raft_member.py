@@ -17,7 +17,6 @@ It has no socket, file or thread of its own: those are ``raft_driver``'s.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -37,7 +36,6 @@ from pbcluster.controlplane.registry import Applied, Outcome, Registry
 from pbcluster.errors import (
     Busy,
     ConfigError,
-    Conflict,
     DeadlineExceeded,
     NotLeader,
     Unavailable,
@@ -53,8 +51,7 @@ from pbcluster.raft import (
     SnapshotMeta,
     Status,
 )
-from pbcluster.raft.confchange import apply_change
-from pbcluster.raft.messages import decode_change
+from pbcluster.raft.confchange import after
 from pbcluster.raft.state import RandomSource
 from pbcluster.records import MemberRecord
 
@@ -402,10 +399,8 @@ class RaftMember:
     def _apply_other(self, entry: Entry) -> None:
         """An entry of Raft's own. The membership changes as in the core, but entry by entry, so
         that the registry says the same at the same index everywhere."""
-        conf = before = self._conf
-        if entry.kind is EntryKind.CONFIG:
-            with suppress(Conflict):
-                conf = apply_change(before, decode_change(entry.data))
+        before = self._conf
+        conf = after(before, entry.data) if entry.kind is EntryKind.CONFIG else before
         if conf == before:
             self._registry.skip(entry.index)
             return

@@ -13,7 +13,14 @@ Pure: values in, values out. That a member to be promoted has caught up is check
 from __future__ import annotations
 
 from pbcluster.errors import Conflict
-from pbcluster.raft.messages import ConfigAction, ConfigChange, ConfigStep, ConfState, MemberId
+from pbcluster.raft.messages import (
+    ConfigAction,
+    ConfigChange,
+    ConfigStep,
+    ConfState,
+    MemberId,
+    decode_change,
+)
 
 #: Voters and learners of one group. Each further voter costs every commit; more is a mistake.
 MAX_MEMBERS = 15
@@ -43,6 +50,15 @@ def apply_change(conf: ConfState, change: ConfigChange) -> ConfState:
         return ConfState(_sorted(voters), (), _sorted(learners))
     old = set(conf.voters)
     return ConfState(_sorted(voters), conf.voters, _sorted(learners - old), _sorted(learners & old))
+
+
+def after(conf: ConfState, data: bytes) -> ConfState:
+    """The configuration once a committed entry with the change ``data`` is applied: one that does
+    not fit any more changes nothing, on every member alike."""
+    try:
+        return apply_change(conf, decode_change(data))
+    except Conflict:
+        return conf
 
 
 def _apply_step(step: ConfigStep, voters: set[MemberId], learners: set[MemberId]) -> None:

@@ -18,7 +18,6 @@ from pbcluster.raft.messages import (
     Entry,
     EntryKind,
     MemberId,
-    decode_change,
     encode_change,
 )
 from pbcluster.raft.state import Raft
@@ -61,13 +60,10 @@ def propose(raft: Raft, change: ConfigChange) -> Entry:
 
 
 def apply_entry(raft: Raft, entry: Entry) -> None:
-    """``entry`` is committed and handed out: the change is in force. One that does not fit any more
-    changes nothing, on every member alike."""
-    try:
-        conf = confchange.apply_change(raft.tracker.conf, decode_change(entry.data))
-    except Conflict:
-        return
-    switch(raft, conf)
+    """``entry`` is committed and handed out: the change is in force, if it still fits."""
+    conf = confchange.after(raft.tracker.conf, entry.data)
+    if conf != raft.tracker.conf:
+        switch(raft, conf)
 
 
 def switch(raft: Raft, conf: ConfState) -> None:

@@ -1,15 +1,17 @@
 """The store of a Raft member: what is written whole, what is found again, what is refused."""
 
+import os
 import threading
 import zlib
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import lmdb
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.config import FIRST_START
-from pbcluster.controlplane import beginning, raft_store
+from pbcluster.controlplane import beginning, lmdb_store, raft_store
 from pbcluster.controlplane.raft_store import (
     Compaction,
     Piece,
@@ -276,3 +278,28 @@ class Limits(StoreCase):
             index += 1
             self.write(store, Write(None, (Entry(index, 1, EntryKind.COMMAND, b"x" * 20000),)))
         self.assertLess(index, 60)
+
+    def test_a_full_disk_is_seen_though_others_fill_it(self) -> None:
+        """It says so as long as less than its reserve is free, and no look is believed for long."""
+        store = self.open(map_bytes=1024**3)
+        free = [10**12]
+        real = os.statvfs(self.home)
+
+        def statvfs(path: object) -> object:
+            fields = {name: getattr(real, name) for name in ("f_frsize",)}
+            return SimpleNamespace(**fields, f_bavail=free[0] // real.f_frsize)
+
+        now = [0.0]
+        self.patch(lmdb_store.os, "statvfs", statvfs)
+        self.patch(lmdb_store.time, "monotonic", lambda: now[0])
+        self.assertFalse(store.nearly_full())
+        free[0] = lmdb_store.MIN_FREE_DISK_BYTES - 1
+        now[0] += lmdb_store.LOOK_LASTS_S
+        self.assertTrue(store.nearly_full())
+        self.assertTrue(store.nearly_full())
+        free[0] = 10**12
+        self.assertFalse(store.nearly_full())
+        # Within one look's time no more proposals than it had room for are let in.
+        free[0] = 0
+        allowed = next(n for n in range(1000) if store.nearly_full())
+        self.assertEqual(allowed, lmdb_store.LOOK_EVERY - 1)

@@ -7,14 +7,10 @@ nothing.
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from pbcluster.controlplane import commands
 from pbcluster.controlplane.registry import Applied, Outcome, Registry
-from pbcluster.errors import Conflict
 from pbcluster.raft import ConfState, Entry, EntryKind, MemberId
-from pbcluster.raft.confchange import apply_change
-from pbcluster.raft.messages import decode_change
+from pbcluster.raft.confchange import after
 from pbcluster.testing.raft_sim.operations import genesis
 from pbcluster.testing.raft_sim.properties import Broken
 
@@ -50,10 +46,8 @@ class Reference:
         self.images[index] = self._registry.to_bytes()
 
     def _other(self, entry: Entry) -> None:
-        conf = before = self.conf
-        if entry.kind is EntryKind.CONFIG:
-            with suppress(Conflict):
-                conf = apply_change(before, decode_change(entry.data))
+        before = self.conf
+        conf = after(before, entry.data) if entry.kind is EntryKind.CONFIG else before
         if conf == before:
             self._registry.skip(entry.index)
             return
