@@ -29,6 +29,7 @@ from twisted.logger import Logger
 from pbcluster.controlplane import commands
 from pbcluster.controlplane.commands import AnyCommand, Keyed, SetMember
 from pbcluster.controlplane.raft_driver import NewCore, RaftDriver, new_core
+from pbcluster.controlplane.raft_reads import Reads
 from pbcluster.controlplane.raft_snapshots import KEEP_ENTRIES, SNAPSHOT_EVERY
 from pbcluster.controlplane.raft_store import MemberStore
 from pbcluster.controlplane.raft_transport import RaftNetwork
@@ -57,8 +58,6 @@ from pbcluster.records import MemberRecord
 
 #: Nobody waits longer for a commit; a leader that lost its quorum is none after 0.5 s already.
 PROPOSAL_TIMEOUT_S = 10.0
-#: Nobody waits longer until what was committed is applied here.
-READ_TIMEOUT_S = 5.0
 #: Proposals that wait for their commit. At 4,000 a second this is a second.
 MAX_PENDING = 4096
 _LOOK_EVERY_S = 0.25
@@ -79,13 +78,6 @@ class _Pending:
     term: int
     answer: Deferred[Outcome]
     deadline: float
-
-
-@attrs.define(eq=False)
-class _Read:
-    answer: Deferred[None]
-    deadline: float
-    index: int = -1
 
 
 def _removed(member: MemberId) -> str:
@@ -142,9 +134,7 @@ class RaftMember:
         #: The term in which this member leads and has applied an entry of its own; else 0.
         self._led_term = 0
         self._pending: dict[int, _Pending] = {}
-        #: Reads that wait for their round, by context; and those that wait for their index.
-        self._asked: dict[int, _Read] = {}
-        self._allowed: list[_Read] = []
+        self._reads = Reads(clock, self._driver, self._not_leader)
         #: Those who wait for a leader.
         self._curious: set[Deferred[None]] = set()
         self._callbacks: list[Callable[[Applied], None]] = []
@@ -269,11 +259,7 @@ class RaftMember:
 
     async def read_barrier(self) -> None:
         """See :class:`Consensus`. :raises Unavailable: no leader confirmed it."""
-        if not self._driver.running:
-            raise self._not_leader()
-        read = _Read(Deferred(), self._clock.seconds() + READ_TIMEOUT_S)
-        self._asked[self._driver.read_index()] = read
-        await read.answer
+        await self._reads.barrier()
 
     def _not_leader(self) -> NotLeader:
         # About to lead, but not able to say so yet: nobody else is to be asked.
@@ -375,7 +361,7 @@ class RaftMember:
         self._network.follow(self._conf.members(), state.roster)
         if state.roster.is_former(self.id):
             self.was_removed()
-        self._answer_reads()
+        self._reads.answer(self._registry.applied_index)
 
     def image(self) -> Callable[[], bytes]:
         """The registry as it is now."""
@@ -394,7 +380,7 @@ class RaftMember:
             self._apply_other(entry)
             self._answer(entry, Outcome(entry.index))
         self._begin_to_lead(entry)
-        self._answer_reads()
+        self._reads.answer(self._registry.applied_index)
 
     def _apply_other(self, entry: Entry) -> None:
         """An entry of Raft's own. The membership changes as in the core, but entry by entry, so
@@ -484,27 +470,11 @@ class RaftMember:
 
     def read_allowed(self, context: int, index: int) -> None:
         """The read may be answered once ``index`` is applied."""
-        read = self._asked.pop(context, None)
-        if read is not None:
-            read.index = index
-            self._allowed.append(read)
-            self._answer_reads()
+        self._reads.allowed(context, index, self._registry.applied_index)
 
     def read_cancelled(self, context: int) -> None:
         """The read may never be answered."""
-        read = self._asked.pop(context, None)
-        if read is not None:
-            read.answer.errback(self._not_leader())
-
-    def _answer_reads(self) -> None:
-        if not self._allowed:
-            return
-        applied = self._registry.applied_index
-        reads = self._allowed
-        self._allowed = [read for read in reads if read.index > applied]
-        for read in reads:
-            if read.index <= applied:
-                read.answer.callback(None)
+        self._reads.cancelled(context)
 
     # -- the end of patience ----------------------------------------------------------------------
 
@@ -522,14 +492,7 @@ class RaftMember:
             del self._pending[index]
             told = f"no commit within {PROPOSAL_TIMEOUT_S:.0f} s: repeat with the same key"
             pending.answer.errback(DeadlineExceeded(told))
-        late = [(context, read) for context, read in self._asked.items() if read.deadline <= now]
-        for context, read in late:
-            del self._asked[context]
-            read.answer.errback(DeadlineExceeded("no member confirmed the read in time"))
-        behind = [read for read in self._allowed if read.deadline <= now]
-        self._allowed = [read for read in self._allowed if read.deadline > now]
-        for read in behind:
-            read.answer.errback(DeadlineExceeded("this member is behind"))
+        self._reads.end_overdue(now)
 
     def _broke(self, reason: str) -> None:
         self._lose_leadership()
@@ -540,9 +503,6 @@ class RaftMember:
         """Answer everybody who waits."""
         self.leader_heard()
         pending, self._pending = self._pending, {}
-        asked, self._asked = self._asked, {}
-        allowed, self._allowed = self._allowed, []
         for one in pending.values():
             one.answer.errback(error())
-        for read in (*asked.values(), *allowed):
-            read.answer.errback(error())
+        self._reads.give_up(error)

@@ -8,10 +8,12 @@ from typing import Any
 
 import msgspec
 from attrs import evolve
+from twisted.internet.defer import Deferred
 
 from pbcluster.controlplane import commands
 from pbcluster.controlplane.raft_driver import RaftDriver
 from pbcluster.controlplane.raft_member import RaftMember
+from pbcluster.controlplane.raft_reads import Reads
 from pbcluster.controlplane.raft_snapshots import Snapshots
 from pbcluster.controlplane.raft_store import Write
 from pbcluster.controlplane.registry import Applied, Outcome, Registry
@@ -189,6 +191,20 @@ _read_barrier = RaftMember.read_barrier
 async def leader_reads_without_round(self: RaftMember) -> None:
     if not self.is_leader:
         await _read_barrier(self)
+
+
+_barrier = Reads.barrier
+
+
+@_mutant(Reads, "barrier", "fresh_reads", "linearizable")
+async def read_joins_a_round_under_way(self: Reads) -> None:
+    for batch in self._asked.values():
+        answer: Deferred[None] = Deferred()
+        batch.waiting.append(answer)
+        self._count += 1
+        await answer
+        return
+    await _barrier(self)
 
 
 _read_allowed = RaftMember.read_allowed

@@ -13,6 +13,7 @@ from typing import Any
 from pbcluster.controlplane import (
     raft_driver,
     raft_member,
+    raft_reads,
     raft_snapshots,
     raft_store,
     registry,
@@ -31,7 +32,7 @@ def at_scale(profile: Profile, logged: Callable[[dict[str, Any]], None]) -> Iter
         (registry, "MAX_OUTCOMES", profile.max_outcomes),
         (raft_member, "MAX_PENDING", profile.max_pending),
         (raft_member, "PROPOSAL_TIMEOUT_S", profile.proposal_timeout_s),
-        (raft_member, "READ_TIMEOUT_S", profile.read_timeout_s),
+        (raft_reads, "READ_TIMEOUT_S", profile.read_timeout_s),
         (raft_member, "_LOOK_EVERY_S", 0.05),
         (raft_member, "HAND_OVER_S", 0.1),
         (raft_member, "REMOVED_GRACE_S", 0.1),
