@@ -86,7 +86,7 @@ class AdminClient:
         if body is not None:
             headers["Content-Type"] = "application/json"
             content = json.dumps(body).encode()
-        if method == "POST":
+        if method != "GET":
             # Whoever is asked again, and whichever member does it: it is done once.
             headers["Idempotency-Key"] = secrets.token_hex(12)
         until = time.monotonic() + ELECTION_WITHIN_S

@@ -354,18 +354,25 @@ class AdminAPI:
     @_guarded
     async def delete_tenant(self, request: Request, key: str) -> tuple[int, Any]:
         """Delete a tenant: it stops answering at once; with ``?wait=`` answer when it ended."""
-        tenant = self._living(key)
         until = self._clock.seconds() + self._wait_of(request)
-        await self._consensus.propose(c.DeleteTenant(self._wall_clock(), tenant.id))
+        own = _idempotency_key(request)
+        own = own and f"admin/delete/{own}"
+        # A repetition is about the tenant that was meant first: its name may be another's by now.
+        done = self._consensus.registry.outcome(own)
+        if done is not None and done.error is not None:
+            raise done.error.exception()
+        tenant = self._living(key) if done is None else self._living(done.tenant_id, gone=True)
+        await self._consensus.propose(c.DeleteTenant(self._wall_clock(), tenant.id), own)
         while True:
             now = self._consensus.registry.tenant(tenant.id)
             if now.status is TenantStatus.DELETED or self._clock.seconds() >= until:
                 return (200 if now.status is TenantStatus.DELETED else 202), self._shown(now)
             await deferLater(self._clock, _LOOK_AGAIN_S)
 
-    def _living(self, key: str) -> TenantRecord:
+    def _living(self, key: str, *, gone: bool = False) -> TenantRecord:
+        """:raises NotFound: there is none, or, unless ``gone`` is fine, it is deleted."""
         tenant = self._consensus.registry.tenant(key)
-        if tenant.status is TenantStatus.DELETED:
+        if tenant.status is TenantStatus.DELETED and not gone:
             raise NotFound(f"tenant {key!r} is deleted")
         return tenant
 

@@ -22,12 +22,14 @@ import msgspec
 
 from pbcluster import wire
 from pbcluster.controlplane import commands as c
+from pbcluster.controlplane.outcomes import Outcomes
 from pbcluster.controlplane.roster import Roster
 from pbcluster.errors import (
     Conflict,
     NoCapacity,
     NotFound,
     PBClusterError,
+    SessionExpired,
     WrongEpoch,
 )
 from pbcluster.records import (
@@ -38,9 +40,6 @@ from pbcluster.records import (
     TenantStatus,
 )
 
-#: Outcomes kept for repeated commands. At 4,000 changes a second, more than a group takes, this is
-#: 15 s of memory; a client repeats for at most 10 s.
-MAX_OUTCOMES = 60_000
 #: Starts remembered of each node, so that a process that was replaced cannot come back as a new
 #: one; it would have to sleep through this many starts of its successor.
 MAX_STARTS = 32
@@ -48,8 +47,8 @@ MAX_STARTS = 32
 LIVING = frozenset({TenantStatus.CREATED, TenantStatus.ACTIVE, TenantStatus.IDLE})
 
 
-#: MessagePack's heads of an array with nine items, and of one whose length follows in 32 bits.
-_ARRAY_OF_9, _ARRAY_32 = b"\x99", b"\xdd"
+#: MessagePack's heads of an array with ten items, and of one whose length follows in 32 bits.
+_ARRAY_OF_10, _ARRAY_32 = b"\x9a", b"\xdd"
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
@@ -67,7 +66,8 @@ class Applied:
     """The effects of one applied command.
 
     :ivar changed_nodes: nodes whose list of assignments changed.
-    :ivar repeated: the key was known; nothing changed and ``outcome`` is the first one's.
+    :ivar repeated: the key was known; nothing changed, and ``outcome`` is the first one's, or an
+        error if that is forgotten.
     """
 
     outcome: Outcome
@@ -88,6 +88,7 @@ class _State(msgspec.Struct, array_like=True):
     members: list[MemberRecord] = []
     former_members: list[MemberRecord] = []
     members_index: int = 0
+    spent_keys: bytes = b""
 
 
 class RegistryImage:
@@ -103,13 +104,13 @@ class RegistryImage:
         thread waiting for its whole time.
         """
         state, encode = self._state, msgspec.msgpack.Encoder().encode
-        parts = [_ARRAY_OF_9, encode(state.applied_index), encode(state.last_broadcast)]
+        parts = [_ARRAY_OF_10, encode(state.applied_index), encode(state.last_broadcast)]
         for items in (state.tenants, state.nodes, state.outcomes):
             parts.append(_ARRAY_32 + len(items).to_bytes(4))
             for item in items:
                 parts.append(encode(item))
-        rest = (state.starts, state.members, state.former_members, state.members_index)
-        parts += [encode(part) for part in rest]
+        parts += [encode(part) for part in (state.starts, state.members, state.former_members)]
+        parts += [encode(state.members_index), encode(state.spent_keys)]
         return b"".join(parts)
 
 
@@ -130,7 +131,7 @@ class Registry:
         self._names: dict[str, str] = {}
         self._domains: dict[str, str] = {}
         self._tenants_of: dict[str, set[str]] = {}
-        self._outcomes: dict[str, Outcome] = {}
+        self._outcomes = Outcomes()
         #: Node → its former ``start_id``s, the newest last.
         self._starts: dict[str, list[str]] = {}
         self._appliers: dict[type, Callable[[int, Any], _Change]] = {
@@ -165,6 +166,13 @@ class Registry:
         if record is None:
             raise NotFound(f"no tenant answers to {domain!r}")
         return record
+
+    def outcome(self, key: str) -> Outcome | None:
+        """What the command under an idempotency key came to; None: there was none.
+
+        :raises SessionExpired: it is forgotten.
+        """
+        return self._outcomes.recall(key)
 
     def node(self, node_id: str) -> NodeRecord:
         """A node by id. :raises NotFound: it never registered."""
@@ -248,12 +256,13 @@ class Registry:
                 self.last_broadcast,
                 list(self._tenants.values()),
                 list(self._nodes.values()),
-                list(self._outcomes.items()),
+                list(self._outcomes.newest()),
                 # Its lists are replaced, never changed.
                 dict(self._starts),
                 list(self.roster.members()),
                 list(self.roster.former()),
                 self.roster.index,
+                self._outcomes.spent(),
             )
         )
 
@@ -264,7 +273,7 @@ class Registry:
         registry = cls(base_domain)
         registry.applied_index = state.applied_index
         registry.last_broadcast = state.last_broadcast
-        registry._outcomes = dict(state.outcomes)
+        registry._outcomes = Outcomes(state.outcomes, state.spent_keys)
         registry._starts = state.starts
         registry.roster = Roster(state.members, state.former_members, state.members_index)
         for node in state.nodes:
@@ -283,14 +292,17 @@ class Registry:
         if index != self.applied_index + 1:
             raise AssertionError(f"index {index} applied after {self.applied_index}")
         self.applied_index = index
-        known = self._outcomes.get(keyed.key) if keyed.key else None
+        try:
+            known = self._outcomes.recall(keyed.key)
+        except SessionExpired as error:
+            return Applied(Outcome(index, error=wire.ErrorReply.of(error)), repeated=True)
         if known is not None:
             return Applied(known, repeated=True)
         try:
             change = self._appliers[type(keyed.command)](index, keyed.command)
         except PBClusterError as error:
             change = _Change(Outcome(index, error=wire.ErrorReply.of(error)))
-        self._remember(keyed.key, change.outcome)
+        self._outcomes.remember(keyed.key, change.outcome)
         return Applied(change.outcome, self._numbered(change), change.nodes)
 
     def members_changed(self, index: int, left: Collection[str]) -> Applied:
@@ -309,13 +321,6 @@ class Registry:
         if index != self.applied_index + 1:
             raise AssertionError(f"index {index} skipped after {self.applied_index}")
         self.applied_index = index
-
-    def _remember(self, key: str, outcome: Outcome) -> None:
-        if not key:
-            return
-        self._outcomes[key] = outcome
-        if len(self._outcomes) > MAX_OUTCOMES:
-            del self._outcomes[next(iter(self._outcomes))]
 
     def _numbered(self, change: _Change) -> wire.Broadcast | None:
         if change.topic == "":

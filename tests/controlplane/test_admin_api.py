@@ -347,6 +347,29 @@ class TestOthers(AdminCase):
         self.assertEqual((await self.ask("GET", "/health", token=None))[0], 503)
         self.assertEqual((await self.ask("GET", "/tenants"))[0], 503)
 
+    async def test_a_repeated_deletion_is_about_the_first(self) -> None:
+        """Its answer was lost, and the name is another tenant's by then: that one stays."""
+        first = await self.create("shop")
+        key = {"idempotency-key": "k1"}
+        status, _ = await self.ask("DELETE", "/tenants/shop?wait=5", **key)
+        self.assertEqual(status, 200)
+        second = await self.create("shop")
+        status, told = await self.ask("DELETE", "/tenants/shop?wait=5", **key)
+        self.assertEqual((status, told["id"]), (200, first["id"]))
+        self.assertEqual((await self.ask("GET", f"/tenants/{second['id']}"))[0], 200)
+
+    async def test_a_repeated_change_is_made_once(self) -> None:
+        """A change that names a version is no conflict with itself."""
+        created = await self.create("shop")
+        version = (await self.ask("GET", "/tenants/shop"))[1]["version"]
+        change = {"metadata": {"a": 1}, "version": version}
+        for _ in range(2):
+            status, told = await self.ask(
+                "PUT", "/tenants/shop", change, **{"idempotency-key": "k"}
+            )
+            self.assertEqual((status, told["id"]), (200, created["id"]), told)
+        self.assertEqual((await self.ask("PUT", "/tenants/shop", change))[0], 409)
+
     async def test_a_deleting_tenant_is_shown_until_its_end(self) -> None:
         """202 while its node still has it."""
         created = await self.create("shop")

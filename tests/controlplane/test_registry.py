@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.controlplane import commands as c
+from pbcluster.controlplane import outcomes
 from pbcluster.controlplane import registry as registry_module
 from pbcluster.controlplane.registry import Applied, Registry
 from pbcluster.records import (
@@ -238,13 +239,22 @@ class TestRepetition(SynchronousTestCase):
         log(c.DeleteTenant(AT, T1))
         self.assertEqual(log(create, "k").outcome, refused.outcome)
 
-    def test_the_memory_is_bounded_and_drops_the_oldest(self) -> None:
-        """The newest outcomes are kept."""
+    def test_a_forgotten_repetition_is_refused(self) -> None:
+        """Its outcome is gone, so it is neither guessed nor done again; a snapshot knows it too."""
         log = Log()
-        with mock.patch.object(registry_module, "MAX_OUTCOMES", 3):
+        with mock.patch.object(outcomes, "MAX_OUTCOMES", 3):
             for number in range(5):
-                log(c.RegisterNode(AT, "node_a", "s1", "http://a:1", 2), f"k{number}")
-        self.assertEqual(list(log.registry._outcomes), ["k2", "k3", "k4"])
+                log(c.RegisterNode(AT, "node_a", f"s{number}", "http://a:1", 2), f"k{number}")
+            before = log.registry.node("node_a")
+            log.registry = Registry.from_bytes("example.com", log.registry.to_bytes())
+            for key in ("k0", "k1"):
+                again = log(c.RegisterNode(AT, "node_a", "s9", "http://a:1", 2), key)
+                assert again.outcome.error is not None
+                self.assertEqual(again.outcome.error.code, "session_expired")
+                self.assertTrue(again.repeated)
+            self.assertEqual(log.registry.node("node_a"), before)
+            again = log(c.RegisterNode(AT, "node_a", "s9", "http://a:1", 2), "k2")
+            self.assertEqual(again.outcome.incarnation, 3)
 
     def test_an_index_is_applied_once_and_in_order(self) -> None:
         """A gap or a repetition of an index is a fault of the log and does not pass."""

@@ -11,6 +11,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from pbcluster.controlplane import commands
+from pbcluster.controlplane.outcomes import Outcomes
 from pbcluster.controlplane.raft_driver import RaftDriver
 from pbcluster.controlplane.raft_member import RaftMember
 from pbcluster.controlplane.raft_reads import Reads
@@ -227,7 +228,7 @@ _registry_apply = Registry.apply
 
 @_mutant(Registry, "apply", "exactly_once")
 def repetition_runs_again(self: Registry, index: int, keyed: commands.Keyed) -> Applied:
-    self._outcomes.pop(keyed.key, None)
+    self._outcomes._newest.pop(keyed.key, None)
     return _registry_apply(self, index, keyed)
 
 
@@ -250,12 +251,12 @@ def snapshot_forgets_broadcast_number(cls: type[Registry], domain: str, data: by
     return _from_bytes(cls, domain, _without(1, 0, data))  # type: ignore[no-any-return]
 
 
-@_mutant(Registry, "_remember", "exactly_once")
-def outcomes_forgotten_too_early(self: Registry, key: str, outcome: Outcome) -> None:
+@_mutant(Outcomes, "remember", "exactly_once")
+def outcomes_forgotten_too_early(self: Outcomes, key: str, outcome: Any) -> None:
     if key:
-        self._outcomes[key] = outcome
-        while len(self._outcomes) > 2:
-            del self._outcomes[next(iter(self._outcomes))]
+        self._newest[key] = outcome
+        while len(self._newest) > 2:
+            del self._newest[next(iter(self._newest))]
 
 
 _update_tenant = Registry._update_tenant

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from pbcluster.controlplane import (
+    outcomes,
     raft_driver,
     raft_member,
     raft_reads,
     raft_snapshots,
     raft_store,
-    registry,
 )
 from pbcluster.testing.raft_sim.schedule import Profile
 
@@ -29,7 +29,7 @@ def at_scale(profile: Profile, logged: Callable[[dict[str, Any]], None]) -> Iter
     """Within this context production code has the profile's bounds, and logs to ``logged``."""
     silent_s = SILENT_HEARTBEATS * profile.heartbeat_ticks * raft_driver.TICK_S
     settings: list[tuple[Any, str, Any]] = [
-        (registry, "MAX_OUTCOMES", profile.max_outcomes),
+        (outcomes, "MAX_OUTCOMES", profile.max_outcomes),
         (raft_member, "MAX_PENDING", profile.max_pending),
         (raft_member, "PROPOSAL_TIMEOUT_S", profile.proposal_timeout_s),
         (raft_reads, "READ_TIMEOUT_S", profile.read_timeout_s),
