@@ -145,6 +145,8 @@ class RaftWorld:
         self.more = more
         self.random = Random(7)
         self.delay_s = 0.001
+        #: What the members' thread pools do.
+        self.in_thread: Callable[..., Any] = lambda function, *args: succeed(function(*args))
         self.cut: set[tuple[str, str]] = set()
         self.networks: dict[str, Network] = {}
         self.stores: dict[str, TimedStore] = {}
@@ -176,7 +178,7 @@ class RaftWorld:
                 member,
                 "localhost",
                 self.random,
-                lambda function, *args: succeed(function(*args)),
+                lambda function, *args: self.in_thread(function, *args),
                 lambda reason, member=member: self.failures.__setitem__(member, reason),  # type: ignore[misc]
                 **self.more,
             )

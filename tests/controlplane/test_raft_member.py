@@ -1,9 +1,10 @@
 """Several members agree, whatever happens to one of them: driver, core and real LMDB."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.controlplane.beginning import genesis
@@ -362,6 +363,30 @@ class Snapshots(WorldCase):
         world.leader()
         world.agree()
         self.assertEqual(len(world.names("m2")), 90)
+
+    def test_a_snapshot_is_made_beside_the_loop(self) -> None:
+        """While a thread is busy with it, however long, entries are committed; nothing of it is
+        done before the thread does it, and it tells of the moment at which it began."""
+        world = self.world(snapshot_every=20, keep_entries=5)
+        leader = world.leader()
+        work: list[tuple[Callable[[], Any], Deferred[Any]]] = []
+
+        def in_thread(function: Callable[[], Any]) -> Deferred[Any]:
+            work.append((function, Deferred()))
+            return work[-1][1]
+
+        world.in_thread = in_thread
+        for number in range(60):
+            world.create(f"t{number}")
+        self.assertGreaterEqual(len(work), 3)
+        driver = world.members[leader]._driver
+        assert driver.core is not None
+        self.assertEqual(driver.core.snapshots_in_use()[0].index, 1)
+        began, world.in_thread = work[:], lambda function, *args: succeed(function(*args))
+        for function, done in began:
+            done.callback(function())
+        world.until(lambda: driver.core.snapshots_in_use()[0].index > 1)  # type: ignore[union-attr]
+        self.assertLess(driver.core.snapshots_in_use()[0].index, 60)
 
     def test_a_member_far_behind_gets_a_snapshot(self) -> None:
         """One whose entries are gone from the leader's log catches up by its snapshot, goes on

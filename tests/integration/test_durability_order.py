@@ -99,3 +99,24 @@ class TracedMembers(SynchronousTestCase):
         self.assertGreater(max(took), 2 * SLOW_MS / 1000)
         for member in MEMBERS:
             self.assertGreater(len(self.trace(member)), 20)
+
+    def test_a_member_whose_sync_fails_ends(self) -> None:
+        """From some sync on one member's disk answers EIO: that process ends with status 1 and one
+        sentence, and nothing that was acknowledged is lost at the others."""
+        inject = "fdatasync:error=EIO:when=30+"
+        faulty = MEMBERS[1]
+
+        def changed(spec: ProcessSpec) -> ProcessSpec:
+            return self.under(("fdatasync",), inject)(spec) if spec.id == faulty else spec
+
+        with members_only(change_spec=changed) as cluster:
+            workload = workload_of(cluster, pause_s=0.02)
+            with workload.running() as history:
+                cluster.wait_until(lambda: cluster.child(faulty).ended() is not None, "its end")
+                workload.wait_for_acks(10)
+            verdict = judge_history(history, all_tenants(cluster.admin.all("tenants")))
+            told = cluster.child(faulty).tail()
+        self.assertEqual(cluster.child(faulty).ended(), "exit status 1")
+        self.assertRegex(told, r"pbcp: the log cannot be written: .*Input/output error")
+        self.assertTrue(verdict.good, verdict)
+        self.assertGreater(verdict.acknowledged, 20)
