@@ -178,7 +178,7 @@ class RaftWorld:
                 member,
                 "localhost",
                 self.random,
-                lambda function, *args: self.in_thread(function, *args),
+                self.in_thread,
                 lambda reason, member=member: self.failures.__setitem__(member, reason),  # type: ignore[misc]
                 **self.more,
             )
