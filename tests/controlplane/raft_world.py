@@ -159,6 +159,10 @@ class RaftWorld:
             (directory / member).mkdir(parents=True)
             (directory / member / FIRST_START).touch()
 
+    def thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        """As ``in_thread`` is now, not as it was when a member started."""
+        return self.in_thread(function, *args)
+
     def store(self, member: str) -> TimedStore:
         home = self.directory / member
         store = TimedStore(home / "store", CLUSTER, member, map_bytes=MAP_BYTES)
@@ -178,7 +182,7 @@ class RaftWorld:
                 member,
                 "localhost",
                 self.random,
-                self.in_thread,
+                self.thread,
                 lambda reason, member=member: self.failures.__setitem__(member, reason),  # type: ignore[misc]
                 **self.more,
             )
