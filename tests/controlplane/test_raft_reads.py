@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.controlplane import raft_reads
-from pbcluster.controlplane.raft_reads import PACE_S, READ_TIMEOUT_S, Reads
+from pbcluster.controlplane.raft_reads import MANY, PACE_S, READ_TIMEOUT_S, Reads
 from pbcluster.errors import Busy, DeadlineExceeded, NotLeader, Unavailable
 
 
@@ -47,7 +47,7 @@ class ReadsTests(SynchronousTestCase):
     def test_those_that_come_together_share_the_next_question(self) -> None:
         """Not the one under way, which began before they came."""
         first = self.read()
-        more = [self.read() for _ in range(50)]
+        more = [self.read() for _ in range(MANY - 1)]
         self.reads.allowed(1, 5, 5)
         self.successResultOf(first)
         for one in more:
@@ -62,6 +62,14 @@ class ReadsTests(SynchronousTestCase):
         for one in more:
             self.successResultOf(one)
         self.assertNoResult(late)
+
+    def test_many_do_not_wait(self) -> None:
+        """As soon as so many are together their question is asked."""
+        self.read()
+        for _ in range(2 * MANY):
+            self.read()
+        self.assertEqual(self.driver.contexts, 3)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_how_a_question_ends_is_how_all_of_it_end(self) -> None:
         """Cancelled, refused when it is asked, or when nothing runs any more."""
