@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pbcluster.controlplane.commands import AnyCommand
-from pbcluster.controlplane.registry import Applied, Outcome, Registry
+from pbcluster.controlplane.outcomes import Outcome
+from pbcluster.controlplane.registry import Applied, Registry
 from pbcluster.records import MemberRecord
 
 

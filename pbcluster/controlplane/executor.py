@@ -22,8 +22,9 @@ from pbcluster import wire
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.consensus import Consensus
 from pbcluster.controlplane.liveness import Liveness, ProbeNode
+from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.planner import Assign, Effect, Forget, Planner, SetStatus
-from pbcluster.controlplane.registry import Applied, Outcome
+from pbcluster.controlplane.registry import Applied
 from pbcluster.durations import Durations
 from pbcluster.errors import DeadlineExceeded, PBClusterError
 from pbcluster.transport.interfaces import Publisher, RequestServer

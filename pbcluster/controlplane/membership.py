@@ -24,7 +24,8 @@ from twisted.logger import Logger
 
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.commands import AnyCommand
-from pbcluster.controlplane.registry import Outcome, Registry
+from pbcluster.controlplane.outcomes import Outcome
+from pbcluster.controlplane.registry import Registry
 from pbcluster.errors import Conflict, NotFound, PBClusterError
 from pbcluster.raft import ConfigAction, ConfigChange, ConfigStep, ConfState, MemberId, Status
 from pbcluster.records import MemberRecord

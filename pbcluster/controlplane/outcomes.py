@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Any
 
+import msgspec
+
+from pbcluster import wire
 from pbcluster.errors import SessionExpired
 
 #: Outcomes that are remembered. At 4,000 changes a second, nearly what a group takes, this is 15 s;
@@ -23,18 +25,28 @@ MAX_SPENT = 240_000
 _HASH_BYTES = 8
 
 
+class Outcome(msgspec.Struct, frozen=True, array_like=True):
+    """What a command did: the ids and numbers it made, or its error."""
+
+    index: int
+    tenant_id: str = ""
+    epoch: int = 0
+    incarnation: int = 0
+    error: wire.ErrorReply | None = None
+
+
 class Outcomes:
     """Key → outcome of the newest commands, and hashes of the keys before them."""
 
-    def __init__(self, newest: Iterable[tuple[str, Any]] = (), spent: bytes = b"") -> None:
+    def __init__(self, newest: Iterable[tuple[str, Outcome]] = (), spent: bytes = b"") -> None:
         """
         :param newest: as :meth:`newest` gave it. :param spent: as :meth:`spent` gave it.
         """
-        self._newest: dict[str, Any] = dict(newest)
+        self._newest: dict[str, Outcome] = dict(newest)
         hashes = (spent[at : at + _HASH_BYTES] for at in range(0, len(spent), _HASH_BYTES))
         self._spent: dict[bytes, None] = dict.fromkeys(hashes)
 
-    def newest(self) -> Iterator[tuple[str, Any]]:
+    def newest(self) -> Iterator[tuple[str, Outcome]]:
         """All that are remembered, the oldest first."""
         return iter(self._newest.items())
 
@@ -42,7 +54,7 @@ class Outcomes:
         """The hashes of keys whose outcome is forgotten, the oldest first."""
         return b"".join(self._spent)
 
-    def recall(self, key: str) -> Any | None:
+    def recall(self, key: str) -> Outcome | None:
         """The outcome of a command that was carried out under ``key``; None: none was.
 
         :raises SessionExpired: one was, but what it came to is forgotten.
@@ -55,7 +67,7 @@ class Outcomes:
             )
         return found
 
-    def remember(self, key: str, outcome: Any) -> None:
+    def remember(self, key: str, outcome: Outcome) -> None:
         """A command was carried out under ``key``; without a key nothing is remembered."""
         if not key:
             return

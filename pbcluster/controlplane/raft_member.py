@@ -28,12 +28,13 @@ from twisted.logger import Logger
 
 from pbcluster.controlplane import commands
 from pbcluster.controlplane.commands import AnyCommand, Keyed, SetMember
+from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.raft_driver import NewCore, RaftDriver, new_core
 from pbcluster.controlplane.raft_reads import Reads
 from pbcluster.controlplane.raft_snapshots import KEEP_ENTRIES, SNAPSHOT_EVERY
 from pbcluster.controlplane.raft_store import MemberStore
 from pbcluster.controlplane.raft_transport import RaftNetwork
-from pbcluster.controlplane.registry import Applied, Outcome, Registry
+from pbcluster.controlplane.registry import Applied, Registry
 from pbcluster.errors import (
     Busy,
     ConfigError,

@@ -22,7 +22,8 @@ import msgspec
 
 from pbcluster import wire
 from pbcluster.controlplane import commands as c
-from pbcluster.controlplane.outcomes import Outcomes
+from pbcluster.controlplane.outcomes import Outcome, Outcomes
+from pbcluster.controlplane.registry_image import RegistryImage, RegistryState
 from pbcluster.controlplane.roster import Roster
 from pbcluster.errors import (
     Conflict,
@@ -33,7 +34,6 @@ from pbcluster.errors import (
     WrongEpoch,
 )
 from pbcluster.records import (
-    MemberRecord,
     NodeRecord,
     NodeStatus,
     TenantRecord,
@@ -45,20 +45,6 @@ from pbcluster.records import (
 MAX_STARTS = 32
 #: Statuses of a tenant that has an owner and routes.
 LIVING = frozenset({TenantStatus.CREATED, TenantStatus.ACTIVE, TenantStatus.IDLE})
-
-
-#: MessagePack's heads of an array with ten items, and of one whose length follows in 32 bits.
-_ARRAY_OF_10, _ARRAY_32 = b"\x9a", b"\xdd"
-
-
-class Outcome(msgspec.Struct, frozen=True, array_like=True):
-    """What a command did: the ids and numbers it made, or its error."""
-
-    index: int
-    tenant_id: str = ""
-    epoch: int = 0
-    incarnation: int = 0
-    error: wire.ErrorReply | None = None
 
 
 @attrs.frozen
@@ -74,44 +60,6 @@ class Applied:
     broadcast: wire.Broadcast | None = None
     changed_nodes: tuple[str, ...] = ()
     repeated: bool = False
-
-
-class _State(msgspec.Struct, array_like=True):
-    """The form of a snapshot. Fields are only appended."""
-
-    applied_index: int
-    last_broadcast: int
-    tenants: list[TenantRecord]
-    nodes: list[NodeRecord]
-    outcomes: list[tuple[str, Outcome]]
-    starts: dict[str, list[str]] = {}
-    members: list[MemberRecord] = []
-    former_members: list[MemberRecord] = []
-    members_index: int = 0
-    spent_keys: bytes = b""
-
-
-class RegistryImage:
-    """A registry at one index, detached from it: the records in it never change."""
-
-    def __init__(self, state: _State) -> None:
-        self._state = state
-
-    def to_bytes(self) -> bytes:
-        """What :meth:`Registry.from_bytes` reads.
-
-        Record by record: one call that encodes a hundred thousand of them would keep every other
-        thread waiting for its whole time.
-        """
-        state, encode = self._state, msgspec.msgpack.Encoder().encode
-        parts = [_ARRAY_OF_10, encode(state.applied_index), encode(state.last_broadcast)]
-        for items in (state.tenants, state.nodes, state.outcomes):
-            parts.append(_ARRAY_32 + len(items).to_bytes(4))
-            for item in items:
-                parts.append(encode(item))
-        parts += [encode(part) for part in (state.starts, state.members, state.former_members)]
-        parts += [encode(state.members_index), encode(state.spent_keys)]
-        return b"".join(parts)
 
 
 class Registry:
@@ -251,7 +199,7 @@ class Registry:
     def image(self) -> RegistryImage:
         """The whole state as it is now, quickly: to be encoded later, in any thread."""
         return RegistryImage(
-            _State(
+            RegistryState(
                 self.applied_index,
                 self.last_broadcast,
                 list(self._tenants.values()),
@@ -269,7 +217,7 @@ class Registry:
     @classmethod
     def from_bytes(cls, base_domain: str, data: bytes) -> Registry:
         """The state that :meth:`to_bytes` wrote. :raises msgspec.DecodeError: it is none."""
-        state = msgspec.msgpack.decode(data, type=_State)
+        state = msgspec.msgpack.decode(data, type=RegistryState)
         registry = cls(base_domain)
         registry.applied_index = state.applied_index
         registry.last_broadcast = state.last_broadcast

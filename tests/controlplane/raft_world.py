@@ -15,9 +15,9 @@ from pbcluster.controlplane import beginning
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.executor import utc_now
 from pbcluster.controlplane.lmdb_store import Done
+from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.raft_member import RaftMember
 from pbcluster.controlplane.raft_store import RaftStore, Write
-from pbcluster.controlplane.registry import Outcome
 from pbcluster.controlplane.roster import Roster
 from pbcluster.errors import PBClusterError
 from pbcluster.raft import AnyMessage, ConfState

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.controlplane import outcomes
-from pbcluster.controlplane.outcomes import Outcomes
+from pbcluster.controlplane.outcomes import Outcome, Outcomes
 from pbcluster.errors import SessionExpired
 
 
@@ -22,8 +22,8 @@ class OutcomeTests(SynchronousTestCase):
             mock.patch.object(outcomes, "MAX_SPENT", 3),
         ):
             for number in range(7):
-                memory.remember(f"k{number}", number)
-        self.assertEqual([memory.recall(key) for key in ("k5", "k6")], [5, 6])
+                memory.remember(f"k{number}", Outcome(number))
+        self.assertEqual([memory.recall(key) for key in ("k5", "k6")], [Outcome(5), Outcome(6)])
         for key in ("k2", "k3", "k4"):
             self.assertRaises(SessionExpired, memory.recall, key)
         for key in ("k0", "k1", "new"):
@@ -32,7 +32,7 @@ class OutcomeTests(SynchronousTestCase):
     def test_without_a_key(self) -> None:
         """Nothing is remembered, and nothing found."""
         memory = Outcomes()
-        memory.remember("", 1)
+        memory.remember("", Outcome(1))
         self.assertIsNone(memory.recall(""))
         self.assertEqual(list(memory.newest()), [])
 
@@ -50,7 +50,7 @@ class OutcomeTests(SynchronousTestCase):
                 except SessionExpired:
                     continue
                 if known is None:
-                    memory.remember(key, number)
+                    memory.remember(key, Outcome(number))
         copy = Outcomes(memory.newest(), memory.spent())
         self.assertEqual(list(copy.newest()), list(memory.newest()))
         self.assertEqual(copy.spent(), memory.spent())

@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from pbcluster import wire
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.executor import utc_now
+from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.raft_reads import PACE_S
-from pbcluster.controlplane.registry import Outcome
 from pbcluster.errors import (
     DeadlineExceeded,
     Forbidden,

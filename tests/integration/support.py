@@ -91,3 +91,7 @@ def new_tenant(cluster: RealCluster, name: str) -> Client:
     client.sign_in(EMAIL, PASSWORD)
     prepare(client)
     return client
+
+
+def tell(what: str, seconds: float) -> None:
+    print(f"  [{what}: {seconds * 1000:.1f} ms]", file=sys.__stderr__)

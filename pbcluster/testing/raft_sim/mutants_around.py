@@ -11,13 +11,13 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from pbcluster.controlplane import commands
-from pbcluster.controlplane.outcomes import Outcomes
+from pbcluster.controlplane.outcomes import Outcome, Outcomes
 from pbcluster.controlplane.raft_driver import RaftDriver
 from pbcluster.controlplane.raft_member import RaftMember
 from pbcluster.controlplane.raft_reads import Reads
 from pbcluster.controlplane.raft_snapshots import Snapshots
 from pbcluster.controlplane.raft_store import Write
-from pbcluster.controlplane.registry import Applied, Outcome, Registry
+from pbcluster.controlplane.registry import Applied, Registry
 from pbcluster.raft import AnyMessage, Entry, MemberId, Ready
 from pbcluster.raft.messages import SnapshotMeta
 from pbcluster.testing.raft_sim.disk import Batch, SimDisk

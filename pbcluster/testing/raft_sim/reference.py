@@ -8,7 +8,8 @@ nothing.
 from __future__ import annotations
 
 from pbcluster.controlplane import commands
-from pbcluster.controlplane.registry import Applied, Outcome, Registry
+from pbcluster.controlplane.outcomes import Outcome
+from pbcluster.controlplane.registry import Applied, Registry
 from pbcluster.raft import ConfState, Entry, EntryKind, MemberId
 from pbcluster.raft.confchange import after
 from pbcluster.testing.raft_sim.operations import genesis

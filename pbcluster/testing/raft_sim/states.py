@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pbcluster.controlplane.registry import Applied, Outcome
+from pbcluster.controlplane.outcomes import Outcome
+from pbcluster.controlplane.registry import Applied
 from pbcluster.errors import StorageCorrupt
 from pbcluster.raft import ConfState, Entry, MemberId, SnapshotMeta
 from pbcluster.testing.raft_sim.properties import Broken, remembered
