@@ -7,21 +7,23 @@ simulated. This class is the machine around it: it starts, stops, pauses, crashe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from pbcluster.controlplane.membership import Membership
 from pbcluster.controlplane.raft_driver import RaftDriver
 from pbcluster.controlplane.raft_member import RaftMember
 from pbcluster.controlplane.registry import Registry
-from pbcluster.errors import ConfigError
+from pbcluster.errors import ConfigError, PBClusterError
 from pbcluster.raft import MemberId, RaftCore, RaftOptions, Role, StoredState
 from pbcluster.raft.state import RandomSource
 from pbcluster.testing.raft_sim.disk import SimDisk, SimStore
 from pbcluster.testing.raft_sim.network import SimLinks
 from pbcluster.testing.raft_sim.observed import ObservedCore
-from pbcluster.testing.raft_sim.operations import BASE_DOMAIN
+from pbcluster.testing.raft_sim.operations import AT, BASE_DOMAIN
 from pbcluster.testing.raft_sim.process import Killed, SimProcess
 
 if TYPE_CHECKING:
@@ -73,6 +75,8 @@ class SimMember:
         raft.subscribe(lambda applied: self.world.checker.states.effects(self, applied))
         started = Deferred.fromCoroutine(raft.start())
         started.addErrback(self._did_not_start)
+        self.group = Membership(process, raft, lambda: AT)
+        self.group.start({})
 
     def _new_core(
         self, _member: MemberId, incarnation: int, stored: StoredState, random: RandomSource
@@ -93,6 +97,13 @@ class SimMember:
             promotion_gap_entries=3,
         )
         return ObservedCore(self, options, stored, random)
+
+    def ask_group(self, work: Coroutine[Any, Any, None]) -> None:
+        """An operator asks for a change of the members here; what is refused is asked again."""
+        done = Deferred.fromCoroutine(work)
+        done.addErrback(
+            lambda failure: None if failure.check(PBClusterError) else self.world.caught(failure)
+        )
 
     def _did_not_start(self, failure: Failure) -> None:
         if failure.check(ConfigError) and self.world.checker.states.has_left(self.id):
@@ -160,6 +171,7 @@ class SimMember:
             return
 
         async def ending() -> None:
+            self.group.stop()
             await raft.hand_over()
             await raft.stop()
             if process is self.process:

@@ -28,15 +28,16 @@ BASE_DOMAIN = "sim"
 HOME = "home"
 #: A tenant that is only there to be written to in bursts.
 BURST = "t_burst"
-_AT = datetime(2026, 1, 1, tzinfo=UTC)
+#: Every command's time: no clock is in here.
+AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def genesis() -> Registry:
     """The registry with which the group begins, as of log index 1: a tenant a key, and a node."""
     registry = Registry(BASE_DOMAIN)
-    first: list[c.AnyCommand] = [c.RegisterNode(_AT, HOME, "first", "h:1", 1000)]
+    first: list[c.AnyCommand] = [c.RegisterNode(AT, HOME, "first", "h:1", 1000)]
     for tenant in (*(f"t_{key}" for key in KEYS), BURST):
-        first.append(c.CreateTenant(_AT, tenant, tenant[2:], f"{tenant[2:]}.sim"))
+        first.append(c.CreateTenant(AT, tenant, tenant[2:], f"{tenant[2:]}.sim"))
     for index, command in enumerate(first, 1):
         registry.apply(index, c.Keyed("", command))
     registry.applied_index = registry.last_broadcast = 1
@@ -49,10 +50,10 @@ def command(kind: str, key: str, value: str, attempt: int) -> c.AnyCommand:
     :param value: for an *assign* the epoch that is expected.
     """
     if kind == "add":
-        return c.RegisterNode(_AT, f"n_{key}", f"{value}/{attempt}", "h:1", 10)
+        return c.RegisterNode(AT, f"n_{key}", f"{value}/{attempt}", "h:1", 10)
     if kind == "put":
-        return c.UpdateTenant(_AT, f"t_{key}", metadata={"value": value})
-    return c.AssignTenant(_AT, f"t_{key}", HOME, int(value))
+        return c.UpdateTenant(AT, f"t_{key}", metadata={"value": value})
+    return c.AssignTenant(AT, f"t_{key}", HOME, int(value))
 
 
 def burst(number: int) -> c.AnyCommand:
@@ -60,16 +61,16 @@ def burst(number: int) -> c.AnyCommand:
     are refused."""
     name = f"more{number % 3}"
     return (
-        c.UpdateTenant(_AT, BURST, quotas=TenantQuotas(burst=number)),
-        c.CreateTenant(_AT, f"t_{name}", name, f"{name}.sim", metadata={"number": number}),
-        c.AssignTenant(_AT, BURST, "n_x", 0, above_epoch=number),
-        c.SetNodeCapacity(_AT, "n_x", 1 + number % 2, 5),
-        c.MarkReady(_AT, BURST, "n_x", number),
-        c.SetTenantStatus(_AT, BURST, 1 + number % 2, TenantStatus.IDLE),
-        c.DeleteTenant(_AT, f"t_{name}"),
-        c.TenantReleased(_AT, BURST, "n_x", number),
-        c.SetNodeStatus(_AT, "n_y", 1 + number % 3, NodeStatus.DOWN),
-        c.RegisterNode(_AT, "n_more", f"start {number}", "h:2", 3),
+        c.UpdateTenant(AT, BURST, quotas=TenantQuotas(burst=number)),
+        c.CreateTenant(AT, f"t_{name}", name, f"{name}.sim", metadata={"number": number}),
+        c.AssignTenant(AT, BURST, "n_x", 0, above_epoch=number),
+        c.SetNodeCapacity(AT, "n_x", 1 + number % 2, 5),
+        c.MarkReady(AT, BURST, "n_x", number),
+        c.SetTenantStatus(AT, BURST, 1 + number % 2, TenantStatus.IDLE),
+        c.DeleteTenant(AT, f"t_{name}"),
+        c.TenantReleased(AT, BURST, "n_x", number),
+        c.SetNodeStatus(AT, "n_y", 1 + number % 3, NodeStatus.DOWN),
+        c.RegisterNode(AT, "n_more", f"start {number}", "h:2", 3),
     )[number % 10]
 
 

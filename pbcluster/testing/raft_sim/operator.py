@@ -1,6 +1,7 @@
 """Who changes the membership: adds and promotes learners, removes, replaces, transfers.
 
-Works through whatever member believes to lead, like a person with a command line, and never does
+Works through the production ``Membership`` of whatever member believes to lead, like a person with
+a command line (joint changes, which no command asks for, are proposed directly), and never does
 what would lose the group legitimately: a disk is wiped only when the rest is a majority and no
 other replacement is under way.
 """
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pbcluster.errors import PBClusterError
 from pbcluster.raft import ConfigAction, ConfigChange, ConfigStep, ConfState, MemberId
+from pbcluster.records import MemberRecord
 
 if TYPE_CHECKING:
     from pbcluster.testing.raft_sim.member import SimMember
@@ -22,6 +24,11 @@ STEP_TIME = 60
 #: The group never has fewer or more voters than these.
 MIN_VOTERS = 3
 MAX_VOTERS = 5
+
+
+def record_of(member: MemberId) -> MemberRecord:
+    """Where a member is: nobody asks in here, but no two are in the same place."""
+    return MemberRecord(member, *(f"{use}://{member}" for use in ("raft", "ask", "tell", "admin")))
 
 
 class SimOperator:
@@ -57,12 +64,21 @@ class SimOperator:
         leader = self.leader()
         if leader is None or leader.core is None or leader.is_paused():
             return False
+        self.world.trace(f"{leader.id} is asked for {steps}")
+        action, member = steps[0]
+        if len(steps) == 1 and action is ConfigAction.REMOVE:
+            leader.ask_group(leader.group.remove_member(member))
+            return True
+        if len(steps) == 1 and action is ConfigAction.ADD_LEARNER:
+            leader.ask_group(leader.group.add_member(record_of(member)))
+            return True
+        if len(steps) == 1:
+            return True  # whoever leads promotes it by itself
         change = ConfigChange(tuple(ConfigStep(action, member) for action, member in steps))
         try:
             leader.driver.propose_config(change)
         except PBClusterError:
             return False
-        self.world.trace(f"{leader.id} proposes {change.steps}")
         return True
 
     def _new_member(self) -> MemberId:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pbcluster.controlplane import (
+    membership,
     outcomes,
     raft_driver,
     raft_member,
@@ -37,13 +38,14 @@ def at_scale(profile: Profile, logged: Callable[[dict[str, Any]], None]) -> Iter
         (raft_member, "HAND_OVER_S", 0.1),
         (raft_member, "REMOVED_GRACE_S", 0.1),
         (raft_member, "ASK_STANDING_S", 1.0),
+        (membership, "LOOK_EVERY_S", 0.05),
         (raft_driver, "LEADER_SILENT_S", silent_s),
         (raft_snapshots, "PIECES_AT_ONCE", profile.pieces_at_once),
         (raft_snapshots, "MAX_STAGING", profile.max_staging),
         (raft_store, "PIECE_BYTES", profile.snapshot_chunk_bytes),
         *(
             (module.log, "observer", logged)
-            for module in (raft_driver, raft_member, raft_snapshots)
+            for module in (membership, raft_driver, raft_member, raft_snapshots)
         ),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in settings]
