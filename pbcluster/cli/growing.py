@@ -21,6 +21,7 @@ from pbcluster.cli import initialise, procfs, state
 from pbcluster.cli.admin import AdminClient
 from pbcluster.cli.layout import LOOPBACK, ClusterDir, Plan, Process
 from pbcluster.cli.ports import Picker
+from pbcluster.config import checks
 from pbcluster.errors import (
     CallerError,
     ConfigError,
@@ -51,7 +52,7 @@ def grown(plan: Plan, name: str) -> Plan:
     """
     if name in (process.id for process in plan.processes):
         raise InvalidInput(f"there is a process {name!r} already", field="id", allowed="a new name")
-    config.process_id(name)
+    checks.process_id(name)
     picker = Picker(plan.gateway_port, plan.admin_port, None)
     picker.reserve([port for process in plan.processes for port in process.ports.values()])
     uses = ("admin", *initialise.MEMBER_USES)

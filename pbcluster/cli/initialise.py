@@ -28,6 +28,7 @@ from pbcluster.cli.layout import (
     write_file,
 )
 from pbcluster.cli.ports import DEFAULT_ADMIN_PORT, DEFAULT_GATEWAY_PORT, Picker
+from pbcluster.config import checks
 from pbcluster.errors import ConfigError, InvalidInput
 
 DEFAULT_NODES = 2
@@ -87,7 +88,7 @@ def check_wish(wish: Wish) -> None:
     binaries.parse_overrides(wish.binaries or ())
     if wish.base_domain is not None:
         try:
-            config.domain(wish.base_domain)
+            checks.domain(wish.base_domain)
         except (ValueError, InvalidInput):
             raise InvalidInput(
                 f"--base-domain is {wish.base_domain!r}; allowed: a domain like localhost or "
@@ -144,7 +145,7 @@ def new_plan(wish: Wish) -> Plan:
         members.append(Process("member", f"member_{number}", ports))
     return Plan(
         cluster_id=f"cluster_{secrets.token_hex(8)}",
-        base_domain=config.domain(wish.base_domain or DEFAULT_BASE_DOMAIN),
+        base_domain=checks.domain(wish.base_domain or DEFAULT_BASE_DOMAIN),
         insecure_plain_sockets=bool(wish.insecure_plain_sockets),
         processes=(
             Process("s3", "s3_1", {use: picker.take(use) for use in _S3_PORTS}),
@@ -205,7 +206,7 @@ def _with_words(plan: Plan, wish: Wish) -> Plan:
     plain = wish.insecure_plain_sockets
     return attrs.evolve(
         plan,
-        base_domain=config.domain(wish.base_domain or plan.base_domain),
+        base_domain=checks.domain(wish.base_domain or plan.base_domain),
         insecure_plain_sockets=plan.insecure_plain_sockets if plain is None else plain,
         binaries=plan.binaries if wish.binaries is None else wish.binaries,
         settings=plan.settings if wish.settings is None else _settings(wish.settings),

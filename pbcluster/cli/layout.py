@@ -20,6 +20,7 @@ from typing import Any
 import attrs
 
 from pbcluster import config
+from pbcluster.config import checks
 from pbcluster.errors import ConfigError, InvalidInput, PBClusterError
 
 KINDS = ("s3", "member", "node", "gateway")
@@ -216,11 +217,11 @@ def parse_plan(content: dict[str, Any], where: str) -> Plan:
         raise ConfigError(f"{where} lists no [[processes]]; `pbcluster init` writes a whole one")
     try:
         plan = Plan(
-            cluster_id=config.text(content["cluster_id"]),
-            base_domain=config.domain(content["base_domain"]),
-            insecure_plain_sockets=config.boolean(content["insecure_plain_sockets"]),
+            cluster_id=checks.text(content["cluster_id"]),
+            base_domain=checks.domain(content["base_domain"]),
+            insecure_plain_sockets=checks.boolean(content["insecure_plain_sockets"]),
             processes=tuple(_parse_process(row, where) for row in rows),
-            binaries=tuple(map(config.text, content.get("binaries", ()))),
+            binaries=tuple(map(checks.text, content.get("binaries", ()))),
             settings=content.get("settings", {}),
         )
     except KeyError as error:
@@ -237,7 +238,7 @@ def parse_plan(content: dict[str, Any], where: str) -> Plan:
 
 
 def _parse_process(row: dict[str, Any], where: str) -> Process:
-    kind, name, ports = row["kind"], config.process_id(row["id"]), row["ports"]
+    kind, name, ports = row["kind"], checks.process_id(row["id"]), row["ports"]
     if kind not in KINDS:
         raise ConfigError(f"{where}: kind {kind!r} of {name}; allowed: {', '.join(KINDS)}")
     for use, port in ports.items():

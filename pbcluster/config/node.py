@@ -1,0 +1,68 @@
+"""The settings of a node."""
+
+from __future__ import annotations
+
+import attrs
+
+from pbcluster import records
+from pbcluster.config.checks import (
+    ENDPOINT,
+    PORT,
+    between,
+    http_url,
+    listen_address,
+    optional_text,
+    setting,
+    several,
+    tcp_endpoint,
+    text,
+)
+from pbcluster.config.service import ServiceConfig
+
+
+@attrs.frozen(kw_only=True)
+class NodeConfig(ServiceConfig):
+    """Settings of a node (``twistd pbnode``)."""
+
+    listen: tuple[str, int] = setting(
+        "address of the front door, for gateways only", PORT, listen_address, "127.0.0.1:8090"
+    )
+    advertise: str = setting(
+        "base URL by which gateways reach the front door; empty: http://LISTEN",
+        "http://HOST:PORT or nothing",
+        lambda value: value and http_url(value),
+        "",
+    )
+    metrics_listen: tuple[str, int] = setting(
+        "address of health and metrics", PORT, listen_address, "127.0.0.1:0"
+    )
+    members: tuple[str, ...] = setting(
+        "request endpoints of all members",
+        f"one or more of {ENDPOINT}",
+        several(tcp_endpoint, 1),
+    )
+    broadcasts: tuple[str, ...] = setting(
+        "broadcast endpoints of all members",
+        f"one or more of {ENDPOINT}",
+        several(tcp_endpoint, 1),
+    )
+    capacity: int = setting(
+        "tenants at once", "1 to 10000", between(1, 10000, int), records.DEFAULT_CAPACITY
+    )
+    idle_stop_s: float = setting(
+        "stop a tenant after so many seconds without a request",
+        "0.1 to 86400",
+        between(0.1, 86400, float),
+        900.0,
+    )
+    region: str = setting("region of this machine", "a word or nothing", optional_text, "")
+    zone: str = setting("zone of this machine", "a word or nothing", optional_text, "")
+    s3_endpoint: str = setting("S3's URL", "http(s)://HOST:PORT", http_url)
+    s3_bucket: str = setting("S3 bucket of the cluster", "3 to 63 characters", text)
+    s3_region: str = setting("S3 region", "a word", text, "us-east-1")
+    binaries: tuple[str, ...] = setting(
+        "use another build of a binary, NAME=PATH",
+        "pocketbase=PATH or litestream=PATH, several by commas",
+        several(text),
+        (),
+    )
