@@ -120,9 +120,10 @@ class Ours:
     def port(self) -> int:
         return int(self.told["port"])
 
-    @property
-    def log(self) -> Path:
-        return Path(self.told["log"])
+    def logs(self) -> list[Path]:
+        """The files of its access log: its own, or everything that it prints."""
+        own = sorted(Path(self.told["data"]).glob("access*.log*"))
+        return own or [Path(self.told["log"])]
 
     def has_option(self, name: str) -> bool:
         return name in self.told["options"]

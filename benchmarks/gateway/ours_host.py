@@ -25,10 +25,13 @@ from pbcluster.testing.cluster import RealCluster
 from pbcluster.testing.stand_in_nodes import StandInNodes
 
 GATEWAY = "gateway_1"
-#: Bounds that a load from one address would meet: options of ``pbgateway`` → value, if it has them.
+#: Bounds that a load from one address, on a machine that others use too, would meet: options of
+#: ``pbgateway`` → value, if it has them.
 UNBOUNDED = {
-    "rate-per-address": 0,
-    "address-rate": 0,
+    "connections-per-address": 0,
+    "requests-per-address": 0,
+    "requests-per-second-per-address": 0,
+    "shed-loop-lag-s": 0,
 }
 
 
@@ -85,6 +88,7 @@ def _told(cluster: RealCluster, options: set[str], wished: dict[str, Any]) -> di
         "pid": cluster.pid(GATEWAY),
         "log": str(cluster.where.log(GATEWAY)),
         "ready": ready,
+        "data": str(cluster.where.data(GATEWAY)),
         "root": str(cluster.where.root),
         "options": sorted(options),
         "unknown": sorted(set(wished) - options - set(UNBOUNDED)),

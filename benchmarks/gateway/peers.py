@@ -1,10 +1,10 @@
 """The other proxies, set up for the same work as far as they know it, and the fast upstream.
 
 All: one thread, keep-alive on both sides without a count after which a connection ends, forwarded
-headers overwritten, a request id of their own towards both sides, a W3C ``traceparent`` that is kept
-or else made, an access log of JSON lines in a file, repeated attempts where the first could not be
-made, a table that brings host names to upstreams. None of them signs; nginx's and HAProxy's
-breakers are failure counts per server, Caddy's the same.
+headers overwritten, a request id of their own towards both sides, a W3C ``traceparent`` that is
+kept or else made, an access log of JSON lines in a file, repeated attempts where the first could
+not be made, a table that brings host names to upstreams, counts of failures for each upstream that
+take it out of service. None of them signs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SEEN = {
     "real-ip": "$http_x_real_ip",
     "request-id": "$http_x_request_id",
     "traceparent": "$http_traceparent",
-    "signature": "$http_x_pbcluster_signature",
+    "signature": "$http_x_pbcluster_signature$http_x_pbcluster_signed",
     "connection": "$http_connection",
 }
 _NGINX_HEAD = """
@@ -64,6 +64,10 @@ class Peer:
         self.root = root
         self.log = root / "access.log" if log else None
         self._running: Running | None = None
+
+    def logs(self) -> list[Path]:
+        """The files of its access log."""
+        return [] if self.log is None else [self.log]
 
     @property
     def pid(self) -> int:

@@ -7,7 +7,7 @@ import os
 import time
 import urllib.request
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,8 +48,7 @@ class System(Protocol):
     def pid(self) -> int: ...
     @property
     def port(self) -> int: ...
-    @property
-    def log(self) -> Path | None: ...
+    def logs(self) -> list[Path]: ...
     def stop(self) -> None: ...
 
 
@@ -87,19 +86,29 @@ def check_features(system: Any, *, signs: bool) -> list[str]:
     return wrong
 
 
-def logged_lines(log: Path) -> int:
-    with log.open("rb") as stream:
-        return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
+def logged_lines(system: System) -> int:
+    lines = 0
+    for log in system.logs():
+        with suppress(FileNotFoundError), log.open("rb") as stream:
+            lines += sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
+    return lines
 
 
-def check_log(log: Path, requests: int) -> None:
+def empty_logs(system: System) -> None:
+    for log in system.logs():
+        with suppress(FileNotFoundError):
+            os.truncate(log, 0)
+
+
+def check_log(system: System, requests: int) -> None:
     """:raises RuntimeError: its access log lacks requests."""
     # nginx buffers its log for a second.
     try:
-        wait_until(lambda: logged_lines(log) >= requests * 0.99, "the access log", 5.0)
+        wait_until(lambda: logged_lines(system) >= requests * 0.99, "the access log", 5.0)
     except TimeoutError:
-        raise RuntimeError(f"{log}: {logged_lines(log)} lines for {requests} requests") from None
-    os.truncate(log, 0)
+        lines, files = logged_lines(system), ", ".join(map(str, system.logs()))
+        raise RuntimeError(f"{files}: {lines} lines for {requests} requests") from None
+    empty_logs(system)
 
 
 class Bench:
@@ -108,7 +117,8 @@ class Bench:
     def __init__(self, options: Options) -> None:
         core, other = options.core, options.other
         self.systems: list[Any] = []
-        with ExitStack() as self._stack:
+        with ExitStack() as stack:
+            self._stack = stack
             first, *ports = free_ports(4)
             upstream = peers.upstream(first, other)
             self._stack.callback(upstream.stop)
@@ -118,7 +128,7 @@ class Bench:
             for make, port in zip((peers.nginx, peers.haproxy, peers.caddy), ports, strict=True):
                 if options.wants(make.__name__):
                     self._add(make(port, first, core))
-            self._stack = self._stack.pop_all()
+            self._stack = stack.pop_all()
 
     def _add(self, system: Any) -> None:
         self._stack.callback(system.stop)
@@ -164,7 +174,7 @@ def _one(system: Any, options: Options, *, warm: bool) -> dict[str, float]:
     if warm:
         load(WARM_UP_S)
         time.sleep(1.5)
-    os.truncate(system.log, 0)
+    empty_logs(system)
     requests = 0
 
     def counted() -> Load:
@@ -174,7 +184,7 @@ def _one(system: Any, options: Options, *, warm: bool) -> dict[str, float]:
         return told
 
     figures = weigh(system, counted)
-    check_log(system.log, requests)
+    check_log(system, requests)
     return figures
 
 
