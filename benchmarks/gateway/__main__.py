@@ -10,7 +10,18 @@ from pathlib import Path
 import attrs
 import click
 
-from benchmarks.gateway import processes, proxied, report
+from benchmarks.gateway import (
+    front_hop,
+    large,
+    lookups,
+    many,
+    processes,
+    proxied,
+    report,
+    tls,
+    whole,
+    workers,
+)
 from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import checkouts
 from benchmarks.gateway.report import Measured
@@ -18,6 +29,17 @@ from benchmarks.gateway.report import Measured
 #: Name → (what it needs, how it is made).
 MEASURES: dict[str, tuple[tuple[str, ...], Callable[[Options], Measured]]] = {
     "proxied": (proxied.NEEDS, proxied.measure),
+    "node": (front_hop.NEEDS, front_hop.measure),
+    "record": (whole.NEEDS, whole.measure_record),
+    "list": (whole.NEEDS, whole.measure_list),
+    "idle": (many.NEEDS, many.measure_idle),
+    "streams": (many.NEEDS, many.measure_streams),
+    "up": (large.NEEDS, large.measure_up),
+    "down": (large.NEEDS, large.measure_down),
+    "lookups": (lookups.NEEDS, lookups.measure),
+    "workers": (workers.NEEDS, workers.measure),
+    "tls": (tls.NEEDS, tls.measure_requests),
+    "handshakes": (tls.NEEDS, tls.measure_handshakes),
 }
 
 

@@ -21,6 +21,7 @@ import attrs
 
 import benchmarks
 from benchmarks.gateway import peers
+from benchmarks.gateway.processes import family
 
 HERE = Path(benchmarks.__file__).resolve().parent.parent
 #: A cluster starts within this time, or something is wrong.
@@ -80,25 +81,31 @@ class Ours:
         self,
         checkout: Checkout,
         upstream_port: int,
-        gateway_core: int | None,
-        other_core: int | None,
+        cores: Mapping[str, int | None],
         *,
         settings: Mapping[str, Any] | None = None,
-        module: str = "ours_host",
+        node: str = "stand-in",
+        node_settings: Mapping[str, Any] | None = None,
         tenants: Sequence[str] = (peers.TENANT,),
-        **more: Any,
     ) -> None:
+        """
+        :param upstream_port: of the loopback, see ``ours_host``.
+        :param cores: kind of process → its core, None for any; ``other`` for all other kinds.
+        :param settings: of the gateway; those that its checkout does not know are left out.
+        :param node: what stands behind the gateway: ``stand-in``, ``front`` or ``whole``.
+        """
         self.name = checkout.label
         self._overlay = tempfile.TemporaryDirectory(prefix="bench-overlay-")
         job = {
             "upstream_port": upstream_port,
             "tenants": list(tenants),
             "settings": dict(settings or {}),
-            "gateway_core": gateway_core,
-            "other_core": other_core,
-        } | more
+            "cores": dict(cores),
+            "node": node,
+            "node_settings": dict(node_settings or {}),
+        }
         self._host = subprocess.Popen(
-            [checkout.python, "-P", "-m", f"benchmarks.gateway.{module}", json.dumps(job)],
+            [checkout.python, "-P", "-m", "benchmarks.gateway.ours_host", json.dumps(job)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -112,9 +119,9 @@ class Ours:
             raise SystemExit(f"the processes of {checkout.root} did not start")
         self.told: dict[str, Any] = json.loads(line)
 
-    @property
-    def pid(self) -> int:
-        return int(self.told["pid"])
+    def pids(self) -> list[int]:
+        """The gateway's processes."""
+        return family(int(self.told["pid"]))
 
     @property
     def port(self) -> int:

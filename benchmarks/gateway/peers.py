@@ -12,7 +12,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from benchmarks.gateway.processes import Running, program
+from benchmarks.gateway.processes import FILES, Running, family, program
 
 #: The tenant under load and its neighbours in the tables of host names.
 TENANT = "bench"
@@ -47,7 +47,6 @@ http {{
   uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;
   keepalive_requests 1000000000; keepalive_timeout 75s; tcp_nodelay on;
 """
-_FILES = 30_000
 #: Each takes two descriptors, and it refuses to start without enough of them.
 _HAPROXY_CONNECTIONS = 4000
 
@@ -69,10 +68,10 @@ class Peer:
         """The files of its access log."""
         return [] if self.log is None else [self.log]
 
-    @property
-    def pid(self) -> int:
+    def pids(self) -> list[int]:
+        """All its processes."""
         assert self._running is not None
-        return self._running.pid
+        return family(self._running.pid)
 
     def run(self, argv: list[str], core: int | None, output: str = "output.log") -> Peer:
         self._running = Running(
@@ -102,7 +101,7 @@ def upstream(port: int, core: int | None) -> Peer:
     root = make_root("upstream")
     seen = ",".join(f'"{name}":"{value}"' for name, value in _SEEN.items())
     text = (
-        _NGINX_HEAD.format(root=root, files=_FILES)
+        _NGINX_HEAD.format(root=root, files=FILES)
         + f"""
   access_log off;
   server {{
@@ -118,12 +117,62 @@ def upstream(port: int, core: int | None) -> Peer:
     return _nginx(Peer("upstream", root, port, log=False), text, core)
 
 
-def nginx(port: int, upstream_port: int, core: int | None) -> Peer:
+def nginx(port: int, upstream_port: int, core: int | None, more: str = "") -> Peer:
+    """
+    :param more: further lines of the location that proxies.
+    """
     root = make_root("nginx")
     peer = Peer("nginx", root, port)
     assert peer.log is not None
-    text = _NGINX_HEAD.format(root=root, files=_FILES)
-    text += nginx_body(port, upstream_port, peer.log)
+    text = _NGINX_HEAD.format(root=root, files=FILES)
+    text += nginx_body(port, upstream_port, peer.log, more=more)
+    return _nginx(peer, text, core)
+
+
+def nginx_tls(port: int, upstream_port: int, core: int | None, certificate: Path) -> Peer:
+    """
+    :param certificate: a file with certificate and key.
+    """
+    root = make_root("nginx")
+    peer = Peer("nginx", root, port)
+    assert peer.log is not None
+    tls = f"ssl_certificate {certificate}; ssl_certificate_key {certificate};"
+    tls += " ssl_protocols TLSv1.2 TLSv1.3;"
+    text = _NGINX_HEAD.format(root=root, files=FILES)
+    text += nginx_body(port, upstream_port, peer.log, tls=tls)
+    return _nginx(peer, text, core)
+
+
+_MARKS = ("Gateway", "Tenant", "Epoch", "Time", "Request-ID", "Signature", "Signed")
+
+
+def nginx_hop(port: int, upstream_port: int, core: int | None) -> Peer:
+    """nginx in the place of a node: strips the platform's marks and forwards."""
+    peer = Peer("nginx", make_root("nginx-hop"), port, log=False)
+    marks = "\n".join(f'      proxy_set_header X-PBCluster-{mark} "";' for mark in _MARKS)
+    text = (
+        _NGINX_HEAD.format(root=peer.root, files=FILES)
+        + f"""
+  access_log off;
+  upstream pocketbase {{
+    server 127.0.0.1:{upstream_port};
+    keepalive 64; keepalive_requests 1000000000;
+  }}
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    client_max_body_size 32m;
+    location / {{
+      proxy_pass http://pocketbase;
+      proxy_http_version 1.1;
+      proxy_read_timeout 310s;
+      proxy_set_header Host $http_host;
+      proxy_set_header Connection "";
+{marks}
+    }}
+  }}
+}}
+"""
+    )
     return _nginx(peer, text, core)
 
 
@@ -142,10 +191,10 @@ _FIELDS = {
 _NUMBERS = {"status": "$status", "bytes_in": "$request_length", "bytes_out": "$body_bytes_sent"}
 
 
-def nginx_body(port: int, upstream_port: int, log: Path, *, tls: str = "", server: str = "") -> str:
+def nginx_body(port: int, upstream_port: int, log: Path, *, tls: str = "", more: str = "") -> str:
     """The proxying part of its configuration.
 
-    :param tls: further lines for a TLS listener. :param server: further lines of the server.
+    :param tls: further lines for a TLS listener. :param more: of the location.
     """
     fields = ",".join(
         [f'"{name}":"{value}"' for name, value in _FIELDS.items()]
@@ -170,7 +219,6 @@ def nginx_body(port: int, upstream_port: int, log: Path, *, tls: str = "", serve
     {tls}
     client_max_body_size 32m;
     large_client_header_buffers 4 8k;
-    {server}
     location = /metrics {{ stub_status; }}
     location / {{
       if ($node = "") {{ return 404; }}
@@ -187,6 +235,7 @@ def nginx_body(port: int, upstream_port: int, log: Path, *, tls: str = "", serve
       proxy_set_header X-Request-ID $request_id;
       proxy_set_header traceparent $trace;
       add_header X-Request-ID $request_id always;
+      {more}
     }}
   }}
 }}

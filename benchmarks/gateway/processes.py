@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -15,6 +16,8 @@ from pathlib import Path
 from benchmarks.gateway.figures import parse_stat_ticks, parse_status_kb
 
 WITHIN_S = 60.0
+#: Descriptors of every process that needs many, if the hard limit allows.
+FILES = 100_000
 _TICKS_S = os.sysconf("SC_CLK_TCK")
 #: Debian's package of each program.
 PACKAGES = {
@@ -59,6 +62,19 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def raise_limit(wanted: int = FILES) -> int:
+    """Let this process and its children have ``wanted`` descriptors, or as many as may be.
+
+    :returns: how many.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
+        return wanted
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
+    return hard
+
+
 def on_core(core: int | None, argv: Sequence[str]) -> list[str]:
     """``argv`` on one core; None: wherever the kernel likes."""
     return list(argv) if core is None else [program("taskset"), "-c", str(core), *argv]
@@ -75,22 +91,38 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def cpu_s(pid: int) -> float:
-    """Processor time, user and system, of a process, its threads and all processes below it."""
+def cpu_s(*pids: int) -> float:
+    """Processor time, user and system, of these processes with all their threads."""
     ticks = 0
-    for each in family(pid):
+    for each in pids:
         with contextlib.suppress(OSError):
             ticks += parse_stat_ticks(Path(f"/proc/{each}/stat").read_text())
     return ticks / _TICKS_S
 
 
-def rss_kb(pid: int) -> int:
-    """Resident memory of a process and all below it; pages that they share count several times."""
+def memory_kb(*pids: int, name: str = "VmRSS") -> int:
+    """Resident memory of these processes; pages that they share count several times.
+
+    :param name: ``VmHWM`` for the most that they had since :func:`forget_peak`.
+    """
     total = 0
-    for each in family(pid):
+    for each in pids:
         with contextlib.suppress(OSError, ValueError):
-            total += parse_status_kb(Path(f"/proc/{each}/status").read_text(), "VmRSS")
+            total += parse_status_kb(Path(f"/proc/{each}/status").read_text(), name)
     return total
+
+
+def forget_peak(*pids: int) -> None:
+    """The highest memory of these processes counts from now on (proc_pid_clear_refs(5))."""
+    for each in pids:
+        Path(f"/proc/{each}/clear_refs").write_text("5")
+
+
+def pin(pid: int, core: int) -> None:
+    """Bring a process that runs, with all its threads, to one core."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(int(thread.name), {core})
 
 
 def wait_until(happened: Callable[[], bool], what: str, within_s: float = WITHIN_S) -> None:

@@ -1,4 +1,4 @@
-"""Measure 1: a proxied keep-alive request with everything on, beside nginx, HAProxy and Caddy."""
+"""Measure "proxied": a keep-alive request with everything on, beside nginx, HAProxy and Caddy."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import json
 import os
 import time
 import urllib.request
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from pathlib import Path
-from typing import Any, Protocol
+from contextlib import suppress
+from typing import Any
 
 import click
 
@@ -17,11 +15,14 @@ from benchmarks.gateway import peers, wrk
 from benchmarks.gateway.figures import Load, Target
 from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import Ours
-from benchmarks.gateway.processes import cpu_s, free_ports, rss_kb, wait_until
+from benchmarks.gateway.processes import free_ports, wait_until
 from benchmarks.gateway.report import Measured
+from benchmarks.gateway.turns import take_turns, together, url, weigh
 
 CONNECTIONS = 64
 WARM_UP_S = 1.0
+#: Buffered lines of a warm-up reach the logs within this time.
+SETTLE_S = 1.5
 NEEDS = ("nginx", "haproxy", "caddy", "wrk", "taskset")
 TARGETS = (
     Target("cpu_us", "nginx", 1.2, stretch=1.0),
@@ -36,39 +37,6 @@ _MADE = (
     "request-id",
     "traceparent",
 )
-Found = dict[str, list[dict[str, float]]]
-
-
-class System(Protocol):
-    """A proxy under load. Its log is read and emptied between loads."""
-
-    name: str
-
-    @property
-    def pid(self) -> int: ...
-    @property
-    def port(self) -> int: ...
-    def logs(self) -> list[Path]: ...
-    def stop(self) -> None: ...
-
-
-def url(system: Any, path: str = peers.PATH) -> str:
-    return f"http://127.0.0.1:{system.port}{path}"
-
-
-def weigh(system: Any, load: Callable[[], Load]) -> dict[str, float]:
-    """The figures of one load: processor time of the system's processes for one request, …"""
-    before = cpu_s(system.pid)
-    found = load()
-    used = cpu_s(system.pid) - before
-    return {
-        "cpu_us": used / found.requests * 1e6,
-        "rate": found.requests / found.seconds,
-        "p50_ms": found.p50_s * 1000,
-        "p99_ms": found.p99_s * 1000,
-        "core": used / found.seconds,
-        "rss_mb": rss_kb(system.pid) / 1024,
-    }
 
 
 def check_features(system: Any, *, signs: bool) -> list[str]:
@@ -78,15 +46,16 @@ def check_features(system: Any, *, signs: bool) -> list[str]:
     with urllib.request.urlopen(request, timeout=10) as answer:
         seen = json.loads(answer.read())
         wrong = [] if answer.headers.get("X-Request-ID") else ["no X-Request-ID in the answer"]
-    wrong += [f"no {name} for the upstream" for name in _MADE if not seen[name]]
     if signs and not seen["signature"]:
         wrong.append("no signature for the upstream")
+    made = [name for name in _MADE if name not in ("request-id",) or not signs]
+    wrong += [f"no {name} for the upstream" for name in made if not seen[name]]
     if "close" in seen["connection"].lower():
         wrong.append("no keep-alive to the upstream")
     return wrong
 
 
-def logged_lines(system: System) -> int:
+def logged_lines(system: Any) -> int:
     lines = 0
     for log in system.logs():
         with suppress(FileNotFoundError), log.open("rb") as stream:
@@ -94,13 +63,13 @@ def logged_lines(system: System) -> int:
     return lines
 
 
-def empty_logs(system: System) -> None:
+def empty_logs(system: Any) -> None:
     for log in system.logs():
         with suppress(FileNotFoundError):
             os.truncate(log, 0)
 
 
-def check_log(system: System, requests: int) -> None:
+def check_log(system: Any, requests: int) -> None:
     """:raises RuntimeError: its access log lacks requests."""
     # nginx buffers its log for a second.
     try:
@@ -111,69 +80,53 @@ def check_log(system: System, requests: int) -> None:
     empty_logs(system)
 
 
-class Bench:
-    """All systems of the measure, running."""
-
-    def __init__(self, options: Options) -> None:
-        core, other = options.core, options.other
-        self.systems: list[Any] = []
-        with ExitStack() as stack:
-            self._stack = stack
-            first, *ports = free_ports(4)
-            upstream = peers.upstream(first, other)
-            self._stack.callback(upstream.stop)
-            for checkout in options.checkouts:
-                if options.wants(checkout.label):
-                    self._add(Ours(checkout, first, core, other))
-            for make, port in zip((peers.nginx, peers.haproxy, peers.caddy), ports, strict=True):
-                if options.wants(make.__name__):
-                    self._add(make(port, first, core))
-            self._stack = stack.pop_all()
-
-    def _add(self, system: Any) -> None:
-        self._stack.callback(system.stop)
-        self.systems.append(system)
-        wrong = check_features(system, signs=isinstance(system, Ours))
-        if wrong:
-            # A checkout that makes less is told, and measured all the same.
-            click.echo(f"{system.name}: {'; '.join(wrong)}", err=True)
-
-    def close(self) -> None:
-        self._stack.close()
+def started(options: Options, to: Any) -> list[Any]:
+    """All systems of the measure, running before one upstream."""
+    core, other = options.core, options.other
+    first, *ports = free_ports(4)
+    to.add(peers.upstream(first, other))
+    systems = [
+        to.add(Ours(checkout, first, {"gateway": core, "other": other}))
+        for checkout in options.checkouts
+        if options.wants(checkout.label)
+    ]
+    for make, port in zip((peers.nginx, peers.haproxy, peers.caddy), ports, strict=True):
+        if options.wants(make.__name__):
+            systems.append(to.add(make(port, first, core)))
+    return systems
 
 
 def measure(options: Options) -> Measured:
-    bench = Bench(options)
-    found: Found = {}
-    try:
-        for number in range(options.rounds):
-            # Nobody is always the first after a pause.
-            turn = number % len(bench.systems)
-            for system in bench.systems[turn:] + bench.systems[:turn]:
-                figures = _one(system, options, warm=number == 0)
-                found.setdefault(system.name, []).append(figures)
-                click.echo(_line(number + 1, system.name, figures), err=True)
-    finally:
-        bench.close()
+    notes = []
+    with together() as to:
+        systems = started(options, to)
+        for system in systems:
+            wrong = check_features(system, signs=isinstance(system, Ours))
+            if wrong:
+                # A checkout that makes less is measured all the same, and told.
+                notes.append(f"{system.name}: {'; '.join(wrong)}")
+                click.echo(notes[-1], err=True)
+        found = take_turns(systems, options.rounds, lambda s, number: _one(s, options, number))
     return Measured(
         "proxied",
         f"A proxied request with everything on, {CONNECTIONS} connections",
-        {system.name: found[system.name] for system in bench.systems},
+        found,
         options.labels,
         TARGETS,
+        notes=tuple(notes),
     )
 
 
-def _one(system: Any, options: Options, *, warm: bool) -> dict[str, float]:
+def _one(system: Any, options: Options, number: int) -> dict[str, float]:
     def load(for_s: float) -> Load:
         headers = {"Host": peers.HOST, "Accept": "application/json"}
         return wrk.run(
             url(system), headers, connections=CONNECTIONS, seconds=for_s, core=options.other
         )
 
-    if warm:
+    if number == 0:
         load(WARM_UP_S)
-        time.sleep(1.5)
+        time.sleep(SETTLE_S)
     empty_logs(system)
     requests = 0
 
@@ -183,13 +136,6 @@ def _one(system: Any, options: Options, *, warm: bool) -> dict[str, float]:
         requests = told.requests
         return told
 
-    figures = weigh(system, counted)
+    figures = weigh(system.pids(), counted)
     check_log(system, requests)
     return figures
-
-
-def _line(number: int, name: str, figures: dict[str, float]) -> str:
-    return (
-        f"round {number}: {name}: {figures['cpu_us']:.1f} us CPU a request, "
-        f"{figures['rate']:,.0f}/s, p50 {figures['p50_ms']:.2f} ms, p99 {figures['p99_ms']:.2f} ms"
-    )

@@ -14,12 +14,14 @@ from benchmarks.gateway.figures import Rounds, Spread, Target, ratios, values_fo
 #: Figure → how it is told.
 UNITS = {
     "cpu_us": "CPU for one request, µs",
+    "pocketbase_us": "PocketBase's CPU for one request, µs",
     "rate": "requests a second",
     "p50_ms": "p50, ms",
     "p99_ms": "p99, ms",
     "added_p50_ms": "added p50, ms",
     "added_p99_ms": "added p99, ms",
     "mb_s": "MB a second",
+    "cpu_s_gb": "CPU for a gigabyte, s",
     "growth_mb": "growth of memory at its peak, MB",
     "kb_each": "memory for one connection, kB",
     "handshakes": "TLS handshakes a second",

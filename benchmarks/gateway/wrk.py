@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 
 from benchmarks.gateway.figures import Load, parse_wrk
 from benchmarks.gateway.processes import on_core, program
 
 
 def run(
-    url: str, headers: Mapping[str, str], *, connections: int, seconds: float, core: int | None
+    url: str,
+    headers: Mapping[str, str],
+    *,
+    connections: int,
+    seconds: float,
+    core: int | None,
+    script: Path | None = None,
 ) -> Load:
     """One load.
+
+    :param script: for wrk's Lua.
 
     :raises RuntimeError: more than one request in a thousand failed; such figures mean nothing.
     """
     command = [program("wrk"), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
     command += ["--latency", "--timeout", "10s"]
+    if script is not None:
+        command += ["-s", str(script)]
     for name, value in headers.items():
         command += ["-H", f"{name}: {value}"]
     done = subprocess.run(
