@@ -1,4 +1,32 @@
-"""``python -m benchmarks.gateway``: the measures in turn, then the report."""
+"""The gateway beside nginx, HAProxy and Caddy, measured on this machine.
+
+\b
+    proxied     a request with everything on (log, metrics, signature, breakers), 64 connections
+    node        the node's hop alone: proofs and all, before a fast stand-in for PocketBase
+    record      client, gateway, node, PocketBase, all real: one record
+    list        the same: a list of 20 records
+    idle        memory of 10,000 idle keep-alive connections
+    streams     memory of 10,000 event streams
+    up, down    one gigabyte
+    lookups     finding a remembered route among 10 and among 100,000
+    workers     two workers beside one, if the gateway has --workers
+    tls         a request over an open TLS connection, if the gateway has --tls-listen
+    handshakes  a TLS connection for each request
+
+Systems take turns under load, round after round, each proxy on one core and the load on another;
+tables show medians (minimum, maximum) of the rounds, and ratios that are made within a round. The
+figure to trust is the processor time of the proxy's own processes for one request: other work on
+the machine moves rates and latencies far more. Progress, with the process ids to profile, goes to
+stderr, the report to stdout.
+
+Needed are two cores, and the Debian packages nginx-light, haproxy, caddy and wrk, as far as the
+chosen measures take them; what is missing is said at once.
+
+\b
+    python -m benchmarks.gateway --only proxied --rounds 3 --seconds 3 --system pbcluster,nginx
+    python -m benchmarks.gateway --only proxied --checkout ../before --checkout .
+    python -m benchmarks.gateway --rst docs/benchmarks/gateway.inc --json figures.json
+"""
 
 from __future__ import annotations
 
@@ -47,8 +75,7 @@ def needed(names: tuple[str, ...]) -> None:
     """:raises SystemExit: programs are missing; names their packages."""
     lacking = processes.missing({need for name in names for need in MEASURES[name][0]})
     if lacking:
-        packages = " ".join(sorted(set(lacking)))
-        raise SystemExit(f"not installed, but needed: apt-get install {packages}")
+        raise SystemExit(f"not installed, but needed: apt-get install {' '.join(lacking)}")
 
 
 @click.command(help=__doc__)
@@ -65,7 +92,11 @@ def needed(names: tuple[str, ...]) -> None:
     help="Measure this checkout's processes (with its own .venv, if it has one) instead of ours. "
     "Several are measured side by side in the same rounds.",
 )
-@click.option("--system", default="", help="Only systems whose name holds one of these, by commas.")
+@click.option(
+    "--system",
+    default="",
+    help="Of proxied: only systems whose name holds one of these, by commas.",
+)
 @click.option("--proxy-core", default=0, show_default=True, help="Core of the proxies.")
 @click.option("--load-core", default=1, show_default=True, help="Core of everything else.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="All figures.")

@@ -26,9 +26,11 @@ from benchmarks.gateway.processes import raise_limit
 GIGABYTE = 1_000_000_000
 _AT_ONCE = 1 << 20
 _JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+#: The first event is about as long as PocketBase's, which tells the client its id.
+_EVENT = b"id:k3j9x0q2m5n7p1r\nevent:PB_CONNECT\ndata:{}\n\n"
 _STREAM = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n"
-    b"Transfer-Encoding: chunked\r\n\r\n13\r\nevent: hi\ndata: {}\n\n\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(_EVENT), _EVENT)
 )
 _DOWN = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"

@@ -39,4 +39,6 @@ def measure(options: Options) -> Measured:
         click.echo(f"round {number + 1} of {options.rounds}: {told}", err=True)
         for name, cost_us in told.items():
             found[name].append({"lookup_us": cost_us})
-    return Measured("lookups", "Finding a remembered route", found, (MANY[0],), TARGETS)
+    return Measured(
+        "lookups", "Finding a remembered route", found, (MANY[0],), TARGETS, compared=False
+    )

@@ -17,7 +17,7 @@ from benchmarks.gateway import peers
 from benchmarks.gateway.figures import Target
 from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import HERE, Ours
-from benchmarks.gateway.processes import Running, free_ports, memory_kb, raise_limit
+from benchmarks.gateway.processes import free_ports, memory_kb, raise_limit
 from benchmarks.gateway.report import Measured
 from benchmarks.gateway.turns import child, take_turns, together
 
@@ -29,16 +29,14 @@ SPARE = 500
 #: Memory of a system that was just started still grows for other reasons.
 WARM_UP = 200
 #: What is read of an answer ends so.
-_UNTIL = {"/": "{}", "/stream": "data: {}\n\n\r\n"}
+_UNTIL = {"/": "{}", "/stream": "data:{}\n\n\r\n"}
 
 
-def far_end(port: int, core: int | None) -> Running:
+def far_end(port: int, core: int | None) -> peers.Peer:
     """The upstream of streams and large bodies."""
-    root = peers.make_root("far-end")
-    argv = [sys.executable, "-m", "benchmarks.gateway.far_end", str(port), str(root)]
-    running = Running(argv, root / "output.log", core=core, env={"PYTHONPATH": str(HERE)})
-    running.wait_listening(port, "the far end")
-    return running
+    peer = peers.Peer("far end", peers.make_root("far-end"), port, log=False)
+    argv = [sys.executable, "-m", "benchmarks.gateway.far_end", str(port), str(peer.root)]
+    return peer.run(argv, core, env={"PYTHONPATH": str(HERE)})
 
 
 def measure_idle(options: Options) -> Measured:

@@ -62,52 +62,69 @@ class Connection:
         return len(body) >= int(length[1]) if length else body.endswith(b"0\r\n\r\n")
 
 
-def run(job: dict[str, Any]) -> dict[str, float]:
+class Load:
     """:param job: ``port``, ``path``, ``host``, ``rate`` a second, ``seconds``, ``connections``."""
-    text = f"GET {job['path']} HTTP/1.1\r\nHost: {job['host']}\r\nAccept: application/json\r\n\r\n"
-    request, interval_s = text.encode(), 1 / job["rate"]
-    poll = select.epoll()
-    connections: dict[int, Connection] = {}
-    for _ in range(job["connections"]):
-        made = socket.create_connection(("127.0.0.1", job["port"]))
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connections[made.fileno()] = Connection(made)
-        poll.register(made, select.EPOLLIN)
-    free, due = deque(connections.values()), deque[float]()
-    timer = ticking(interval_s)
-    poll.register(timer, select.EPOLLIN)
-    began = time.monotonic()
-    ticks, failed, latencies = 0, 0, []
-    until = began + job["seconds"]
-    while (now := time.monotonic()) < until or len(free) < len(connections):
-        if now > until + _LINGER_S:
-            failed += len(connections) - len(free)
-            break
-        for fd, _ in poll.poll(0.05):
-            if fd == timer:
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        head = f"GET {job['path']} HTTP/1.1\r\nHost: {job['host']}\r\n"
+        self._request = f"{head}Accept: application/json\r\n\r\n".encode()
+        self._interval_s, self._seconds = 1 / job["rate"], job["seconds"]
+        self._poll = select.epoll()
+        self._connections: dict[int, Connection] = {}
+        for _ in range(job["connections"]):
+            made = socket.create_connection(("127.0.0.1", job["port"]))
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._connections[made.fileno()] = Connection(made)
+            self._poll.register(made, select.EPOLLIN)
+        self._free = deque(self._connections.values())
+        self._due = deque[float]()
+        self._latencies: list[float] = []
+        self._failed = 0
+
+    def run(self) -> dict[str, float]:
+        timer = ticking(self._interval_s)
+        self._poll.register(timer, select.EPOLLIN)
+        began, ticks = time.monotonic(), 0
+        until = began + self._seconds
+        while (now := time.monotonic()) < until or self._under_way():
+            if now > until + _LINGER_S:
+                break
+            for fd, _ in self._poll.poll(0.05):
+                if fd != timer:
+                    self._receive(self._connections[fd])
+                    continue
                 for _ in range(int.from_bytes(os.read(timer, 8), sys.byteorder)):
                     ticks += 1
                     if now < until:
-                        due.append(began + ticks * interval_s)
-                continue
-            connection = connections[fd]
-            connection.received += connection.socket.recv(1 << 16)
-            if connection.whole():
-                latencies.append(time.monotonic() - connection.due)
-                failed += not connection.received.startswith(b"HTTP/1.1 200 ")
-                connection.received = b""
-                free.append(connection)
-        while due and free:
-            connection = free.popleft()
-            connection.due = due.popleft()
-            connection.socket.sendall(request)
-    return {
-        "requests": len(latencies),
-        "failed": failed + len(due),
-        "p50_s": percentile(latencies, 0.5),
-        "p99_s": percentile(latencies, 0.99),
-    }
+                        self._due.append(began + ticks * self._interval_s)
+            self._send()
+        return {
+            "requests": len(self._latencies),
+            "failed": self._failed + self._under_way(),
+            "p50_s": percentile(self._latencies, 0.5),
+            "p99_s": percentile(self._latencies, 0.99),
+        }
+
+    def _under_way(self) -> int:
+        return len(self._due) + len(self._connections) - len(self._free)
+
+    def _receive(self, connection: Connection) -> None:
+        more = connection.socket.recv(1 << 16)
+        if not more:
+            raise SystemExit("a connection was closed")
+        connection.received += more
+        if connection.whole():
+            self._latencies.append(time.monotonic() - connection.due)
+            self._failed += not connection.received.startswith(b"HTTP/1.1 200 ")
+            connection.received = b""
+            self._free.append(connection)
+
+    def _send(self) -> None:
+        while self._due and self._free:
+            connection = self._free.popleft()
+            connection.due = self._due.popleft()
+            connection.socket.sendall(self._request)
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(json.loads(sys.argv[1]))))
+    print(json.dumps(Load(json.loads(sys.argv[1])).run()))

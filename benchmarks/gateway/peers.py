@@ -9,7 +9,9 @@ take it out of service. None of them signs.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.gateway.processes import FILES, Running, family, program
@@ -73,10 +75,19 @@ class Peer:
         assert self._running is not None
         return family(self._running.pid)
 
-    def run(self, argv: list[str], core: int | None, output: str = "output.log") -> Peer:
-        self._running = Running(
-            argv, self.root / output, core=core, env={"GOMAXPROCS": "1", "HOME": str(self.root)}
-        )
+    def run(
+        self,
+        argv: list[str],
+        core: int | None,
+        output: str = "output.log",
+        env: Mapping[str, str] | None = None,
+    ) -> Peer:
+        """Start it; returns when it listens.
+
+        :param output: file for what it prints.
+        """
+        env = {"GOMAXPROCS": "1", "HOME": str(self.root), **(env or {})}
+        self._running = Running(argv, self.root / output, core=core, env=env)
         try:
             self._running.wait_listening(self.port, self.name)
         except BaseException:
@@ -85,8 +96,10 @@ class Peer:
         return self
 
     def stop(self) -> None:
+        """End it, and remove its files."""
         if self._running is not None:
             self._running.stop()
+        shutil.rmtree(self.root, ignore_errors=True)
 
 
 def make_root(name: str) -> Path:

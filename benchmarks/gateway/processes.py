@@ -42,15 +42,18 @@ def program(name: str) -> str:
     return found
 
 
-def missing(names: Iterable[str]) -> list[str]:
-    """Packages of those programs that are not installed."""
-    lacking = []
+def missing(names: Iterable[str], find: Callable[[str], object] = program) -> list[str]:
+    """Packages of those programs that are not installed.
+
+    :param find: raises SystemExit for one that is not.
+    """
+    lacking = set()
     for name in names:
         try:
-            program(name)
+            find(name)
         except SystemExit:
-            lacking.append(PACKAGES[name])
-    return lacking
+            lacking.add(PACKAGES[name])
+    return sorted(lacking)
 
 
 def free_ports(count: int) -> list[int]:

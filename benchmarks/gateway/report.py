@@ -39,6 +39,7 @@ class Measured:
     :ivar name: as ``--only`` takes it. :ivar title: one line.
     :ivar ours: the systems that are this project's.
     :ivar skipped: why it was not made; empty: it was. :ivar notes: what must be known with it.
+    :ivar compared: whether all ratios are told, not only those that have targets.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Measured:
     targets: tuple[Target, ...] = ()
     skipped: str = ""
     notes: tuple[str, ...] = ()
+    compared: bool = True
 
     def figures(self) -> list[str]:
         """The figures that any round has, in the order of :data:`UNITS`."""
@@ -117,7 +119,8 @@ def target_table(measured: Measured) -> list[tuple[str, ...]]:
 
 
 def tables(measured: Measured) -> list[list[tuple[str, ...]]]:
-    found = [table(measured), ratio_table(measured), target_table(measured)]
+    ratios_ = ratio_table(measured) if measured.compared else []
+    found = [table(measured), ratios_, target_table(measured)]
     return [each for each in found if len(each) > 1]
 
 

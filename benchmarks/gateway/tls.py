@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 from pathlib import Path
 from typing import Any
+
+import attrs
 
 from benchmarks.gateway import peers, wrk
 from benchmarks.gateway.options import Options
@@ -72,23 +75,13 @@ def measure_handshakes(options: Options) -> Measured:
 def _measure(options: Options, name: str, title: str, *, close: bool) -> Measured:
     with together() as to:
         root = peers.make_root("tls")
-        file, script = certificate(root), lua(root)
-        upstream_port, *ports = free_ports(2 + len(options.checkouts))
-        to.add(peers.upstream(upstream_port, options.other))
-        cores = {"gateway": options.core, "other": options.other}
-        systems: list[Any] = []
-        for checkout in options.checkouts:
-            port = ports.pop()
-            settings = {"tls_listen": [f"127.0.0.1:{port}"], "tls_certificates": str(root)}
-            ours = to.add(Ours(checkout, upstream_port, cores, settings=settings))
-            if not ours.has_option("tls-listen"):
-                reason = "pbgateway of this checkout has no option --tls-listen"
-                return Measured(name, title, {}, (), skipped=reason)
-            ours.tls_port = port
-            systems.append(ours)
-        nginx = to.add(peers.nginx_tls(ports.pop(), upstream_port, options.core, file))
-        nginx.tls_port = nginx.port
-        systems.append(nginx)
+        to.add(_Directory(root))
+        certificate(root)
+        systems = _started(options, to, root)
+        if not systems:
+            reason = "pbgateway of this checkout has no option --tls-listen"
+            return Measured(name, title, {}, (), skipped=reason)
+        script = lua(root)
 
         def one(system: Any, number: int) -> dict[str, float]:
             def load(seconds: float) -> Any:
@@ -104,12 +97,35 @@ def _measure(options: Options, name: str, title: str, *, close: bool) -> Measure
             if number == 0:
                 load(WARM_UP_S)
             figures = weigh(system.pids(), lambda: load(options.seconds))
-            if close:
-                return {
-                    "cpu_handshake_us": figures["cpu_us"],
-                    "handshakes": figures["rate"],
-                }
-            return figures
+            if not close:
+                return figures
+            return {"cpu_handshake_us": figures["cpu_us"], "handshakes": figures["rate"]}
 
         found = take_turns(systems, options.rounds, one)
     return Measured(name, title, found, options.labels)
+
+
+@attrs.frozen
+class _Directory:
+    root: Path
+
+    def stop(self) -> None:
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def _started(options: Options, to: Any, root: Path) -> list[Any]:
+    """Every checkout's gateway and nginx, each with ``tls_port``; empty: one cannot do it."""
+    upstream_port, nginx_port, *ports = free_ports(2 + len(options.checkouts))
+    to.add(peers.upstream(upstream_port, options.other))
+    cores = {"gateway": options.core, "other": options.other}
+    systems: list[Any] = []
+    for checkout, port in zip(options.checkouts, ports, strict=True):
+        settings = {"tls_listen": [f"127.0.0.1:{port}"], "tls_certificates": str(root)}
+        ours = to.add(Ours(checkout, upstream_port, cores, settings=settings))
+        if not ours.has_option("tls-listen"):
+            return []
+        ours.tls_port = port
+        systems.append(ours)
+    nginx = to.add(peers.nginx_tls(nginx_port, upstream_port, options.core, root / "default.pem"))
+    nginx.tls_port = nginx.port
+    return [*systems, nginx]

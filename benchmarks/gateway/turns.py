@@ -43,6 +43,8 @@ def take_turns(
     :returns: system's name → figures, in the order of ``systems``.
     """
     found: Found = {system.name: [] for system in systems}
+    for system in systems:
+        click.echo(f"{system.name}: processes {', '.join(map(str, system.pids()))}", err=True)
     for number_ in range(rounds):
         # Nobody is always the first after a pause.
         turn = number_ % len(systems)
@@ -67,6 +69,7 @@ def weigh(pids: Iterable[int], load: Callable[[], Load]) -> dict[str, float]:
         "rate": found.requests / found.seconds,
         "p50_ms": found.p50_s * 1000,
         "p99_ms": found.p99_s * 1000,
+        "requests": found.requests,
         "core": used / found.seconds,
         "rss_mb": memory_kb(*pids) / 1024,
     }

@@ -21,7 +21,7 @@ from benchmarks.gateway import peers, records, wrk
 from benchmarks.gateway.figures import Target
 from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import Checkout, Ours
-from benchmarks.gateway.processes import Running, cpu_s, free_ports, pin
+from benchmarks.gateway.processes import cpu_s, free_ports, pin
 from benchmarks.gateway.proxied import WARM_UP_S
 from benchmarks.gateway.report import Measured
 from benchmarks.gateway.turns import child, take_turns, together, told_by, url, weigh
@@ -64,21 +64,31 @@ class Chain:
 
 
 class Beside:
-    """nginx before a PocketBase that we start ourselves."""
+    """nginx before a PocketBase of the same build, with the flags and the environment of the one
+    that ``chain``'s node started."""
 
     name = "nginx"
 
-    def __init__(self, options: Options) -> None:
-        from pbcluster import binaries
-
-        program = str(binaries.locate("pocketbase", {}))
+    def __init__(self, options: Options, chain: Chain) -> None:
+        process = Path(f"/proc/{chain.pocketbase}")
+        program, *flags = process.joinpath("cmdline").read_text().rstrip("\0").split("\0")
+        env = dict(
+            each.split("=", 1)
+            for each in process.joinpath("environ").read_text().split("\0")
+            if "=" in each
+        )
         root, (self.port, own) = peers.make_root("pocketbase"), free_ports(2)
+        directory = _flag(flags, "--dir").removesuffix("/data")
+        serve = [each.replace(directory, str(root)) for each in flags if "--http=" not in each]
+        env = {name: value.replace(directory, str(root)) for name, value in env.items()}
         login = [program, "superuser", "upsert", EMAIL, PASSWORD, f"--dir={root}/data"]
-        subprocess.run(login, check=True, capture_output=True)
-        serve = [program, "serve", f"--dir={root}/data", f"--http=127.0.0.1:{own}"]
-        self._pocketbase = Running(serve, root / "output.log", core=options.core)
-        self._pocketbase.wait_listening(own, "pocketbase")
-        self.pocketbase = self._pocketbase.pid
+        login.append(f"--encryptionEnv={_flag(flags, '--encryptionEnv')}")
+        Path(env.get("TMPDIR", str(root))).mkdir(exist_ok=True)
+        subprocess.run(login, check=True, capture_output=True, env=env)
+        peer = peers.Peer("pocketbase", root, own, log=False)
+        argv = [program, *serve, f"--http=127.0.0.1:{own}"]
+        self._pocketbase = peer.run(argv, options.core, env=env)
+        (self.pocketbase,) = self._pocketbase.pids()
         self._nginx = peers.nginx(self.port, own, options.other)
         self.record = records.fill(url(self, ""), peers.HOST, EMAIL, PASSWORD)
 
@@ -88,6 +98,10 @@ class Beside:
     def stop(self) -> None:
         self._nginx.stop()
         self._pocketbase.stop()
+
+
+def _flag(flags: list[str], name: str) -> str:
+    return next(each.partition("=")[2] for each in flags if each.startswith(f"{name}="))
 
 
 def measure_record(options: Options) -> Measured:
@@ -104,36 +118,15 @@ def _measure(options: Options, name: str, tail: Any, what: str) -> Measured:
 
     with together() as to:
         chains = [to.add(Chain(each, options)) for each in options.checkouts]
-        systems = [*chains, to.add(Beside(options))]
-
-        def fast(system: Any, number: int) -> dict[str, float]:
-            def load(seconds: float) -> Any:
-                return wrk.run(
-                    url(system, path(system)),
-                    {"Host": peers.HOST},
-                    connections=CONNECTIONS,
-                    seconds=seconds,
-                    core=options.other,
-                )
-
-            if number == 0:
-                load(WARM_UP_S)
-            before = cpu_s(system.pocketbase)
-            figures = weigh(system.pids(), lambda: load(options.seconds))
-            used = cpu_s(system.pocketbase) - before
-            requests = figures["rate"] * options.seconds
-            # At half load they are taken again, comparably.
-            del figures["p50_ms"], figures["p99_ms"]
-            return figures | {"pocketbase_us": used / requests * 1e6}
-
-        found = take_turns(systems, options.rounds, fast)
+        systems = [*chains, to.add(Beside(options, chains[0]))]
+        found = take_turns(
+            systems, options.rounds, lambda each, number: _fast(each, path(each), number, options)
+        )
         rates = [statistics.median(f["rate"] for f in rounds) for rounds in found.values()]
         rate = min(rates) / 2
         click.echo(f"latencies at {rate:,.0f} requests a second", err=True)
         slow = take_turns(
-            systems,
-            options.rounds,
-            lambda system, number: _latency(system, path(system), rate, options),
+            systems, options.rounds, lambda each, _: _latency(each, path(each), rate, options)
         )
     for system in systems:
         for number in range(options.rounds):
@@ -149,6 +142,28 @@ def _measure(options: Options, name: str, tail: Any, what: str) -> Measured:
             "process together, or of nginx; PocketBase's own is counted apart.",
         ),
     )
+
+
+def _fast(system: Any, path: str, number: int, options: Options) -> dict[str, float]:
+    """The figures of as many requests as go through."""
+
+    def load(seconds: float) -> Any:
+        return wrk.run(
+            url(system, path),
+            {"Host": peers.HOST},
+            connections=CONNECTIONS,
+            seconds=seconds,
+            core=options.other,
+        )
+
+    if number == 0:
+        load(WARM_UP_S)
+    before = cpu_s(system.pocketbase)
+    figures = weigh(system.pids(), lambda: load(options.seconds))
+    used = cpu_s(system.pocketbase) - before
+    # At half load they are taken again, comparably.
+    del figures["p50_ms"], figures["p99_ms"]
+    return figures | {"pocketbase_us": used / figures["requests"] * 1e6}
 
 
 def _latency(system: Any, path: str, rate: float, options: Options) -> dict[str, float]:
