@@ -9,6 +9,7 @@ knows nothing of the kernel's buffers.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 import click
@@ -17,7 +18,13 @@ from benchmarks.gateway import peers
 from benchmarks.gateway.figures import Target
 from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import HERE, Ours
-from benchmarks.gateway.processes import free_ports, memory_kb, raise_limit
+from benchmarks.gateway.processes import (
+    descriptors,
+    free_ports,
+    memory_kb,
+    raise_limit,
+    wait_until,
+)
 from benchmarks.gateway.report import Measured
 from benchmarks.gateway.turns import child, take_turns, together
 
@@ -55,7 +62,7 @@ def _measure(options: Options, name: str, path: str, what: str, descriptors: int
         # A process that had so many connections keeps memory for the next: each round a new one.
         with together() as to:
             upstream_port, port = free_ports(2)
-            to.add(far_end(upstream_port, options.other))
+            far = to.add(far_end(upstream_port, options.other))
             cores = {"gateway": options.core, "other": options.other}
             systems = [
                 to.add(Ours(each, upstream_port, cores, settings={"max_connections": 20_000}))
@@ -63,7 +70,8 @@ def _measure(options: Options, name: str, path: str, what: str, descriptors: int
             ]
             systems.append(to.add(peers.nginx(port, upstream_port, options.core, _UNBUFFERED)))
             click.echo(f"round {number + 1} of {options.rounds}", err=True)
-            told = take_turns(systems, 1, lambda s, _: _one(s, path, count, options))
+            one = partial(_one, far=far, path=path, count=count, options=options)
+            told = take_turns(systems, 1, one)
             for system, figures in told.items():
                 found.setdefault(system, []).extend(figures)
     return Measured(
@@ -81,10 +89,24 @@ def _measure(options: Options, name: str, path: str, what: str, descriptors: int
 _UNBUFFERED = "proxy_buffering off;"
 
 
-def _one(system: Any, path: str, count: int, options: Options) -> dict[str, float]:
-    _hold(system, path, WARM_UP, options, lambda: 0)
+def _one(
+    system: Any, _number: int, *, far: Any, path: str, count: int, options: Options
+) -> dict[str, float]:
+    everybody = [*system.pids(), *far.pids()]
+    before_all = descriptors(*everybody)
+
+    def held(number: int, look: Any) -> int:
+        found = _hold(system, path, number, options, look)
+        # Else the far end would have those of one system while the next one's are opened.
+        wait_until(
+            lambda: descriptors(*everybody) <= before_all + SPARE // 2,
+            f"the connections of {system.name} to be closed",
+        )
+        return found
+
+    held(WARM_UP, lambda: 0)
     before = memory_kb(*system.pids())
-    after = _hold(system, path, count, options, lambda: memory_kb(*system.pids()))
+    after = held(count, lambda: memory_kb(*system.pids()))
     return {"kb_each": (after - before) / count, "rss_mb": after / 1024}
 
 
@@ -103,7 +125,11 @@ def _hold(system: Any, path: str, count: int, options: Options, look: Any) -> in
     try:
         if helper.stdout.readline().strip() != str(count):
             raise RuntimeError(f"{system.name}: not all of {count} connections could be opened")
-        return int(look())
+        seen = int(look())
+        helper.stdin.close()
+        if helper.stdout.readline().strip() != str(count):
+            raise RuntimeError(f"{system.name}: some of {count} connections were closed meanwhile")
+        return seen
     finally:
         helper.stdin.close()
         try:

@@ -115,6 +115,15 @@ def memory_kb(*pids: int, name: str = "VmRSS") -> int:
     return total
 
 
+def descriptors(*pids: int) -> int:
+    """Open descriptors of these processes."""
+    total = 0
+    for each in pids:
+        with contextlib.suppress(OSError):
+            total += len(os.listdir(f"/proc/{each}/fd"))
+    return total
+
+
 def forget_peak(*pids: int) -> None:
     """The highest memory of these processes counts from now on (proc_pid_clear_refs(5))."""
     for each in pids:
