@@ -104,20 +104,25 @@ class Ours:
             "node": node,
             "node_settings": dict(node_settings or {}),
         }
+        command = [checkout.python, "-P", "-m", "benchmarks.gateway.ours_host", json.dumps(job)]
         self._host = subprocess.Popen(
-            [checkout.python, "-P", "-m", "benchmarks.gateway.ours_host", json.dumps(job)],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=checkout.environment(Path(self._overlay.name)),
             start_new_session=True,
         )
+        self.told = self._first_line(checkout)
+
+    def _first_line(self, checkout: Checkout) -> dict[str, Any]:
+        """What the host tells when all runs. :raises SystemExit: it ended instead."""
         assert self._host.stdout is not None
         line = self._host.stdout.readline()
         if not line:
             self.stop()
             raise SystemExit(f"the processes of {checkout.root} did not start")
-        self.told: dict[str, Any] = json.loads(line)
+        return dict(json.loads(line))
 
     def pids(self) -> list[int]:
         """The gateway's processes."""

@@ -278,6 +278,15 @@ class LoadTests(SynchronousTestCase):
             raw = (Path(directory) / "request").read_bytes()
         self.assertEqual(raw, b"GET / HTTP/1.1\r\n\r\n\0\"'")
 
+    def test_settings_of_the_others(self) -> None:
+        """Every placeholder needs a value, and what only looks like one stays."""
+        values = {"PORT": 1, "UPSTREAM": 2, "LOG": "/log", "NAMES": "http://a"}
+        text = peers.settings("Caddyfile", **values)
+        self.assertIn("reverse_proxy 127.0.0.1:2 {", text)
+        self.assertIn("request_header @untraced traceparent", text)
+        with self.assertRaises(KeyError):
+            peers.settings("Caddyfile", PORT=1)
+
     def test_answer_of_the_stand_in(self) -> None:
         """The upstream's answer has the size that the report tells."""
         self.assertEqual(len(peers.ANSWER), peers.ANSWER_BYTES)
