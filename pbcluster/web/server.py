@@ -34,9 +34,10 @@ from pbcluster.web.deadline import Deadline
 from pbcluster.web.exchange import ServerExchange
 from pbcluster.web.interfaces import RequestHandler, RequestHead
 from pbcluster.web.limits import HIGH_WATER_BYTES, LINGER_BYTES, LINGER_S, Limits
+from pbcluster.web.memory import Remembered
 from pbcluster.web.pool import UpstreamPool
 from pbcluster.web.replay import ReplayBudget
-from pbcluster.web.rules import HeadScanner, Rejected, Rejection, parse_request
+from pbcluster.web.rules import Fields, HeadScanner, Rejected, Rejection, parse_request
 
 _log = Logger()
 
@@ -248,7 +249,10 @@ class HTTPServerConnection(Protocol):
         :param raw: its head. :param data: what followed it.
         :return: what follows the request.
         """
-        head = parse_request(raw, self._limits.head, self._peer_host, self._secure)
+        factory = self._factory
+        head = parse_request(
+            raw, self._limits.head, self._peer_host, self._secure, factory.remembered
+        )
         if isinstance(head, Rejection):
             self._reject(head)
             return b""
@@ -257,7 +261,6 @@ class HTTPServerConnection(Protocol):
             limit = self._limits.max_body_bytes
             self._reject(Rejection(413, f"the request body is larger than {limit} bytes"), head)
             return b""
-        factory = self._factory
         factory.requests += 1
         self._deadline.clear()
         exchange = ServerExchange(self, head, factory.pool, factory.replay)
@@ -417,6 +420,7 @@ class HTTPServerFactory(Factory):
         self.requests = 0
         self.refused_connections = 0
         self.rejected: Counter[int] = Counter()
+        self.remembered: Remembered[Fields] = Remembered()
         self._connections: set[HTTPServerConnection] = set()
         self._drained: list[Deferred[None]] = []
 
