@@ -103,7 +103,7 @@ class Front:
         """Take a request."""
         head = exchange.head
         try:
-            if head.target == b"/healthz" and head.get(signing.SIGNATURE.lower()) is None:
+            if head.target == b"/healthz" and head.get(signing.SIGNED.lower()) is None:
                 exchange.respond(200, b'{"status":"ok"}')
                 return
             signed = signing.verify(
@@ -156,7 +156,15 @@ class Front:
             self._held -= 1
         # Nothing may wait between the last gate and the hand-over.
         if not exchange.client_gone:
-            _Handover(self, exchange, tenant, self._tenants, self._streams, write=write).forward()
+            _Handover(
+                self,
+                exchange,
+                tenant,
+                self._tenants,
+                self._streams,
+                request_id=signed.request_id,
+                write=write,
+            ).forward()
 
     async def _admit(self, head: RequestHead, signed: signing.Signed, *, write: bool) -> Tenant:
         """All gates; when it returns, each is open at this moment."""
@@ -213,8 +221,10 @@ class _Handover:
         tenants: Tenants,
         streams: Streams,
         *,
+        request_id: str,
         write: bool,
     ) -> None:
+        self._request_id = request_id
         self._front = front
         self._exchange = exchange
         self._tenant = tenant
@@ -242,7 +252,7 @@ class _Handover:
             port=upstream[1],
             method=head.method,
             target=head.target,
-            headers=upstream_headers(head),
+            headers=upstream_headers(head, self._request_id),
             first_byte_timeout_s=FIRST_BYTE_TIMEOUT_S,
             on_response=self._responded,
             on_end=self._last_chunk if self._write else None,
@@ -334,7 +344,14 @@ class _BadAnswer(PBClusterError):
     code = "tenant_broke_off"
 
 
-def upstream_headers(head: RequestHead) -> Headers:
-    """The fields for PocketBase: the Host that came, no marks, nothing of the connection."""
+def upstream_headers(head: RequestHead, request_id: str) -> Headers:
+    """The fields for PocketBase: the Host that came, no marks, nothing of the connection.
+
+    :param request_id: 32 hex digits; of a trace that began here, its id.
+    """
     fields = end_to_end(signing.without_marks(head.headers), _OWN_FIELDS)
-    return [(b"Host", head.get(b"host") or head.host), *fields]
+    fields.insert(0, (b"Host", head.get(b"host") or head.host))
+    fields.append((b"X-Request-ID", request_id.encode()))
+    if head.get(b"traceparent") is None:
+        fields.append((b"traceparent", f"00-{request_id}-{request_id[:16]}-00".encode()))
+    return fields

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pbcluster import signing
 from pbcluster.node.front import Front, upstream_headers
 from pbcluster.node.streams import Streams
-from pbcluster.signing import Signed, sign
+from pbcluster.signing import SIGNED, Signed, sign
 from pbcluster.testing.node_fakes import FakeS3
 from pbcluster.web.interfaces import (
     Attempt,
@@ -30,6 +30,9 @@ from tests.node.harness import HOST, NodeHarness, T, assignment
 KEY = b"gateway key"
 NOW_MS = 1_700_000_000_000
 OK = ResponseHead(200, b"OK", [(b"Content-Length", b"2")])
+
+
+ID = "0123456789abcdef0123456789abcdef"
 
 
 class FakeExchange:
@@ -152,7 +155,7 @@ class Base(SynchronousTestCase):
     ) -> FakeExchange:
         what = Signed("gateway_a", T, epoch, NOW_MS, "r1")
         fields = [(b"Host", host + b":8080"), *headers]
-        fields += sign(key, method, target, what) if signed else []
+        fields += [(SIGNED, sign(key, method, target, what))] if signed else []
         head = RequestHead(method, target, host, fields, None, False, "127.0.0.1")
         exchange = FakeExchange(head)
         self.front.handle(exchange)
@@ -319,7 +322,23 @@ class GateTests(Base):
             (b"Accept", b"*/*"),
         ]
         head = RequestHead(b"GET", b"/", b"h", fields, None, False, "::1")
-        self.assertEqual(list(upstream_headers(head)), [(b"Host", b"h"), (b"Accept", b"*/*")])
+        made = b"00-" + ID.encode() + b"-" + ID[:16].encode() + b"-00"
+        self.assertEqual(
+            list(upstream_headers(head, ID)),
+            [
+                (b"Host", b"h"),
+                (b"Accept", b"*/*"),
+                (b"X-Request-ID", ID.encode()),
+                (b"traceparent", made),
+            ],
+        )
+
+    def test_trace_is_kept(self) -> None:
+        """What the gateway let through as a valid trace reaches PocketBase."""
+        trace = (b"traceparent", b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01")
+        head = RequestHead(b"GET", b"/", b"h", [trace], None, False, "::1")
+        found = [field for field in upstream_headers(head, ID) if field[0] == b"traceparent"]
+        self.assertEqual(found, [trace])
 
 
 class WriteTests(Base):
