@@ -78,7 +78,10 @@ class Nodes:
     # -- requests ---------------------------------------------------------------------------------
 
     def admit(self, route: Route, now: float, *, safe: bool) -> Ticket | None:
-        """Leave to send a request to the route's node; None: not now."""
+        """Leave to send a request to the route's node; None: not now.
+
+        :param now: seconds of the clock. :param safe: see ``Breaker.admit``.
+        """
         life = (route.node_id, route.incarnation)
         if life not in self._addresses:
             self._remember(life, route.address)

@@ -8,18 +8,14 @@ What stays is the moment in which the request and the upstream's close cross on 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory
 
 from pbcluster.web.client import ResponseHeads, UpstreamConnection
-
-#: (host, port, connect timeout in seconds) → where to connect.
-EndpointMaker = Callable[[str, int, float], IStreamClientEndpoint]
+from pbcluster.web.streams import EndpointMaker, streams_of
 
 MAX_IDLE_PER_UPSTREAM = 64
 #: All upstreams together: a node speaks to 200 tenants' processes.
@@ -31,16 +27,8 @@ IDLE_S = 30.0
 
 
 def tcp_endpoints(reactor: Any) -> EndpointMaker:
-    """Endpoints over the reactor's own TCP transports.
-
-    :param reactor: provides IReactorTCP and IReactorTime.
-    """
-
-    def make(host: str, port: int, timeout_s: float) -> IStreamClientEndpoint:
-        kind = TCP6ClientEndpoint if ":" in host else TCP4ClientEndpoint
-        return cast(IStreamClientEndpoint, kind(reactor, host, port, timeout=timeout_s))
-
-    return make
+    """Endpoints over the fastest streams that the reactor has."""
+    return streams_of(reactor).endpoint
 
 
 class _QuietFactory(Factory):
