@@ -26,8 +26,8 @@ from pbcluster.gateway.parts import Record
 
 #: Lines reach the file within so long.
 FLUSH_S = 0.25
-#: ... or when so many wait: a write of about 64 KiB.
-FLUSH_LINES = 160
+#: ... or when so many wait: a write of about 1.5 MiB.
+FLUSH_LINES = 4_000
 #: About 8 MiB.
 MAX_WAITING = 20_000
 MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -148,8 +148,9 @@ class _RotatedFile:
         self._size = 0
 
     def append(self, data: bytes) -> None:
-        with self._lock:
-            self._append(data)
+        if data:
+            with self._lock:
+                self._append(data)
 
     def _append(self, data: bytes) -> None:
         if self.reopen_wanted:
