@@ -85,25 +85,28 @@ def sign(key: bytes, method: bytes, target: bytes, what: Signed) -> bytes:
     return b"%b %b" % (words, _mac(_begun(key), method, target, words))
 
 
-def verify(
-    keys: Mapping[str, bytes],
-    method: bytes,
-    target: bytes,
-    headers: Sequence[tuple[bytes, bytes]],
-    now_ms: int,
-) -> Signed:
-    """Check a request at the node.
+def found_in(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The value of the field :data:`SIGNED`, empty without one.
 
-    :param keys: gateway id → HMAC key.
-    :param headers: all fields of the request as they came.
-    :param now_ms: Unix milliseconds of this machine's clock.
-    :raises Unauthorized: the field is missing, doubled or malformed, the gateway unknown, the time
-        too far off, or the signature wrong. The text does not say more than a log needs.
+    :raises Unauthorized: it stands twice.
     """
     found = [value for name, value in headers if name.lower() == _NAME]
     if len(found) > 1:
         raise Unauthorized("a gateway's signature stands twice")
-    words, _, mac = found[0].rpartition(b" ") if found else (b"", b"", b"")
+    return found[0] if found else b""
+
+
+def verify(
+    keys: Mapping[str, bytes], method: bytes, target: bytes, value: bytes, now_ms: int
+) -> Signed:
+    """Check a request at the node.
+
+    :param keys: gateway id → HMAC key. :param value: of the field :data:`SIGNED`.
+    :param now_ms: Unix milliseconds of this machine's clock.
+    :raises Unauthorized: it is empty or malformed, the gateway unknown, the time too far off, or
+        the signature wrong. The text does not say more than a log needs.
+    """
+    words, _, mac = value.rpartition(b" ")
     try:
         gateway, tenant_id, epoch, at_ms, request_id = words.decode("ascii").split(" ")
         signed = Signed(gateway, tenant_id, _number(epoch), _number(at_ms), request_id)

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster import signing
 from pbcluster.errors import Unauthorized
-from pbcluster.signing import SIGNED, Signed, sign, verify, without_marks
+from pbcluster.signing import SIGNED, Signed, found_in, sign, verify, without_marks
 
 KEYS = {"gateway_1": b"k" * 32, "gateway_2": b"j" * 32}
 WHAT = Signed("gateway_1", "tenant_abcdefgh", 7, 1_700_000_000_000, "req-1")
@@ -24,13 +24,13 @@ class SigningTests(SynchronousTestCase):
     def refused(self, headers: list[tuple[bytes, bytes]], **changed: object) -> str:
         given = {"method": b"POST", "target": b"/api/x?y=1", "now_ms": WHAT.at_ms, **changed}
         with self.assertRaises(Unauthorized) as caught:
-            verify(KEYS, headers=headers, **given)  # type: ignore[arg-type]
+            verify(KEYS, value=found_in(headers), **given)  # type: ignore[arg-type]
         return str(caught.exception)
 
     def test_good(self) -> None:
         """What was signed comes back."""
         headers = [(b"Host", b"x"), *self.headers()]
-        self.assertEqual(verify(KEYS, b"POST", b"/api/x?y=1", headers, WHAT.at_ms), WHAT)
+        self.assertEqual(verify(KEYS, b"POST", b"/api/x?y=1", found_in(headers), WHAT.at_ms), WHAT)
 
     def test_every_signed_part_counts(self) -> None:
         """Changing method, target or any signed field breaks the signature."""
@@ -66,7 +66,7 @@ class SigningTests(SynchronousTestCase):
     def test_time(self) -> None:
         """A signature is good for 30 s of clock difference to either side."""
         for off_ms in (-30_000, 30_000):
-            verify(KEYS, b"POST", b"/api/x?y=1", self.headers(), WHAT.at_ms + off_ms)
+            verify(KEYS, b"POST", b"/api/x?y=1", found_in(self.headers()), WHAT.at_ms + off_ms)
         for off_ms in (-30_001, 30_001):
             self.assertIn("ago", self.refused(self.headers(), now_ms=WHAT.at_ms + off_ms))
 

@@ -27,7 +27,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
-from pbcluster import ready_file
+from pbcluster import ready_file, signing
 from pbcluster.config import NodeConfig, Secrets
 from pbcluster.durations import Durations
 from pbcluster.ending import end_process
@@ -238,7 +238,9 @@ class NodeService(Service):
     def _listen(self, handler: RequestHandler, where: tuple[str, int], option: str) -> str:
         """Serve ``handler``; its URL. :raises ConfigError: the port cannot be had."""
         host, port = where
-        factory = HTTPServerFactory(handler, LIMITS, self._reactor, pool=self._pool)
+        factory = HTTPServerFactory(
+            handler, LIMITS, self._reactor, pool=self._pool, apart=signing.SIGNED
+        )
         try:
             listening = streams_of(self._reactor).listen(bind(host, port), factory)
         except CannotListenError as error:

@@ -45,6 +45,8 @@ class RequestHead(NamedTuple):
     :ivar expects_continue: it waits for 100 Continue before it sends the body.
     :ivar memo: for what the handler derives from ``headers`` alone, not from the request line or
         the peer; requests with the same field lines share it. None: these are not remembered.
+    :ivar first: the value of the first field if it has the name that the server sets apart (see
+        ``HTTPServerFactory``); it is not among ``headers`` then.
     """
 
     method: bytes
@@ -59,6 +61,7 @@ class RequestHead(NamedTuple):
     keep_alive: bool = True
     expects_continue: bool = False
     memo: Memo | None = None
+    first: bytes = b""
 
     @property
     def has_body(self) -> bool:

@@ -157,15 +157,18 @@ def parse_request(
     peer_host: str = "",
     secure: bool = False,
     memory: Remembered[Fields] | None = None,
+    apart: bytes = b"",
 ) -> RequestHead | Rejection:
     """Judge a request's head.
 
     :param raw: the head as :meth:`HeadScanner.feed` gave it.
     :param peer_host: the client's address. :param secure: whether it came over TLS.
     :param memory: field lines read under the same limits.
+    :param apart: ``NAME: `` of a field that differs from request to request; if it stands first,
+        and spelt so, it is set apart, so that the others can be remembered.
     """
     try:
-        return _parse(raw, limits, peer_host, secure, memory)
+        return _parse(raw, limits, peer_host, secure, memory, apart)
     except BadField as error:
         return Rejection(400, str(error))
     except Rejected as error:
@@ -178,8 +181,13 @@ def _parse(
     peer_host: str,
     secure: bool,
     memory: Remembered[Fields] | None,
+    apart: bytes,
 ) -> RequestHead:
     line, _, block = raw.partition(b"\r\n")
+    first = b""
+    if apart and block.startswith(apart):
+        first, _, block = block[len(apart) :].partition(b"\r\n")
+        check_lines(first)
     fields = memory.known.get(block) if memory is not None else None
     if fields is None or len(line) > limits.line_bytes:
         _check_sizes(len(raw) + 2, len(line), limits)
@@ -207,6 +215,7 @@ def _parse(
         fields.keep_alive,
         fields.expects_continue,
         fields.memo,
+        first.strip(b" \t"),
     )
 
 

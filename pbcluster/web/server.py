@@ -251,7 +251,12 @@ class HTTPServerConnection(Protocol):
         """
         factory = self._factory
         head = parse_request(
-            raw, self._limits.head, self._peer_host, self._secure, factory.remembered
+            raw,
+            self._limits.head,
+            self._peer_host,
+            self._secure,
+            factory.remembered,
+            factory.apart,
         )
         if isinstance(head, Rejection):
             self._reject(head)
@@ -405,17 +410,22 @@ class HTTPServerFactory(Factory):
         *,
         pool: UpstreamPool,
         replay: ReplayBudget | None = None,
+        apart: bytes = b"",
     ) -> None:
         """
         :param handler: called with each exchange.
         :param pool: upstream connections, may be shared by several factories.
         :param replay: memory for repeatable bodies, may be shared too.
+        :param apart: name of a field that is another one in each request; where it stands first it
+            comes as ``RequestHead.first``. Such a field costs nothing, any other that differs makes
+            the server read all of them anew.
         """
         self.handler = handler
         self.limits = limits
         self.clock = clock
         self.pool = pool
         self.replay = replay if replay is not None else ReplayBudget()
+        self.apart = apart + b": " if apart else b""
         self.draining = False
         self.requests = 0
         self.refused_connections = 0

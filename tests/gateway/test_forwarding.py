@@ -38,7 +38,9 @@ class ToNodeTests(SynchronousTestCase):
         """The node can verify tenant, epoch and request id, and a changed target fails."""
         request = head(method=b"POST", target=b"/api?x=1")
         fields = to_node(request)
-        signed = signing.verify({"gateway_1": KEY}, b"POST", b"/api?x=1", fields, 2_000)
+        signed = signing.verify(
+            {"gateway_1": KEY}, b"POST", b"/api?x=1", signing.found_in(fields), 2_000
+        )
         self.assertEqual(signed, signing.Signed("gateway_1", route().tenant_id, 7, 1_000, ID))
 
     def test_overwritten(self) -> None:
@@ -110,7 +112,9 @@ class ToNodeTests(SynchronousTestCase):
         two = dict(to_node(other, route(epoch=8)))
         self.assertEqual(two[b"Cookie"], b"a=1")
         self.assertEqual((two[b"X-Real-IP"], two[b"X-Forwarded-Proto"]), (b"192.0.2.8", b"https"))
-        verified = signing.verify({"gateway_1": KEY}, b"GET", b"/other", list(two.items()), 1_000)
+        verified = signing.verify(
+            {"gateway_1": KEY}, b"GET", b"/other", signing.found_in(list(two.items())), 1_000
+        )
         self.assertEqual(verified.epoch, 8)
 
 

@@ -43,7 +43,9 @@ class UsualTests(ProxyCase):
         self.assertEqual(plan.first_byte_timeout_s, FIRST_BYTE_TIMEOUT_S)
         now_ms = int(self.world.clock.seconds() * 1000)
         fields = [tuple(line.split(b": ", 1)) for line in plan.lines.split(b"\r\n")[:-1]]
-        signed = signing.verify({"gateway_1": KEY}, b"GET", b"/api?q=1", fields, now_ms)
+        signed = signing.verify(
+            {"gateway_1": KEY}, b"GET", b"/api?q=1", signing.found_in(fields), now_ms
+        )
         self.assertEqual((signed.tenant_id, signed.epoch), (route().tenant_id, 1))
         assert exchange.passed is not None
         self.assertEqual(

@@ -82,7 +82,9 @@ class FakeNode(Resource):
         flat = [(name, value) for name, values in fields for value in values]
         now_ms = int(reactor.seconds() * 1000)
         keys = {"gateway_1": KEY.encode()}
-        self.signed.append(signing.verify(keys, request.method, request.uri, flat, now_ms))
+        self.signed.append(
+            signing.verify(keys, request.method, request.uri, signing.found_in(flat), now_ms)
+        )
         if request.path == b"/events":
             request.setHeader(b"content-type", b"text/event-stream")
             request.write(b"data: 1\n\n")
