@@ -186,11 +186,22 @@ class HTTPServerConnection(Protocol):
 
     # -- for the factory --------------------------------------------------------------------------
 
-    def close_if_idle(self) -> None:
-        """End the connection unless it serves a request or began to receive one."""
+    def close_if_idle(self, quiet_s: float = 0.0) -> None:
+        """End the connection unless it serves a request or began to receive one.
+
+        :param quiet_s: only after it stayed idle for so long from now: a request that is on its way
+            is still answered.
+        """
         busy = self._exchange is not None or self._reader is not None or self._closing
         if not busy and self._scanner.empty and not self._pending:
-            self._close(unread=False)
+            if quiet_s:
+                self._deadline.set(quiet_s)
+            else:
+                self._close(unread=False)
+
+    def use_limits(self, limits: Limits) -> None:
+        """Other limits hold from the next request on, but for the size of a head."""
+        self._limits = limits
 
     def abort(self) -> None:
         """End the connection whatever it does."""
@@ -445,18 +456,29 @@ class HTTPServerFactory(Factory):
             for waiting in drained:
                 waiting.callback(None)
 
-    def drain(self, timeout_s: float) -> Deferred[None]:
+    def begin_drain(self) -> None:
+        """From now on each connection ends with its next answer, which says so."""
+        self.draining = True
+
+    def use_limits(self, limits: Limits) -> None:
+        """Other limits hold from now on, on open connections too."""
+        self.limits = limits
+        for connection in self._connections:
+            connection.use_limits(limits)
+
+    def drain(self, timeout_s: float, quiet_s: float = 0.0) -> Deferred[None]:
         """End all connections: idle ones now, busy ones after their response.
 
         The listener is the caller's and must not accept any more.
 
         :param timeout_s: then those left (event streams never end by themselves) are cut.
+        :param quiet_s: idle connections get so long for a request that is on its way.
         :return: fires when no connection is left; never fails.
         """
         self.draining = True
         done: Deferred[None] = Deferred()
         for connection in tuple(self._connections):
-            connection.close_if_idle()
+            connection.close_if_idle(min(quiet_s, timeout_s))
         if not self._connections:
             done.callback(None)
             return done
