@@ -135,6 +135,11 @@ class Doors:
             ) from None
         return next(port for (name, _), port in self._ports.items() if name == option)
 
+    def address(self, option: str) -> tuple[str, int]:
+        """Where the door ``option`` really is: with the port that was chosen for 0."""
+        host, port = self._doors[option].sockets[0].getsockname()[:2]
+        return host, port
+
     def adopt(self, worker: int) -> None:
         """Serve the share of ``worker`` too."""
         self._held.add(worker)

@@ -188,12 +188,16 @@ class Handover:
 
     def stop(self) -> None:
         """Listen no more."""
+        listened = self._listener is not None
+        self._close()
+        file = self._data_dir / NAME
+        if listened and self._inode is not None and _inode(file) == self._inode:
+            file.unlink(missing_ok=True)
+
+    def _close(self) -> None:
         if self._listener is not None:
             self._listener.end()
             self._listener = None
-            file = self._data_dir / NAME
-            if self._inode is not None and _inode(file) == self._inode:
-                file.unlink(missing_ok=True)
         if self._successor is not None:
             self._successor.end()
 
@@ -217,7 +221,8 @@ class Handover:
             self._successor.give(self._doors())
         elif what == SERVING:
             log.info("a successor serves: this gateway drains")
-            self.stop()
+            # The name belongs to the successor now, who may be replacing it this very moment.
+            self._close()
             self._end()
 
 

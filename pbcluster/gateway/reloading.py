@@ -27,12 +27,11 @@ log = Logger()
 
 
 class Reloadable(Protocol):
-    """A part of the gateway that takes new settings while it runs.
+    """A part of the gateway that takes new settings while it runs."""
 
-    :ivar live: names of the settings that it applies.
-    """
-
-    live: frozenset[str]
+    @property
+    def live(self) -> frozenset[str]:
+        """Names of the settings that it applies."""
 
     def prepare(self, parsed: Parsed[GatewayConfig]) -> Commit:
         """Check new settings and load what they name, changing nothing yet.
@@ -93,7 +92,10 @@ class Reloading:
             self._refused(type(error).__name__)
             return False
         for commit in commits:
-            commit()
+            try:
+                commit()
+            except Exception:
+                log.failure("a part of the gateway failed to apply its new settings")
         self._tell(parsed.config)
         self.done += 1
         self.failed = False

@@ -38,7 +38,7 @@ from pbcluster.gateway.lookups import Lookups
 from pbcluster.gateway.metrics import Metrics
 from pbcluster.gateway.nodes import Nodes
 from pbcluster.gateway.proxy import Proxy
-from pbcluster.gateway.reloading import Reloading
+from pbcluster.gateway.reloading import Reloadable, Reloading
 from pbcluster.gateway.remembered import Remembered
 from pbcluster.gateway.routes import RouteCache
 from pbcluster.gateway.updates import Updates
@@ -54,6 +54,8 @@ from pbcluster.wire import Body, SnapshotRequest
 
 #: Without contact for so long the gateway says that it is ready all the same.
 CONTACT_WAIT_S = 5.0
+#: With routes of an earlier run it can serve at once; today's are a little better.
+WARM_CONTACT_WAIT_S = 1.0
 CONTACT_TIMEOUT_S = 1.0
 CONTACT_AGAIN_S = 0.1
 #: While draining, an idle connection is closed after so much silence: a request that is on its way
@@ -69,14 +71,14 @@ class ControlPlane:
 
     :ivar follower: keeps the sessions of the first two in step with who the members are.
     :ivar close: lets go of all sockets.
-    :ivar apply: takes over settings that were read again (who its members are, and their keys).
+    :ivar reload: takes over settings that were read again: who its members are.
     """
 
     client: ControlPlaneClient
     subscriber: Subscriber
     follower: Follower
     close: Any
-    apply: Callable[[Parsed[GatewayConfig]], None] = lambda _: None
+    reload: Reloadable | None = None
 
 
 def gateway_key(config: GatewayConfig, own: Secrets) -> bytes:
@@ -185,7 +187,8 @@ class GatewayService(Service):
         reloading.apply(("route_ttl_s",), lambda new: self._routes.set_ttl(new.config.route_ttl_s))
         reloading.apply(("max_body_bytes",), self._use_limits)
         reloading.apply(drains, self._use_drains)
-        reloading.apply(("members", "broadcasts"), self._control_plane.apply)
+        if self._control_plane.reload is not None:
+            reloading.register(self._control_plane.reload)
         watch = self._metrics.watch
         watch("config_reloads", "Times the configuration was read again", lambda: reloading.done)
         watch("config_reload_failed", "1: the last time it was not used", lambda: reloading.failed)
@@ -273,7 +276,8 @@ class GatewayService(Service):
         log.info("gateway {id} serves at {url}", id=self._config.id, url=gateway)
 
     async def _first_contact(self) -> None:
-        until = self._reactor.seconds() + CONTACT_WAIT_S
+        wait_s = WARM_CONTACT_WAIT_S if len(self._routes) else CONTACT_WAIT_S
+        until = self._reactor.seconds() + wait_s
         while not self._contact and self._reactor.seconds() < until:
             try:
                 await self._control_plane.client.ask(
@@ -305,13 +309,13 @@ class GatewayService(Service):
             self._starting.cancel()
         self._entrance.leaves()
         self._remembered.stop()
-        self._factory.begin_drain()
+        self._factory.begin_drain(QUIET_S)
         doors = self._doors
         if doors is not None:
             if not self._entrance.handed_over:
                 await deferLater(self._reactor, self._config.drain_ready_s)
             await doors.close_public()
-        await self._factory.drain(self._config.drain_s, QUIET_S)
+        await self._factory.drain(self._config.drain_s)
         self._nodes.stop()
         self._control_plane.follower.stop()
         self._updates.stop()

@@ -102,8 +102,8 @@ async def stop_accepting(port: IListeningPort, bound: socket.socket) -> None:
     read = getattr(port, "doRead", None)
     waiting = select.poll()
     waiting.register(bound, select.POLLIN)
-    for _ in range(LAST_ROUNDS if read is not None else 0):
-        if not waiting.poll(0):
+    for _ in range(LAST_ROUNDS):
+        if read is None or not waiting.poll(0):
             break
         read()
     await maybeDeferred(port.stopListening)

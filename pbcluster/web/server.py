@@ -245,10 +245,13 @@ class HTTPServerConnection(Protocol):
         if self._pending:
             self._deadline.clear()  # the client is slow; its stall has a deadline of its own
         elif self._scanner.empty:
-            if self._factory.draining:
-                self._close(unread=False)
-            else:
+            if not self._factory.draining:
                 self._deadline.set(self._limits.keep_alive_s)
+            elif self._factory.quiet_s:
+                # Its last answer began before the drain and did not say that it was the last.
+                self._deadline.set(self._factory.quiet_s)
+            else:
+                self._close(unread=False)
         elif not self._scanner.timed:
             self._scanner.timed = True
             self._deadline.set(self._limits.header_timeout_s)
@@ -425,6 +428,7 @@ class HTTPServerFactory(Factory):
         self.pool = pool
         self.replay = replay if replay is not None else ReplayBudget()
         self.draining = False
+        self.quiet_s = 0.0
         self.requests = 0
         self.refused_connections = 0
         self.rejected: Counter[int] = Counter()
@@ -456,9 +460,14 @@ class HTTPServerFactory(Factory):
             for waiting in drained:
                 waiting.callback(None)
 
-    def begin_drain(self) -> None:
-        """From now on each connection ends with its next answer, which says so."""
+    def begin_drain(self, quiet_s: float) -> None:
+        """From now on each connection ends with its next answer, which says so.
+
+        :param quiet_s: an idle one is not closed before it was silent for so long: a request that
+            is on its way is still answered.
+        """
         self.draining = True
+        self.quiet_s = quiet_s
 
     def use_limits(self, limits: Limits) -> None:
         """Other limits hold from now on, on open connections too."""
@@ -466,19 +475,19 @@ class HTTPServerFactory(Factory):
         for connection in self._connections:
             connection.use_limits(limits)
 
-    def drain(self, timeout_s: float, quiet_s: float = 0.0) -> Deferred[None]:
-        """End all connections: idle ones now, busy ones after their response.
+    def drain(self, timeout_s: float) -> Deferred[None]:
+        """End all connections: idle ones now (see :meth:`begin_drain`), busy ones after their
+        response.
 
         The listener is the caller's and must not accept any more.
 
         :param timeout_s: then those left (event streams never end by themselves) are cut.
-        :param quiet_s: idle connections get so long for a request that is on its way.
         :return: fires when no connection is left; never fails.
         """
         self.draining = True
         done: Deferred[None] = Deferred()
         for connection in tuple(self._connections):
-            connection.close_if_idle(min(quiet_s, timeout_s))
+            connection.close_if_idle(min(self.quiet_s, timeout_s))
         if not self._connections:
             done.callback(None)
             return done
