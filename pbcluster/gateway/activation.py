@@ -2,15 +2,17 @@
 service is started again, since the manager keeps them.
 
 Each is given to the setting that its name (``FileDescriptorName=`` of a socket unit) says, else to
-the one that is set to its address. The variables are for one process only and are taken out of the
-environment, so that no child believes to be meant.
+the one that is set to its address. The variables name the one process that is meant. They are read from
+what the kernel keeps of its start: ``twisted.internet.endpoints`` takes them out of the environment
+when it is imported.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
+from pathlib import Path
 
 from twisted.logger import Logger
 
@@ -25,16 +27,24 @@ _VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 log = Logger()
 
 
-def inherited(
-    environment: MutableMapping[str, str], options: Mapping[str, tuple[str, int]]
-) -> list[Door]:
-    """The doors that a service manager opened for this process.
+def environment_at_start() -> dict[str, str]:
+    """The variables that a service manager gave this process."""
+    found = {}
+    for row in Path("/proc/self/environ").read_bytes().split(b"\0"):
+        name, _, value = row.decode("utf-8", "replace").partition("=")
+        if name in _VARIABLES:
+            found[name] = value
+    return found
 
-    :param environment: loses the three variables.
+
+def inherited(environment: Mapping[str, str], options: Mapping[str, tuple[str, int]]) -> list[Door]:
+    """The doors that a service manager opened for this process. Call it once.
+
+    :param environment: what :func:`environment_at_start` gave.
     :param options: the listening settings in use.
     :raises ConfigError: the variables make no sense, or a descriptor is no listening socket.
     """
-    pid, count, names = (environment.pop(name, "") for name in _VARIABLES)
+    pid, count, names = (environment.get(name, "") for name in _VARIABLES)
     if not count or pid != str(os.getpid()):
         return []
     if not count.isdigit() or not 1 <= int(count) <= MAX_FDS:

@@ -7,8 +7,7 @@ tells that it serves (the ready file and a predecessor, or the master), and who 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -48,13 +47,11 @@ class Entrance:
         *,
         save: Callable[[], None],
         end: Callable[[], None],
-        environment: MutableMapping[str, str] | None = None,
     ) -> None:
         """
         :param reactor: ``IReactorFDSet``.
         :param save: called before a successor starts: it reads what is saved.
         :param end: called when a successor serves, to stop this process.
-        :param environment: that of this process; loses what a service manager told us.
         """
         self.handed_over = False
         self._reactor = reactor
@@ -62,7 +59,6 @@ class Entrance:
         self._place = place
         self._save = save
         self._end = end
-        self._environment = os.environ if environment is None else environment
         self._predecessor: Predecessor | None = None
         self._handover: Handover | None = None
         self._orders: Orders | None = None
@@ -78,7 +74,7 @@ class Entrance:
             found = doors.opened(config, place.doors)
         else:
             ready_file.remove(config.data_dir)
-            given = activation.inherited(self._environment, doors.options(config))
+            given = activation.inherited(activation.environment_at_start(), doors.options(config))
             self._predecessor = handover.ask(config.data_dir) if config.take_over else None
             if self._predecessor is not None:
                 known = {door.option for door in given}
