@@ -2,9 +2,9 @@
 service is started again, since the manager keeps them.
 
 Each is given to the setting that its name (``FileDescriptorName=`` of a socket unit) says, else to
-the one that is set to its address. The variables name the one process that is meant. They are read from
-what the kernel keeps of its start: ``twisted.internet.endpoints`` takes them out of the environment
-when it is imported.
+the one that is set to its address. The variables name the one process that is meant. They are read
+from what the kernel keeps of its start: ``twisted.internet.endpoints`` takes them out of the
+environment when it is imported.
 """
 
 from __future__ import annotations

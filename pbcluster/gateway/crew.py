@@ -5,6 +5,8 @@
 * From its end until it serves again its share of the sockets (``doors``) is adopted by the living
   worker that keeps fewest. If none lives, connections wait in the kernel; the first one that serves
   adopts all that nobody serves.
+* One that leaves by itself (somebody sent it SIGTERM) counts as gone at once: it accepts nothing
+  more soon, and may need its whole drain to end.
 * Once told to stop, nothing is started or adopted any more.
 
 Workers are numbered from 1.
@@ -55,6 +57,7 @@ class State(enum.Enum):
 
     STARTING = "starting"
     READY = "ready"
+    LEAVING = "leaving"
     DEAD = "dead"
 
 
@@ -121,15 +124,24 @@ class Crew:
         steady = one.ready_at is not None and now - one.ready_at >= STEADY_AFTER_S
         if steady:
             one.delay_s = FIRST_DELAY_S
-        one.state, one.ready_at = State.DEAD, None
-        for other in self._workers.values():
-            if other.keeper == worker:
-                other.keeper = None
+        one.ready_at = None
+        self._gone(worker, State.DEAD)
         if self._stopping:
             return []
         delay_s, one.delay_s = one.delay_s, min(one.delay_s * 2, LONGEST_DELAY_S)
         one.restarts += 1
         return [*self._adoptions(), Start(worker, delay_s)]
+
+    def leaves(self, worker: int) -> list[Effect]:
+        """It says that it ends soon."""
+        self._gone(worker, State.LEAVING)
+        return [] if self._stopping else self._adoptions()
+
+    def _gone(self, worker: int, state: State) -> None:
+        self._workers[worker].state = state
+        for other in self._workers.values():
+            if other.keeper == worker:
+                other.keeper = None
 
     def _adoptions(self) -> list[Effect]:
         effects: list[Effect] = []

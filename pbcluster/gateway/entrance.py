@@ -116,14 +116,19 @@ class Entrance:
         ready_file.write(self._config.data_dir, **where)
 
     def leaves(self) -> None:
-        """This process is being stopped: it serves nobody new and has no successor."""
+        """This process is being stopped. A successor may still take over what is open."""
         self._forget_predecessor()
+        if self._place.is_worker:
+            worker.tell_master(leaves=True)
+        else:
+            ready_file.remove_own(self._config.data_dir)
+
+    def closes(self) -> None:
+        """Nothing is open any more that could be handed over."""
         if self._handover is not None:
             self._handover.stop()
         if self._orders is not None:
             self._orders.stop()
-        if not self._place.is_worker:
-            ready_file.remove_own(self._config.data_dir)
 
     def _doors_for_successor(self) -> list[Door]:
         self._save()

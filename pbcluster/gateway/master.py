@@ -44,6 +44,7 @@ from pbcluster.gateway.doors import METRICS, Doors
 from pbcluster.gateway.entrance import Entrance
 from pbcluster.gateway.reloading import Reloading
 from pbcluster.gateway.remembered import DIRECTORY
+from pbcluster.gateway.watchdog import Watchdog
 from pbcluster.gateway.worker import Place
 from pbcluster.options import Parsed
 from pbcluster.web.listening import Listener, twisted_listener
@@ -160,6 +161,7 @@ class MasterService(Service):
         pool._factory = _Quiet
         client = HTTPClient(Agent(reactor, connectTimeout=master_pages.ASK_S, pool=pool))
         self._ask = master_pages.Asker(client, self._addresses)
+        self._watchdog = Watchdog(reactor, self._ask, self._addresses, self._stuck)
         reloading.apply(LIVE, self._pass_on)
 
     def _registry(self) -> CollectorRegistry:
@@ -207,6 +209,7 @@ class MasterService(Service):
     def _begin(self) -> None:
         if self.running:
             self._do(self.crew.begin())
+            self._watchdog.start()
             self._ready_deadline = self._reactor.callLater(READY_WAIT_S, self._tell_ready)
 
     def _copy_configuration(self) -> None:
@@ -281,6 +284,9 @@ class MasterService(Service):
         return [*twistd, *reactor, "pbgateway", *self._arguments()]
 
     def _tells(self, number: int, content: dict[str, Any]) -> None:
+        if "leaves" in content:
+            self._do(self.crew.leaves(number))
+            return
         self._workers[number].metrics = str(content["metrics"])
         log.info("worker {number} serves (process {pid})", number=number, pid=content["pid"])
         self._do(self.crew.became_ready(number, self._reactor.seconds()))
@@ -319,6 +325,10 @@ class MasterService(Service):
             count=len(self.crew.ready()),
         )
 
+    def _stuck(self, number: int) -> None:
+        log.error("worker {number} answers nothing any more and is killed", number=number)
+        self._workers[number].signal("KILL")
+
     def _addresses(self) -> dict[int, str]:
         return {number: one.metrics for number, one in self._workers.items() if one.metrics}
 
@@ -347,6 +357,7 @@ class MasterService(Service):
 
     async def _stop(self) -> None:
         self.crew.stop()
+        self._watchdog.stop()
         self._entrance.leaves()
         for timer in [*self._timers, self._ready_deadline]:
             if timer is not None and timer.active():
@@ -359,6 +370,7 @@ class MasterService(Service):
         if self._doors is not None:
             # Theirs are enough: what nobody accepts any more must be refused, not kept waiting.
             await self._doors.close_public()
+        self._entrance.closes()
         await self._wait_for_workers()
         if self._doors is not None:
             await self._doors.close()

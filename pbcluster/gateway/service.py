@@ -315,6 +315,7 @@ class GatewayService(Service):
             if not self._entrance.handed_over:
                 await deferLater(self._reactor, self._config.drain_ready_s)
             await doors.close_public()
+        self._entrance.closes()
         await self._factory.drain(self._config.drain_s)
         self._nodes.stop()
         self._control_plane.follower.stop()

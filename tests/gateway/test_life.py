@@ -78,6 +78,34 @@ class WorkerTests(LifeCase):
         self.assertEqual(gateway.metric('pbcluster_gateway_worker_restarts{worker="1"}'), 1)
         self.assertEqual(self.workers(gateway)[2], before[2])
 
+    def test_a_worker_that_is_stuck(self) -> None:
+        """A worker that lives and answers nothing is killed and replaced: what waited in its socket
+        is answered by another one."""
+        gateway = self.gateway(workers=2)
+        gateway.start()
+        before = self.workers(gateway)
+        os.kill(before[1], signal.SIGSTOP)
+        load = Load(gateway, fresh=4, kept=0)
+        with load.running():
+            wait_for(lambda: self.workers(gateway)[1] != before[1], "the new worker")
+            load.wait_for_more(50)
+        # It may have accepted one connection of each client before it was stopped.
+        self.assertLessEqual(len(load.errors), 4, load.errors)
+
+    def test_sigterm_to_one_worker(self) -> None:
+        """A worker that is told to end drains while another one accepts for it, and comes back:
+        nobody sees an error."""
+        gateway = self.gateway(workers=2)
+        gateway.start()
+        before = self.workers(gateway)
+        load = Load(gateway, fresh=3, kept=3)
+        with load.running():
+            load.wait_for_more(100)
+            os.kill(before[1], signal.SIGTERM)
+            wait_for(lambda: self.workers(gateway)[1] != before[1], "the new worker")
+            load.wait_for_more(100)
+        self.assertEqual(load.errors, [])
+
     def test_workers_do_not_outlive_their_master(self) -> None:
         """kill -9 of the master takes the workers along, and the port is free for the next."""
         gateway = self.gateway(workers=2)
