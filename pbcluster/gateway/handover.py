@@ -208,18 +208,17 @@ class Handover:
         if uid not in (os.geteuid(), 0):
             log.warn("uid {uid} asked for the listening sockets and was refused", uid=uid)
             connection.close()
-        elif self._successor is not None and self._successor.connected:
-            with contextlib.suppress(OSError):
-                connection.sendall(b"another successor is starting\n")
-            connection.close()
         else:
-            self._successor = _Successor(self._reactor, connection, self._told)
+            _Successor(self._reactor, connection, self._told)
 
-    def _told(self, what: bytes) -> None:
-        assert self._successor is not None
+    def _told(self, who: _Successor, what: bytes) -> None:
         if what == ASK:
-            self._successor.give(self._doors())
-        elif what == SERVING:
+            if self._successor is not None and self._successor.connected:
+                who.refuse("another successor is starting")
+            else:
+                self._successor = who
+                who.give(self._doors())
+        elif what == SERVING and who is self._successor:
             log.info("a successor serves: this gateway drains")
             # The name belongs to the successor now, who may be replacing it this very moment.
             self._close()
@@ -269,7 +268,9 @@ class _Waiting(FileDescriptor):
 class _Successor(FileDescriptor):
     """A connection of a process that wants our sockets."""
 
-    def __init__(self, reactor: Any, one: socket.socket, told: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, reactor: Any, one: socket.socket, told: Callable[[_Successor, bytes], None]
+    ) -> None:
         super().__init__(reactor)
         self.connected = 1
         self._socket = one
@@ -280,6 +281,12 @@ class _Successor(FileDescriptor):
     def fileno(self) -> int:
         """Of the socket."""
         return self._socket.fileno()
+
+    def refuse(self, why: str) -> None:
+        """Say why it gets nothing."""
+        with contextlib.suppress(OSError):
+            self._socket.sendall(why.encode() + b"\n")
+        self.end()
 
     def give(self, doors: list[Door]) -> None:
         """Send the sockets. A line with few hundred bytes fits the empty buffer of a new socket."""
@@ -315,7 +322,7 @@ class _Successor(FileDescriptor):
             return CONNECTION_DONE
         while b"\n" in self._line and self.connected:
             what, _, self._line = self._line.partition(b"\n")
-            self._told(what + b"\n")
+            self._told(self, what + b"\n")
         return None
 
     def end(self) -> None:
