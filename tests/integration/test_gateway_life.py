@@ -77,7 +77,8 @@ class RestartCommandTests(CommandCase):
 
     def test_restart_under_load(self) -> None:
         """`pbcluster restart` puts another process in the gateway's place: whoever asks all the
-        time, over new connections, gets every answer; a node cannot be restarted like that."""
+        time, over new connections, gets every answer. A node cannot be restarted like that, and a
+        gateway whose new settings are wrong goes on with the former ones."""
         ports = ("--gateway-port", "0", "--admin-port", "0", "--nodes", "1", "--members", "1")
         found = self.up("one", *ports)
         self.create("one", "shop")
@@ -113,3 +114,10 @@ class RestartCommandTests(CommandCase):
         self.assertEqual(len(pids), 3)
         refused = self.cli("one", "restart", "node_1", fails=True)
         self.assertIn("'node_1' is no gateway; allowed: gateway_1", refused.stderr)
+
+        with (self.root / "one" / "cluster.toml").open("a") as plan:
+            plan.write("\n[settings.gateway]\nhold_s = 9999\n")
+        failed = self.cli("one", "restart", "gateway_1", fails=True)
+        self.assertIn("gateway_1 was not replaced, its successor ended", failed.stderr)
+        url, host = f"{gateway['address']}/api/health", {"Host": "shop.localhost"}
+        self.assertEqual(ask("GET", url, headers=host, timeout_s=30).status, 200)
