@@ -291,6 +291,9 @@ def settings_of(where: ClusterDir, plan: Plan, process: Process) -> dict[str, An
         | {
             "listen": f"{LOOPBACK}:{process.ports.get('http')}",
             "base_domains": [plan.base_domain],
+            # Nobody balances load in front of it; where somebody does, [settings.gateway] says so.
+            "drain_ready_s": 0.0,
+            "drain_s": 10.0,
         },
     }
     return common | own[process.kind] | plan.settings.get(process.kind, {})

@@ -160,6 +160,10 @@ class ClusterDir:
         """Output of a detached supervisor."""
         return self.run / "supervisor.log"
 
+    def replace_file(self, name: str) -> Path:
+        """The note that a process is to be replaced."""
+        return self.run / f"replace-{name}"
+
     def config(self, name: str) -> Path:
         """Settings of a process."""
         return self.root / "config" / f"{name}.toml"

@@ -51,6 +51,7 @@ def cli() -> None:
       pbcluster up                        start everything, Ctrl-C stops it
       pbcluster tenants create shop --superuser me@example.com
       pbcluster status                    what runs where
+      pbcluster restart gateway_1         replace a gateway; no request fails
       pbcluster down                      stop a cluster started with --detach
 
     Every command takes --json for output that programs read.

@@ -66,3 +66,24 @@ class GatewayConfig(ServiceConfig):
         between(1024, 2**40, int),
         32 * 1024 * 1024,
     )
+    workers: int = setting(
+        "processes that share the public address", "1 to 64", between(1, 64, int), 1
+    )
+    drain_ready_s: float = setting(
+        "seconds from SIGTERM, /readyz answering 503, until no connection is accepted any more",
+        "0 to 300",
+        between(0, 300, float),
+        5.0,
+    )
+    drain_s: float = setting(
+        "seconds in which requests under way may finish after that",
+        "0 to 3600",
+        between(0, 3600, float),
+        30.0,
+    )
+    take_over: bool = setting(
+        "take the listening sockets over from a gateway that runs on this data directory",
+        "true or false",
+        boolean,
+        False,
+    )

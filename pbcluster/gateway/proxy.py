@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -47,18 +48,21 @@ class Proxy:
         lookups: Lookups,
         nodes: Nodes,
         told: Callable[[Record], None],
+        holds: Holds | None = None,
     ) -> None:
         """
         :param key: HMAC key of this gateway. :param hold_s: longest wait of a request.
         :param unix_ms: wall clock. :param new_id: a fresh request id, 32 hex digits.
         :param told: gets the record of each request that is over.
+        :param holds: how many may wait; None: the usual bounds.
         """
         self.active = 0
-        self.holds = Holds()
+        self.holds = holds if holds is not None else Holds()
         self.budget = retries.Budget()
         self._waits = Waits(clock)
         self._flights = Flights(clock)
         self._told = told
+        self._gateway_id = gateway_id
         self._parts = Parts(
             forwarder=Forwarder(gateway_id, key),
             hold_s=hold_s,
@@ -77,6 +81,12 @@ class Proxy:
             active=lambda: self.active,
             over=self._over,
         )
+
+    def use(self, *, base_domains: Sequence[str], hold_s: float, key: bytes) -> None:
+        """Other settings hold for requests that begin from now on."""
+        tenants = TenantFinder((HostRule(base_domains),))
+        forwarder = Forwarder(self._gateway_id, key)
+        self._parts = attrs.evolve(self._parts, hold_s=hold_s, forwarder=forwarder, tenants=tenants)
 
     def handle(self, exchange: Exchange) -> None:
         """The core's ``RequestHandler``."""

@@ -54,7 +54,7 @@ from pbcluster.web.interfaces import RequestHandler
 from pbcluster.web.limits import HeadLimits, Limits
 from pbcluster.web.pool import UpstreamPool, tcp_endpoints
 from pbcluster.web.server import HTTPServerFactory
-from pbcluster.web.streams import bind, streams_of
+from pbcluster.web.streams import listen_alone, streams_of
 
 #: After SIGTERM open requests may finish within this time.
 DRAIN_S = 10.0
@@ -242,7 +242,7 @@ class NodeService(Service):
             handler, LIMITS, self._reactor, pool=self._pool, apart=signing.SIGNED
         )
         try:
-            listening = streams_of(self._reactor).listen(bind(host, port), factory)
+            listening = listen_alone(streams_of(self._reactor), host, port, factory)
         except CannotListenError as error:
             raise ConfigError(
                 f"cannot listen at {host}:{port} (--{option}): {error.socketError.strerror}"

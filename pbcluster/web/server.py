@@ -187,11 +187,22 @@ class HTTPServerConnection(Protocol):
 
     # -- for the factory --------------------------------------------------------------------------
 
-    def close_if_idle(self) -> None:
-        """End the connection unless it serves a request or began to receive one."""
+    def close_if_idle(self, quiet_s: float = 0.0) -> None:
+        """End the connection unless it serves a request or began to receive one.
+
+        :param quiet_s: only after it stayed idle for so long from now: a request that is on its way
+            is still answered.
+        """
         busy = self._exchange is not None or self._reader is not None or self._closing
         if not busy and self._scanner.empty and not self._pending:
-            self._close(unread=False)
+            if quiet_s:
+                self._deadline.set(quiet_s)
+            else:
+                self._close(unread=False)
+
+    def use_limits(self, limits: Limits) -> None:
+        """Other limits hold from the next request on, but for the size of a head."""
+        self._limits = limits
 
     def abort(self) -> None:
         """End the connection whatever it does."""
@@ -235,10 +246,13 @@ class HTTPServerConnection(Protocol):
         if self._pending:
             self._deadline.clear()  # the client is slow; its stall has a deadline of its own
         elif self._scanner.empty:
-            if self._factory.draining:
-                self._close(unread=False)
-            else:
+            if not self._factory.draining:
                 self._deadline.set(self._limits.keep_alive_s)
+            elif self._factory.quiet_s:
+                # Its last answer began before the drain and did not say that it was the last.
+                self._deadline.set(self._factory.quiet_s)
+            else:
+                self._close(unread=False)
         elif not self._scanner.timed:
             self._scanner.timed = True
             self._deadline.set(self._limits.header_timeout_s)
@@ -427,6 +441,7 @@ class HTTPServerFactory(Factory):
         self.replay = replay if replay is not None else ReplayBudget()
         self.apart = apart + b": " if apart else b""
         self.draining = False
+        self.quiet_s = 0.0
         self.requests = 0
         self.refused_connections = 0
         self.rejected: Counter[int] = Counter()
@@ -459,8 +474,24 @@ class HTTPServerFactory(Factory):
             for waiting in drained:
                 waiting.callback(None)
 
+    def begin_drain(self, quiet_s: float) -> None:
+        """From now on each connection ends with its next answer, which says so.
+
+        :param quiet_s: an idle one is not closed before it was silent for so long: a request that
+            is on its way is still answered.
+        """
+        self.draining = True
+        self.quiet_s = quiet_s
+
+    def use_limits(self, limits: Limits) -> None:
+        """Other limits hold from now on, on open connections too."""
+        self.limits = limits
+        for connection in self._connections:
+            connection.use_limits(limits)
+
     def drain(self, timeout_s: float) -> Deferred[None]:
-        """End all connections: idle ones now, busy ones after their response.
+        """End all connections: idle ones now (see :meth:`begin_drain`), busy ones after their
+        response.
 
         The listener is the caller's and must not accept any more.
 
@@ -470,7 +501,7 @@ class HTTPServerFactory(Factory):
         self.draining = True
         done: Deferred[None] = Deferred()
         for connection in tuple(self._connections):
-            connection.close_if_idle()
+            connection.close_if_idle(min(self.quiet_s, timeout_s))
         if not self._connections:
             done.callback(None)
             return done

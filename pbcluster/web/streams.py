@@ -13,7 +13,8 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint
 
 from pbcluster.web.libuv.connecting import LibuvClientEndpoint
-from pbcluster.web.libuv.listening import LibuvPort, bind
+from pbcluster.web.libuv.listening import LibuvPort
+from pbcluster.web.listening import bind_alone
 
 #: (host, port, connect timeout in seconds) → where to connect.
 EndpointMaker = Callable[[str, int, float], IStreamClientEndpoint]
@@ -28,7 +29,7 @@ class Streams(Protocol):
         """Where to connect. :param host: an IP address or a name."""
 
     def listen(self, bound: socket.socket, factory: Any) -> IListeningPort:
-        """Give the connections of a socket that listens to a factory; the socket is the port's."""
+        """Accept for a factory from a socket that listens; it is left open (``listening``)."""
 
 
 class TwistedStreams:
@@ -49,10 +50,7 @@ class TwistedStreams:
 
     def listen(self, bound: socket.socket, factory: Any) -> IListeningPort:
         """See :class:`Streams`."""
-        try:
-            port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
-        finally:
-            bound.close()  # Twisted has a descriptor of its own
+        port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
         return cast(IListeningPort, port)
 
 
@@ -74,9 +72,19 @@ class LibuvStreams:
 
     def listen(self, bound: socket.socket, factory: Any) -> IListeningPort:
         """See :class:`Streams`."""
-        port = LibuvPort(self._loop, bound, factory)
+        port = LibuvPort(self._loop, bound.dup(), factory)
         port.startListening()
         return cast(IListeningPort, port)
+
+
+def listen_alone(streams: Streams, host: str, port: int, factory: Any) -> IListeningPort:
+    """Listen at an address that nobody else has, and let it go with the port.
+
+    :param host: an IP address. :param port: 0: any free one.
+    :raises CannotListenError: the address cannot be had.
+    """
+    with bind_alone(host, port) as bound:
+        return streams.listen(bound, factory)
 
 
 def streams_of(reactor: Any) -> Streams:
@@ -87,4 +95,11 @@ def streams_of(reactor: Any) -> Streams:
     return TwistedStreams(reactor)
 
 
-__all__ = ["EndpointMaker", "LibuvStreams", "Streams", "TwistedStreams", "bind", "streams_of"]
+__all__ = [
+    "EndpointMaker",
+    "LibuvStreams",
+    "Streams",
+    "TwistedStreams",
+    "listen_alone",
+    "streams_of",
+]

@@ -163,6 +163,8 @@ def settings(data_dir: Path, **changes: Any) -> GatewayConfig:
         "members": "tcp://127.0.0.1:1",
         "broadcasts": "tcp://127.0.0.1:2",
         "hold_s": 10,
+        "drain_ready_s": 0,
+        "drain_s": 10,
     }
     return config.load(GatewayConfig, None, flags | changes)
 

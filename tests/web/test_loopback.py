@@ -23,7 +23,7 @@ from pbcluster.web.libuv.transport import LibuvTransport
 from pbcluster.web.limits import MIB, Limits
 from pbcluster.web.pool import UpstreamPool, tcp_endpoints
 from pbcluster.web.server import HTTPServerFactory
-from pbcluster.web.streams import bind, streams_of
+from pbcluster.web.streams import listen_alone, streams_of
 from tests.web.corpus import get, post
 
 LARGE = 50 * MIB
@@ -117,12 +117,12 @@ class Loopback(TestCase):
         factory.buildProtocol = self.build_upstream  # type: ignore[method-assign]
         factory.noisy = False
         self.streams = streams_of(reactor)
-        self.upstream_port: Any = self.streams.listen(bind("127.0.0.1", 0), factory)
+        self.upstream_port: Any = listen_alone(self.streams, "127.0.0.1", 0, factory)
         self.pool = UpstreamPool(reactor, tcp_endpoints(reactor))
         self.factory = HTTPServerFactory(
             self.handle, Limits(max_body_bytes=2 * LARGE), reactor, pool=self.pool
         )
-        self.port: Any = self.streams.listen(bind("127.0.0.1", 0), self.factory)
+        self.port: Any = listen_alone(self.streams, "127.0.0.1", 0, self.factory)
         self.peers: list[Peer] = []
 
     async def tearDown(self) -> None:

@@ -24,7 +24,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from pbcluster.web.limits import HIGH_WATER_BYTES
-from pbcluster.web.streams import bind, streams_of
+from pbcluster.web.listening import bind_alone
+from pbcluster.web.streams import listen_alone, streams_of
 
 LARGE = b"x" * (64 * HIGH_WATER_BYTES)
 
@@ -79,7 +80,7 @@ class StreamTests(TestCase):
         self.streams = streams_of(reactor)
         self.accepted = Side()
         factory = Factory.forProtocol(lambda: self.accepted)
-        self.port: Any = self.streams.listen(bind("127.0.0.1", 0), factory)
+        self.port: Any = listen_alone(self.streams, "127.0.0.1", 0, factory)
         self.sides: list[Side] = [self.accepted]
 
     async def tearDown(self) -> None:
@@ -176,7 +177,7 @@ class StreamTests(TestCase):
 
     async def test_refused(self) -> None:
         """Nobody listens there."""
-        free = bind("127.0.0.1", 0)
+        free = bind_alone("127.0.0.1", 0)
         port = free.getsockname()[1]
         free.close()
         connecting = self.streams.endpoint("127.0.0.1", port, 5.0).connect(
@@ -186,7 +187,7 @@ class StreamTests(TestCase):
 
     async def test_no_answer_in_time(self) -> None:
         """A connection that does not come in time fails with TimeoutError."""
-        full = bind("127.0.0.1", 0, backlog=0)
+        full = bind_alone("127.0.0.1", 0, backlog=0)
         self.addCleanup(full.close)
         others = []
         for _ in range(8):  # a queue that is full answers nobody
@@ -220,21 +221,21 @@ class StreamTests(TestCase):
 
     async def test_stopped_before_it_began(self) -> None:
         """A port that is stopped in the turn in which it began lets go of its socket."""
-        port: Any = self.streams.listen(bind("127.0.0.1", 0), Factory.forProtocol(Side))
+        port: Any = listen_alone(self.streams, "127.0.0.1", 0, Factory.forProtocol(Side))
         where = port.getHost().port
         await port.stopListening()
-        bind("127.0.0.1", where).close()
+        bind_alone("127.0.0.1", where).close()
 
     def test_port_in_use(self) -> None:
         """An address that cannot be had is told at once."""
         with self.assertRaises(CannotListenError):
-            bind("127.0.0.1", self.port.getHost().port)
+            bind_alone("127.0.0.1", self.port.getHost().port)
 
     async def test_factory_without_a_protocol(self) -> None:
         """A factory may refuse a connection: it is closed."""
         factory = Factory()
         factory.buildProtocol = lambda addr: None  # type: ignore[method-assign,assignment]
-        port: Any = self.streams.listen(bind("127.0.0.1", 0), factory)
+        port: Any = listen_alone(self.streams, "127.0.0.1", 0, factory)
         endpoint = self.streams.endpoint("127.0.0.1", port.getHost().port, 5.0)
         client: Any = await endpoint.connect(Factory.forProtocol(Side))
         self.assertIsInstance(await client.lost, (ConnectionLost, ConnectionDone))

@@ -22,11 +22,9 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from pbcluster.web.libuv.transport import LibuvTransport, address_of
+from pbcluster.web.listening import BACKLOG, bind_alone
 
 log = Logger()
-
-#: Connections that the kernel keeps for us while the loop is busy.
-BACKLOG = 4096
 
 
 class _Refused(Protocol):
@@ -96,29 +94,15 @@ class LibuvPort:
         self._loop.call_later(0, self._loop.call_soon, closed.callback, None)
         return closed
 
+    def turn(self) -> Deferred[None]:
+        """Fires after one turn of the loop, in which it took what waited to be accepted."""
+        turned: Deferred[None] = Deferred()
+        self._loop.call_soon(self._loop.call_soon, turned.callback, None)
+        return turned
+
     def getHost(self) -> IPv4Address | IPv6Address:
         """Where it listens."""
         return self._host
-
-
-def bind(host: str, port: int, backlog: int = BACKLOG) -> socket.socket:
-    """A listening socket.
-
-    :param host: an IP address, or empty for all of this machine's. :param port: 0: any free one.
-    :raises CannotListenError: the address cannot be had.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        bound.bind((host, port))
-        bound.listen(backlog)
-    except OSError as error:
-        bound.close()
-        raise CannotListenError(host, port, error) from None
-    return bound
 
 
 @implementer(IStreamServerEndpoint)
@@ -133,7 +117,7 @@ class LibuvServerEndpoint:
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """See ``IStreamServerEndpoint``."""
         try:
-            port = LibuvPort(self._loop, bind(self._host, self._port), protocolFactory)
+            port = LibuvPort(self._loop, bind_alone(self._host, self._port), protocolFactory)
         except CannotListenError:
             return fail()
         port.startListening()
