@@ -28,7 +28,14 @@ from twisted.python.failure import Failure
 from pbcluster.errors import Busy, NotFound, PBClusterError, TooLarge, Unavailable
 from pbcluster.gateway import retries
 from pbcluster.gateway.breaker import Ticket
-from pbcluster.gateway.forwarding import epoch_of, host_and_port, mark_of, to_client, to_node
+from pbcluster.gateway.forwarding import (
+    HSTS,
+    epoch_of,
+    mark_of,
+    node_at,
+    to_client,
+    to_node,
+)
 from pbcluster.gateway.pages import error_page
 from pbcluster.gateway.parts import Parts, Record
 from pbcluster.gateway.retries import Verdict
@@ -135,7 +142,7 @@ class Passage:
         if not self._within_quota(route):
             return True
         try:
-            host, port = host_and_port(route.address)
+            host, port, identity = node_at(route.address, route.node_id, parts.node_tls)
         except Unavailable as error:
             self._why = error
             return False
@@ -157,6 +164,7 @@ class Passage:
             Forward(
                 host=host,
                 port=port,
+                identity=identity,
                 method=head.method,
                 target=head.target,
                 headers=to_node(
@@ -207,7 +215,7 @@ class Passage:
         content_type = head.get(b"content-type") or b""
         self.record.stream = content_type.lower().startswith(b"text/event-stream")
         self.record.status = head.status
-        return to_client(head, self.record.request_id)
+        return to_client(head, self.record.request_id, self._hsts)
 
     def _done(self, attempt: Attempt) -> None:
         """The attempt is over."""
@@ -380,10 +388,15 @@ class Passage:
         record.status, record.outcome = error.status, record.outcome or "answered"
         retry_after_s = error.retry_after_s if isinstance(error, Unavailable) else 0.0
         page = error_page(self._head, error.status, error.message, record.request_id, retry_after_s)
+        headers = [*page.headers, (HSTS, self._hsts)] if self._hsts else page.headers
         self._exchange.respond(
-            page.status, page.body, content_type=page.content_type, headers=page.headers
+            page.status, page.body, content_type=page.content_type, headers=headers
         )
         self._finish()
+
+    @property
+    def _hsts(self) -> bytes:
+        return self._parts.hsts if self._head.secure else b""
 
     def _finish_gone(self) -> None:
         self.record.outcome = Outcome.CLIENT_GONE.value

@@ -120,12 +120,15 @@ class ForwardAttempt:
 
     def start(self) -> None:
         """Take a connection and send."""
-        idle = self._pool.take(self._plan.host, self._plan.port) if self._plan.reuse else None
+        idle = self._take() if self._plan.reuse else None
         if idle is None:
             self._connect()
         else:
             self._reused = True
             self._send(idle)
+
+    def _take(self) -> UpstreamConnection | None:
+        return self._pool.take(self._plan.host, self._plan.port, self._plan.identity)
 
     def cancel(self, outcome: Outcome, error: str) -> None:
         """Stop at once: the upstream's connection is cut, ``done`` is called."""
@@ -171,7 +174,7 @@ class ForwardAttempt:
     def _connect(self) -> None:
         plan = self._plan
         self._reused = False
-        connecting = self._pool.connect(plan.host, plan.port, plan.connect_timeout_s)
+        connecting = self._pool.connect(plan.host, plan.port, plan.connect_timeout_s, plan.identity)
         self._connecting = connecting
         connecting.addCallbacks(self._send, self._not_connected)
         connecting.addErrback(self._bug)

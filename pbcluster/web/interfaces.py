@@ -120,6 +120,7 @@ class Forward:
     """One attempt to send an exchange upstream.
 
     :ivar host: IP address of the upstream. :ivar port: its port.
+    :ivar identity: the name that it must prove by TLS; empty: it is spoken to without TLS.
     :ivar headers: every field to send, Host included, framing (Content-Length, Transfer-Encoding,
         Connection) excluded: the core adds it.
     :ivar on_response: called with the head; may wait, give back a changed head, or raise
@@ -142,6 +143,7 @@ class Forward:
     on_response: Callable[[ResponseHead], Awaitable[ResponseHead] | ResponseHead] | None = None
     on_end: Callable[[], Awaitable[None] | None] | None = None
     reuse: bool = True
+    identity: str = ""
     idle_timeout_s: float = 600.0
 
 
