@@ -88,13 +88,16 @@ def issue(
     return _pair(builder.sign(signer, hashes.SHA256()), key)
 
 
-def worth_keeping(authority: bytes, certificate: bytes, name: str, now: datetime) -> bool:
-    """Whether a certificate is the authority's, for ``name``, and more than half of it is left.
+def worth_keeping(authority: bytes, pair: Pair, name: str, now: datetime) -> bool:
+    """Whether a certificate is the authority's, for ``name``, with its own key, and more than half
+    of it is left.
 
-    :param authority: its certificate, PEM. :param certificate: PEM too.
+    :param authority: its certificate, PEM.
     """
     try:
-        own = x509.load_pem_x509_certificate(certificate)
+        own = x509.load_pem_x509_certificate(pair.certificate)
+        if load_pem_private_key(pair.key, None).public_key() != own.public_key():
+            return False
         own.verify_directly_issued_by(x509.load_pem_x509_certificate(authority))
         found = own.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         names = found.value.get_values_for_type(x509.DNSName)

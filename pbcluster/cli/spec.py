@@ -33,7 +33,7 @@ STOP_GRACE_S = {"s3": 1.0, "member": 10.0, "node": 30.0, "gateway": 20.0}
 def specs(where: ClusterDir, plan: Plan) -> list[ProcessSpec]:
     """How every process of the plan is started, in the plan's order."""
     return [
-        _s3(where, plan, process) if process.kind == "s3" else _service(where, process)
+        _s3(where, plan, process) if process.kind == "s3" else _service(where, plan, process)
         for process in plan.processes
     ]
 
@@ -76,7 +76,7 @@ def check_binaries(where: ClusterDir, plan: Plan) -> None:
     binaries.verify(("weed",), plan.binaries, cache_dir=where.run)
 
 
-def _service(where: ClusterDir, process: Process) -> ProcessSpec:
+def _service(where: ClusterDir, plan: Plan, process: Process) -> ProcessSpec:
     data = where.data(process.id)
     twistd = (sys.executable, "-P", "-m", "pbcluster.twistd")
     run = ("--nodaemon", "--pidfile=", f"--reactor={REACTOR}")
@@ -85,7 +85,8 @@ def _service(where: ClusterDir, process: Process) -> ProcessSpec:
     if process.kind == "member":
         address = f"tcp://{LOOPBACK}:{ports['requests']}"
     else:
-        address = f"http://{LOOPBACK}:{ports['http']}"
+        scheme = "https" if plan.node_tls and process.kind == "node" else "http"
+        address = f"{scheme}://{LOOPBACK}:{ports['http']}"
     return ProcessSpec(
         kind=process.kind,
         id=process.id,

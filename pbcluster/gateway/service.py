@@ -12,13 +12,11 @@ import secrets
 import sys
 import time
 from random import SystemRandom
-from typing import Any, cast
+from typing import Any
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -34,10 +32,13 @@ from pbcluster.gateway.metrics import Metrics
 from pbcluster.gateway.nodes import Nodes
 from pbcluster.gateway.proxy import Proxy
 from pbcluster.gateway.routes import RouteCache
+from pbcluster.gateway.tls import GatewayTLS
 from pbcluster.gateway.updates import Updates
 from pbcluster.transport.following import Follower
 from pbcluster.transport.interfaces import Asked, ControlPlaneClient, Subscriber
+from pbcluster.web.interfaces import Exchange
 from pbcluster.web.limits import Limits
+from pbcluster.web.listening import listen, url_of
 from pbcluster.web.pool import UpstreamPool, tcp_endpoints
 from pbcluster.web.server import HTTPServerFactory
 from pbcluster.wire import Body, SnapshotRequest
@@ -48,9 +49,6 @@ CONTACT_TIMEOUT_S = 1.0
 CONTACT_AGAIN_S = 0.1
 #: Requests under way may finish within this time.
 DRAIN_S = 10.0
-#: Connections that the kernel keeps for us while the loop is busy.
-BACKLOG = 4096
-
 log = Logger()
 
 
@@ -85,7 +83,8 @@ def gateway_key(config: GatewayConfig, own: Secrets) -> bytes:
 class GatewayService(Service):
     """One gateway.
 
-    :ivar public: the public listener's port. :ivar local: the metrics listener's.
+    :ivar public: the public listener's port. :ivar secure: those with TLS.
+    :ivar local: the metrics listener's.
     """
 
     name = "pbcluster gateway"
@@ -99,6 +98,7 @@ class GatewayService(Service):
         :raises ConfigError: no HMAC key.
         """
         self.public: IListeningPort | None = None
+        self.secure: list[IListeningPort] = []
         self.local: IListeningPort | None = None
         self._reactor = reactor
         self._config = config
@@ -107,10 +107,17 @@ class GatewayService(Service):
         self._starting: Deferred[None] | None = None
         client = control_plane.client
         endpoints = tcp_endpoints(reactor)
+        tls = self._tls = GatewayTLS(reactor, config)
         random = SystemRandom()
         self._routes = RouteCache(config.route_ttl_s)
         self._lookups = Lookups(reactor, client, self._routes)
-        self._nodes = Nodes(reactor, client, self._routes, ask_health(reactor, endpoints), random)
+        self._nodes = Nodes(
+            reactor,
+            client,
+            self._routes,
+            ask_health(reactor, endpoints, tls.secure, tls.node_tls),
+            random,
+        )
         self._metrics = Metrics()
         self._proxy = Proxy(
             gateway_id=config.id,
@@ -125,6 +132,8 @@ class GatewayService(Service):
             lookups=self._lookups,
             nodes=self._nodes,
             told=self._metrics.over,
+            node_tls=tls.node_tls,
+            hsts=tls.hsts,
         )
         self._updates = Updates(
             reactor,
@@ -135,10 +144,17 @@ class GatewayService(Service):
             self._proxy.moved,
             control_plane.follower.changed,
         )
-        self._pool = UpstreamPool(reactor, endpoints)
+        self._pool = UpstreamPool(reactor, endpoints, secure=tls.secure)
         limits = Limits(max_body_bytes=config.max_body_bytes)
-        self._factory = HTTPServerFactory(self._proxy.handle, limits, reactor, pool=self._pool)
+        self._factory = HTTPServerFactory(self._handle, limits, reactor, pool=self._pool)
         self._watch()
+
+    def _handle(self, exchange: Exchange) -> None:
+        location = self._tls.redirects.location(exchange.head)
+        if location is None:
+            self._proxy.handle(exchange)
+        else:
+            exchange.respond(308, b"", headers=[(b"Location", location)])
 
     def _watch(self) -> None:
         watch, routes, lookups = self._metrics.watch, self._routes, self._lookups
@@ -159,6 +175,8 @@ class GatewayService(Service):
         watch("routes_stale", "Uses of stale routes", lambda: lookups.stale)
         watch("broadcast_gaps", "Gaps in the broadcasts", lambda: self._updates.gaps)
         watch("suspicions", "Nodes reported as unreachable", lambda: self._nodes.suspected)
+        watch("redirects", "Requests sent to https", lambda: self._tls.redirects.made)
+        self._metrics.registry.register(self._tls)
         self._metrics.watch_breakers(lambda: self._nodes.breakers.show(self._reactor.seconds()))
 
     # -- start ------------------------------------------------------------------------------------
@@ -191,7 +209,8 @@ class GatewayService(Service):
         :raises ConfigError: a port cannot be had, or a member's address cannot be used.
         """
         config = self._config
-        self.public = self._listen(config.listen, cast(Any, self._factory), "listen")
+        self.public = listen(self._reactor, config.listen, self._factory, "listen")
+        self.secure = self._tls.open(self._factory)
         pages = local_pages.site(
             registry=self._metrics.registry,
             breakers=self._nodes.breakers,
@@ -199,7 +218,7 @@ class GatewayService(Service):
             now=self._reactor.seconds,
             not_ready=self._not_ready,
         )
-        self.local = self._listen(config.metrics_listen, pages, "metrics-listen")
+        self.local = listen(self._reactor, config.metrics_listen, pages, "metrics-listen")
         self._control_plane.client.start(_not_for_gateways)
         self._updates.start()
         self._control_plane.follower.start()
@@ -209,21 +228,14 @@ class GatewayService(Service):
         await self._first_contact()
         assert self.public is not None
         assert self.local is not None
-        gateway, metrics = _url(self.public), _url(self.local)
-        ready_file.write(self._config.data_dir, gateway=gateway, metrics=metrics)
-        log.info("gateway {id} serves at {url}", id=self._config.id, url=gateway)
-
-    def _listen(self, address: tuple[str, int], factory: Any, option: str) -> IListeningPort:
-        host, port = address
-        try:
-            listening: IListeningPort = self._reactor.listenTCP(
-                port, factory, backlog=BACKLOG, interface=host
-            )
-        except CannotListenError as error:
-            raise ConfigError(
-                f"cannot listen at {host}:{port} (--{option}): {error.socketError.strerror}"
-            ) from None
-        return listening
+        where = self._config.listen
+        with_tls = isinstance(where, str) and where.startswith("pbtls:")
+        gateway = url_of(self.public, "https" if with_tls else "http")
+        metrics = url_of(self.local, "http")
+        secure = [url_of(port, "https") for port in self.secure]
+        ready_file.write(self._config.data_dir, gateway=gateway, tls=secure, metrics=metrics)
+        urls = ", ".join([gateway, *secure])
+        log.info("gateway {id} serves at {urls}", id=self._config.id, urls=urls)
 
     async def _first_contact(self) -> None:
         until = self._reactor.seconds() + CONTACT_WAIT_S
@@ -246,6 +258,10 @@ class GatewayService(Service):
             reasons.append("no contact with the control plane yet")
         return reasons
 
+    def reload(self) -> Deferred[None]:
+        """Read again what may change while it runs: certificates. Fires when that is done."""
+        return self._tls.reload()
+
     # -- end --------------------------------------------------------------------------------------
 
     def stopService(self) -> Deferred[None]:
@@ -257,8 +273,10 @@ class GatewayService(Service):
     async def _stop(self) -> None:
         if self._starting is not None:
             self._starting.cancel()
-        if self.public is not None:
-            await maybeDeferred(self.public.stopListening)
+        self._tls.stop()
+        for port in (self.public, *self.secure):
+            if port is not None:
+                await maybeDeferred(port.stopListening)
         await self._factory.drain(DRAIN_S)
         self._nodes.stop()
         self._control_plane.follower.stop()
@@ -273,9 +291,3 @@ class GatewayService(Service):
 async def _not_for_gateways(asked: Asked, body: Body) -> Body:
     """Nothing is asked of gateways so far."""
     raise RemoteProtocolError(f"{type(body).__name__} is not asked of a gateway")
-
-
-def _url(port: IListeningPort) -> str:
-    where = cast(IPv4Address | IPv6Address, port.getHost())
-    host = f"[{where.host}]" if ":" in where.host else where.host
-    return f"http://{host}:{where.port}"

@@ -63,6 +63,8 @@ def of_certificate(certificate: Certificate) -> SSL.Context:
     context = bare(SSL.TLS_SERVER_METHOD)
     serve(context, certificate)
     context.set_session_id(_SESSION_ID)
+    # OpenSSL asks the context that a connection changed to, not its first one.
+    context.set_alpn_select_callback(_choose_protocol)
     return context
 
 
@@ -79,7 +81,6 @@ def listener(choose: Callable[[SSL.Connection], None]) -> SSL.Context:
     context.set_session_id(_SESSION_ID)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)  # tickets only: no memory for each client
     context.set_tlsext_servername_callback(choose)
-    context.set_alpn_select_callback(_choose_protocol)
     return context
 
 

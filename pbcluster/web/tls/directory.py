@@ -232,7 +232,7 @@ class CertificateDirectory:
         :raises ConfigError: the directory cannot be listed. Bad certificates are only reported.
         """
         self._became(gather(self.path, Loaded(), self._utc_now(), patient=False))
-        if self.loaded.problem:
+        if self.loaded.problem and not self.loaded.entries:
             raise ConfigError(self.loaded.problem)
         if not self.loaded.by_host:
             log.error("{path} has no certificate that can be served", path=str(self.path))

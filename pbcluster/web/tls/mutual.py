@@ -46,12 +46,17 @@ class Credentials:
     client: SSL.Context = attrs.field(repr=False)
 
 
-def read(directory: Path) -> Credentials:
+def read(directory: Path, name: str) -> Credentials:
     """Read a process's files.
 
+    :param name: what the certificate must name.
     :raises ConfigError: they cannot be used; names the file.
     """
     own = certificates.read(CERTIFICATE_FILE, directory / CERTIFICATE_FILE, directory / KEY_FILE)
+    if own.names != {name}:
+        raise BadCertificate(
+            f"{directory / CERTIFICATE_FILE} is for {', '.join(sorted(own.names))}, not for {name}"
+        )
     trusted = authorities(directory / CA_FILE)
     return Credentials(
         own,
@@ -96,13 +101,17 @@ class MutualTLS:
     :ivar current: what is in use. :ivar problem: why what stands there now is not; empty: it is.
     """
 
-    def __init__(self, directory: Path, utc_now: Callable[[], datetime]) -> None:
-        """:raises ConfigError: the files cannot be used."""
+    def __init__(self, directory: Path, utc_now: Callable[[], datetime], name: str) -> None:
+        """
+        :param name: what the certificate must name: this process (``identities.name_of``).
+        :raises ConfigError: the files cannot be used.
+        """
         self.directory = directory
         self.problem = ""
         self._utc_now = utc_now
+        self._name = name
         self._stamp = self._look()
-        self.current = read(directory)
+        self.current = read(directory, name)
         self._tell()
 
     def reload(self) -> None:
@@ -114,7 +123,7 @@ class MutualTLS:
         self._stamp = stamp
         before = self.problem
         try:
-            self.current = read(self.directory)
+            self.current = read(self.directory, self._name)
         except ConfigError as error:
             self.problem = str(error)
             if self.problem != before:
