@@ -31,6 +31,7 @@ from pbcluster.gateway.lookups import Lookups
 from pbcluster.gateway.metrics import Metrics
 from pbcluster.gateway.nodes import Nodes
 from pbcluster.gateway.proxy import Proxy
+from pbcluster.gateway.redirects import OFF
 from pbcluster.gateway.routes import RouteCache
 from pbcluster.gateway.tls import GatewayTLS
 from pbcluster.gateway.updates import Updates
@@ -146,7 +147,8 @@ class GatewayService(Service):
         )
         self._pool = UpstreamPool(reactor, endpoints, secure=tls.secure)
         limits = Limits(max_body_bytes=config.max_body_bytes)
-        self._factory = HTTPServerFactory(self._handle, limits, reactor, pool=self._pool)
+        handler = self._proxy.handle if config.http_redirect == OFF else self._handle
+        self._factory = HTTPServerFactory(handler, limits, reactor, pool=self._pool)
         self._watch()
 
     def _handle(self, exchange: Exchange) -> None:

@@ -21,8 +21,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.authority import Pair
 from pbcluster.errors import ConfigError
+from pbcluster.web.tls import certificates, names
 from pbcluster.web.tls import directory as directory_module
-from pbcluster.web.tls import names
 from pbcluster.web.tls.directory import CertificateDirectory, Loaded
 from tests.web.pki import issuer, put, site, write
 
@@ -192,6 +192,22 @@ class BadFileTests(DirectoryCase):
         self.assertNotIn("BEGIN", told)
         for secret in pair.key.splitlines()[1:-1]:
             self.assertNotIn(secret.decode(), told + repr(self.directory.loaded))
+
+    def test_a_parsers_surprise(self) -> None:
+        """What no reader foresaw is that file's problem alone."""
+        put(self.path, "good", site("good.example.com"))
+        put(self.path, "odd", site("odd.example.com"))
+        read = certificates.read
+
+        def surprising(file: str, *rest: Any) -> Any:
+            if file == "odd":
+                raise RuntimeError("secret")
+            return read(file, *rest)
+
+        self.patch(certificates, "read", surprising)
+        self.directory.load()
+        self.assertEqual(self.served("good.example.com"), "good")
+        self.assertIn("odd.pem cannot be read (RuntimeError)", self.problem("odd"))
 
     def test_out_of_time(self) -> None:
         """What expired, or does not begin yet, is served, told, and told once."""

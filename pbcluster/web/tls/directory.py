@@ -177,6 +177,8 @@ def _read(name: str, source: Source, old: Entry | None, now: datetime) -> Entry:
         context = contexts.of_certificate(certificate)
     except ConfigError as error:
         return failed(str(error))
+    except Exception as error:  # a parser's surprise with one file must not stop the others
+        return failed(f"{source.chain_file} cannot be read ({type(error).__name__})")
     wrong = certificate.out_of_time(now)
     if wrong and kept.certificate is not None and not kept.certificate.out_of_time(now):
         return failed(f"{source.chain_file} {wrong}")
