@@ -83,7 +83,7 @@ def _shown(default: Any) -> str:
         return "required"
     if isinstance(default, tuple):
         return f"default: {','.join(map(str, default)) or 'none'}"
-    return f"default: {default if default != '' else 'none'}"
+    return f"default: {default if default not in ('', None) else 'none'}"
 
 
 def _parameters(kind: type[ServiceConfig]) -> list[list[Any]]:

@@ -85,7 +85,8 @@ def _service(where: ClusterDir, plan: Plan, process: Process) -> ProcessSpec:
     if process.kind == "member":
         address = f"tcp://{LOOPBACK}:{ports['requests']}"
     else:
-        address = f"http://{LOOPBACK}:{ports['http']}"
+        scheme = "https" if plan.node_tls and process.kind == "node" else "http"
+        address = f"{scheme}://{LOOPBACK}:{ports['http']}"
     return ProcessSpec(
         kind=process.kind,
         id=process.id,

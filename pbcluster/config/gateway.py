@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import attrs
 
 from pbcluster.config.checks import (
+    DIR,
     ENDPOINT,
     PORT,
+    WHERE,
     between,
     boolean,
     domain,
     listen_address,
+    listen_where,
+    one_of,
+    path,
     setting,
     several,
     tcp_endpoint,
@@ -22,7 +29,56 @@ from pbcluster.config.service import ServiceConfig
 class GatewayConfig(ServiceConfig):
     """Settings of a gateway (``twistd pbgateway``)."""
 
-    listen: tuple[str, int] = setting("public address", PORT, listen_address, "127.0.0.1:8080")
+    listen: tuple[str, int] | str = setting("public address", WHERE, listen_where, "127.0.0.1:8080")
+    tls_listen: tuple[tuple[str, int] | str, ...] = setting(
+        "public addresses with TLS; usual is port 8443",
+        f"none, or several by commas of: {WHERE}",
+        several(listen_where),
+        (),
+    )
+    tls_certificates: Path | None = setting(
+        "certificates of tls_listen: NAME.pem, NAME.crt + NAME.key, NAME/fullchain.pem + "
+        "NAME/privkey.pem; `default` serves unknown names",
+        DIR,
+        path,
+        None,
+    )
+    tls_watch_s: float = setting(
+        "seconds between two looks at the certificates",
+        "0.1 to 86400",
+        between(0.1, 86400, float),
+        10.0,
+    )
+    http_redirect: str = setting(
+        "send requests without TLS to https: hosts that a certificate covers (known), or all",
+        "off, known, all",
+        one_of("off", "known", "all"),
+        "off",
+    )
+    http_redirect_port: int = setting(
+        "port of https that clients use; 0: that of the first tls_listen",
+        "0 to 65535",
+        between(0, 65535, int),
+        0,
+    )
+    hsts_s: int = setting(
+        "seconds for which browsers shall use TLS only (Strict-Transport-Security); 0: not told",
+        "0 to 63072000",
+        between(0, 63_072_000, int),
+        0,
+    )
+    hsts_subdomains: bool = setting(
+        "with hsts_s: for all names below a host too", "true or false", boolean, False
+    )
+    node_tls: Path | None = setting(
+        "TLS to nodes: where ca.pem, certificate.pem and key.pem of this gateway stand",
+        DIR,
+        path,
+        None,
+    )
+    node_tls_required: bool = setting(
+        "with node_tls: never speak to a node without TLS", "true or false", boolean, True
+    )
     metrics_listen: tuple[str, int] = setting(
         "address of health and metrics", PORT, listen_address, "127.0.0.1:0"
     )

@@ -50,10 +50,33 @@ class Door:
             each.close()
 
 
+def door_name(setting: str, number: int) -> str:
+    """What the door of a setting's address is called; ``number`` counts from 0."""
+    return f"{setting}_{number + 1}" if number else setting
+
+
 def options(config: GatewayConfig) -> dict[str, tuple[str, int]]:
-    """The listening settings that are in use: every one whose name ends in ``listen``."""
-    found = {name: getattr(config, name) for name in settings_of(type(config))}
-    return {name: address for name, address in found.items() if name.endswith("listen") and address}
+    """All addresses of the settings whose name ends in ``listen``, by the name of their door.
+
+    Endpoint strings are not among them: who listens there is not known here.
+
+    :raises ConfigError: there are some, and workers that would have to share them.
+    """
+    found: dict[str, tuple[str, int]] = {}
+    for name in settings_of(type(config)):
+        if not name.endswith("listen"):
+            continue
+        value = getattr(config, name)
+        single = isinstance(value, str) or (len(value) > 1 and isinstance(value[1], int))
+        for number, where in enumerate([value] if single else value):
+            if not isinstance(where, str):
+                found[door_name(name, number)] = where
+            elif config.workers > 1:
+                raise ConfigError(
+                    f"setting {name!r} is {where!r}: workers share addresses like 0.0.0.0:8080 "
+                    "only; give such an address, or workers = 1"
+                )
+    return found
 
 
 def opened(config: GatewayConfig, inherited: Sequence[Door]) -> dict[str, Door]:

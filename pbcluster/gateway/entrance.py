@@ -29,7 +29,9 @@ def as_worker(config: GatewayConfig, place: Place) -> GatewayConfig:
     """The settings of a worker: listening as its master does, with metrics for it alone."""
     if not place.is_worker:
         return config
-    inherited: dict[str, Any] = {door.option: door.address for door in place.doors}
+    inherited: dict[str, Any] = {
+        door.option: door.address for door in place.doors if door.option == "listen"
+    }
     return attrs.evolve(config, workers=place.of, metrics_listen=WORKER_METRICS, **inherited)
 
 
@@ -92,7 +94,7 @@ class Entrance:
         place = self._place
         return Doors(listen, self.open(), place.number - 1, place.of)
 
-    def serves(self, shares: Doors | None, **where: str) -> None:
+    def serves(self, shares: Doors | None, **where: Any) -> None:
         """Tell that this process serves, and be ready to be replaced.
 
         :param shares: what a worker adopts shares with.

@@ -8,15 +8,18 @@ removed by naming them.
 
 from __future__ import annotations
 
+import enum
 import functools
 import re
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from pbcluster import signing
+from attrs import evolve
+
+from pbcluster import identities, signing
 from pbcluster.errors import Unavailable
 from pbcluster.web.answers import encoded_head
-from pbcluster.web.headers import encode_lines, end_to_end
+from pbcluster.web.headers import encode_lines, end_to_end, without
 from pbcluster.web.interfaces import RequestHead, ResponseHead
 from pbcluster.wire import Route
 
@@ -39,24 +42,40 @@ _OURS = frozenset(
 )
 #: W3C Trace Context, version 00; ids of zeros only are invalid.
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+#: RFC 6797; only sent over TLS.
+HSTS = b"Strict-Transport-Security"
 #: The marks that a client may see.
 _FOR_CLIENTS = frozenset((signing.DURABILITY.lower(),))
 
 
-@functools.lru_cache(4096)
-def host_and_port(address: str) -> tuple[str, int]:
-    """Where a node listens, from its base URL.
+class NodeTLS(enum.Enum):
+    """Whether nodes are spoken to by TLS: never, if their address is ``https``, or always."""
 
-    :raises Unavailable: not an ``http`` URL with a host.
+    OFF = "off"
+    ALLOWED = "allowed"
+    REQUIRED = "required"
+
+
+@functools.lru_cache(4096)
+def node_at(address: str, node_id: str, tls: NodeTLS = NodeTLS.OFF) -> tuple[str, int, str]:
+    """Where a node listens, from its base URL, and the name that it must prove by TLS (else empty).
+
+    :raises Unavailable: not an ``http`` or ``https`` URL with a host, or not what ``tls`` allows.
     """
     try:
         parts = urlsplit(address)
         host, port = parts.hostname, parts.port
     except ValueError:
         host = port = None
-    if not host or parts.scheme != "http":
+    if not host or parts.scheme not in ("http", "https"):
         raise Unavailable(f"the tenant's node has an address that cannot be used: {address!r}")
-    return host, port if port is not None else 80
+    if parts.scheme == "http":
+        if tls is NodeTLS.REQUIRED:
+            raise Unavailable("the tenant's node does not speak TLS, which this gateway demands")
+        return host, port if port is not None else 80, ""
+    if tls is NodeTLS.OFF:
+        raise Unavailable("the tenant's node speaks TLS only, and this gateway has no certificate")
+    return host, port if port is not None else 443, identities.name_of(identities.NODE, node_id)
 
 
 class Forwarder:
@@ -116,17 +135,28 @@ def _peer_lines(peer_host: str, secure: bool) -> bytes:
     )
 
 
-def to_client(head: ResponseHead, request_id: str) -> ResponseHead:
-    """The head that the client gets: without the node's marks, but for how durable a write is."""
+def to_client(head: ResponseHead, request_id: str, hsts: bytes = b"") -> ResponseHead:
+    """The head that the client gets: without the node's marks, but for how durable a write is.
+
+    :param hsts: the gateway's Strict-Transport-Security, which then is the only one.
+    """
     known: _Seen = head.memo or _see(head)
-    return known.passed.with_lines(b"X-Request-ID: %b\r\n" % request_id.encode())
+    lines = b"X-Request-ID: %b\r\n" % request_id.encode()
+    if hsts:
+        lines += b"%b: %b\r\n" % (HSTS, hsts)
+        return known.passed_secure.with_lines(lines)
+    return known.passed.with_lines(lines)
 
 
 class _Seen(NamedTuple):
-    """What was read from a node's head: answers with the same head share it."""
+    """What was read from a node's head: answers with the same head share it.
+
+    :ivar passed_secure: ``passed`` without a tenant's own Strict-Transport-Security.
+    """
 
     mark: bytes | None
     passed: ResponseHead
+    passed_secure: ResponseHead
     stream: bool
 
 
@@ -139,10 +169,14 @@ def _see(head: ResponseHead) -> _Seen:
     ]
     passed = ResponseHead(head.status, head.reason, kept)
     encoded_head(passed)
+    others = without(kept, HSTS.lower())
+    secure = passed if len(others) == len(kept) else evolve(passed, headers=others)
+    encoded_head(secure)
     content_type = head.get(b"content-type") or b""
     head.memo = _Seen(
         head.get(signing.NOT_PROCESSED.lower()),
         passed,
+        secure,
         content_type.lower().startswith(b"text/event-stream"),
     )
     seen: _Seen = head.memo

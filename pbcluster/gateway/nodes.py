@@ -35,8 +35,9 @@ MAX_ADDRESSES = 4096
 
 log = Logger()
 
-#: Asks the node at a base URL for its health within so many seconds: True or False, never fails.
-HealthQuestion = Callable[[str, float], Awaitable[bool]]
+#: Asks a node, by its id, at a base URL for its health within so many seconds: True or False, never
+#: fails.
+HealthQuestion = Callable[[str, str, float], Awaitable[bool]]
 
 
 class Nodes:
@@ -191,7 +192,7 @@ class Nodes:
                 asked.addErrback(lambda failure: log.failure("a health question", failure=failure))
 
     async def _ask(self, key: NodeKey, breaker: Breaker, ticket: Ticket, address: str) -> None:
-        healthy = await self._health(address, PROBE_S)
+        healthy = await self._health(key.node_id, address, PROBE_S)
         now = self._clock.seconds()
         if healthy:
             change = breaker.succeeded(ticket, now)

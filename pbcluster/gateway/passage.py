@@ -29,10 +29,11 @@ from pbcluster.errors import Busy, NotFound, PBClusterError, TooLarge, Unavailab
 from pbcluster.gateway import retries
 from pbcluster.gateway.breaker import Ticket
 from pbcluster.gateway.forwarding import (
+    HSTS,
     epoch_of,
-    host_and_port,
     is_stream,
     mark_of,
+    node_at,
     to_client,
 )
 from pbcluster.gateway.pages import error_page
@@ -122,7 +123,7 @@ class Passage:
         if route.max_body_bytes and not self._limited and not self._within_quota(route):
             return True
         try:
-            host, port = host_and_port(route.address)
+            host, port, identity = node_at(route.address, route.node_id, parts.node_tls)
         except Unavailable as error:
             self._why = error
             return False
@@ -147,6 +148,7 @@ class Passage:
             method,
             head.target,
             lines=lines,
+            identity=identity,
             connect_timeout_s=CONNECT_TIMEOUT_S,
             first_byte_timeout_s=FIRST_BYTE_TIMEOUT_S,
             on_response=self._responded,
@@ -198,7 +200,7 @@ class Passage:
         record.first_byte_s = now - self._started
         record.stream = is_stream(head)
         record.status = head.status
-        return to_client(head, record.request_id)
+        return to_client(head, record.request_id, self._hsts)
 
     def _done(self, attempt: Attempt) -> None:
         """The attempt is over."""
@@ -374,10 +376,15 @@ class Passage:
         record.status, record.outcome = error.status, record.outcome or "answered"
         retry_after_s = error.retry_after_s if isinstance(error, Unavailable) else 0.0
         page = error_page(self._head, error.status, error.message, record.request_id, retry_after_s)
+        headers = [*page.headers, (HSTS, self._hsts)] if self._hsts else page.headers
         self._exchange.respond(
-            page.status, page.body, content_type=page.content_type, headers=page.headers
+            page.status, page.body, content_type=page.content_type, headers=headers
         )
         self._finish()
+
+    @property
+    def _hsts(self) -> bytes:
+        return self._parts.hsts if self._head.secure else b""
 
     def _finish_gone(self) -> None:
         self.record.outcome = Outcome.CLIENT_GONE.value

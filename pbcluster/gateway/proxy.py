@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from pbcluster.gateway import retries
 from pbcluster.gateway.breaker import Uniform
 from pbcluster.gateway.flights import Flights
-from pbcluster.gateway.forwarding import Forwarder
+from pbcluster.gateway.forwarding import Forwarder, NodeTLS
 from pbcluster.gateway.holds import Holds
 from pbcluster.gateway.lookups import Lookups
 from pbcluster.gateway.nodes import Nodes
@@ -48,12 +48,16 @@ class Proxy:
         lookups: Lookups,
         nodes: Nodes,
         told: Callable[[Record], None],
+        node_tls: NodeTLS = NodeTLS.OFF,
+        hsts: bytes = b"",
         holds: Holds | None = None,
     ) -> None:
         """
         :param key: HMAC key of this gateway. :param hold_s: longest wait of a request.
         :param unix_ms: wall clock. :param new_id: a fresh request id, 32 hex digits.
         :param told: gets the record of each request that is over.
+        :param node_tls: whether nodes are spoken to by TLS.
+        :param hsts: value of Strict-Transport-Security for clients over TLS; empty: none.
         :param holds: how many may wait; None: the usual bounds.
         """
         self.active = 0
@@ -80,6 +84,8 @@ class Proxy:
             budget=self.budget,
             active=lambda: self.active,
             over=self._over,
+            node_tls=node_tls,
+            hsts=hsts,
         )
 
     def use(self, *, base_domains: Sequence[str], hold_s: float, key: bytes) -> None:

@@ -16,12 +16,11 @@ import sys
 import time
 from collections.abc import Callable
 from random import SystemRandom
-from typing import Any, cast
+from typing import Any
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -31,7 +30,7 @@ from pbcluster.config import GatewayConfig, Secrets
 from pbcluster.errors import ConfigError, PBClusterError, RemoteProtocolError
 from pbcluster.gateway import local_pages
 from pbcluster.gateway.access_log import AccessLog
-from pbcluster.gateway.doors import METRICS, Doors
+from pbcluster.gateway.doors import METRICS, Doors, door_name
 from pbcluster.gateway.entrance import Entrance, as_worker
 from pbcluster.gateway.figures import Figures
 from pbcluster.gateway.health import ask_health
@@ -41,15 +40,20 @@ from pbcluster.gateway.metrics import Metrics
 from pbcluster.gateway.nodes import Nodes
 from pbcluster.gateway.parts import Record
 from pbcluster.gateway.proxy import Proxy
+from pbcluster.gateway.redirects import OFF
 from pbcluster.gateway.reloading import Reloadable, Reloading
 from pbcluster.gateway.remembered import Remembered
 from pbcluster.gateway.request_ids import RequestIds
 from pbcluster.gateway.routes import RouteCache
+from pbcluster.gateway.tls import GatewayTLS
 from pbcluster.gateway.updates import Updates
 from pbcluster.gateway.worker import Place
 from pbcluster.options import Parsed
 from pbcluster.transport.following import Follower
 from pbcluster.transport.interfaces import Asked, ControlPlaneClient, Subscriber
+from pbcluster.web import endpoint_strings
+from pbcluster.web.endpoint_strings import Where, url_of
+from pbcluster.web.interfaces import Exchange
 from pbcluster.web.limits import Limits
 from pbcluster.web.listening import Listener
 from pbcluster.web.pool import UpstreamPool, tcp_endpoints
@@ -103,7 +107,8 @@ def gateway_key(config: GatewayConfig, own: Secrets) -> bytes:
 class GatewayService(Service):
     """One gateway.
 
-    :ivar public: the public listener's port. :ivar local: the metrics listener's.
+    :ivar public: the public listener's port. :ivar secure: those with TLS.
+    :ivar local: the metrics listener's.
     """
 
     name = "pbcluster gateway"
@@ -125,13 +130,14 @@ class GatewayService(Service):
         :param own: secrets of this gateway.
         :param place: which of the gateway's workers this is; None: it has none.
         :param reloading: where to register for settings that are read again.
-        :param listen: accepts from a bound socket; None: by Twisted's transports.
+        :param listen: accepts from a bound socket; None: by the reactor's fastest.
         :param end: stops this process; called when a successor serves.
         :raises ConfigError: no HMAC key.
         """
         place = place if place is not None else Place()
         config = as_worker(config, place)
         self.public: IListeningPort | None = None
+        self.secure: list[IListeningPort] = []
         self.local: IListeningPort | None = None
         self._reactor = reactor
         self._config = config
@@ -140,10 +146,17 @@ class GatewayService(Service):
         self._starting: Deferred[None] | None = None
         client = control_plane.client
         endpoints = tcp_endpoints(reactor)
+        tls = self._tls = GatewayTLS(reactor, config)
         random = SystemRandom()
         self._routes = RouteCache(config.route_ttl_s)
         self._lookups = Lookups(reactor, client, self._routes)
-        self._nodes = Nodes(reactor, client, self._routes, ask_health(reactor, endpoints), random)
+        self._nodes = Nodes(
+            reactor,
+            client,
+            self._routes,
+            ask_health(reactor, endpoints, tls.secure, tls.node_tls),
+            random,
+        )
         self._figures = Figures()
         self._metrics = Metrics(self._figures)
         self._access: AccessLog | None = None
@@ -165,6 +178,8 @@ class GatewayService(Service):
             holds=Holds(
                 max_per_tenant=place.share(MAX_PER_TENANT), max_total=place.share(MAX_TOTAL)
             ),
+            node_tls=tls.node_tls,
+            hsts=tls.hsts,
         )
         self._updates = Updates(
             reactor,
@@ -175,11 +190,14 @@ class GatewayService(Service):
             self._proxy.moved,
             control_plane.follower.changed,
         )
-        self._pool = UpstreamPool(reactor, endpoints)
+        self._pool = UpstreamPool(reactor, endpoints, secure=tls.secure)
         limits = Limits(max_body_bytes=config.max_body_bytes)
-        self._factory = HTTPServerFactory(self._proxy.handle, limits, reactor, pool=self._pool)
+        handler = self._proxy.handle if config.http_redirect == OFF else self._handle
+        self._factory = HTTPServerFactory(handler, limits, reactor, pool=self._pool)
         self._listen = listen if listen is not None else streams_of(reactor).listen
         self._doors: Doors | None = None
+        #: Those of endpoint strings: they are nobody's to hand over.
+        self._undelivered: list[IListeningPort] = []
         self._remembered = Remembered(
             reactor, config.data_dir, place.number, config.cluster_id, self._routes
         )
@@ -189,6 +207,13 @@ class GatewayService(Service):
             self._reload_with(reloading)
         self._watch()
 
+    def _handle(self, exchange: Exchange) -> None:
+        location = self._tls.redirects.location(exchange.head)
+        if location is None:
+            self._proxy.handle(exchange)
+        else:
+            exchange.respond(308, b"", headers=[(b"Location", location)])
+
     def _reload_with(self, reloading: Reloading) -> None:
         """What of our settings can change while we run."""
         drains = ("drain_ready_s", "drain_s")
@@ -196,6 +221,7 @@ class GatewayService(Service):
         reloading.apply(("route_ttl_s",), lambda new: self._routes.set_ttl(new.config.route_ttl_s))
         reloading.apply(("max_body_bytes",), self._use_limits)
         reloading.apply(drains, self._use_drains)
+        reloading.register(self._tls)
         if self._control_plane.reload is not None:
             reloading.register(self._control_plane.reload)
         watch = self._metrics.watch
@@ -232,6 +258,8 @@ class GatewayService(Service):
             access = self._access
             watch("access_lines_dropped", "Lines that the access log lost", lambda: access.dropped)
         watch("suspicions", "Nodes reported as unreachable", lambda: self._nodes.suspected)
+        watch("redirects", "Requests sent to https", lambda: self._tls.redirects.made)
+        self._metrics.registry.register(self._tls)
         self._metrics.watch_breakers(lambda: self._nodes.breakers.show(self._reactor.seconds()))
 
     def _told(self, record: Record) -> None:
@@ -270,7 +298,10 @@ class GatewayService(Service):
         """
         doors = self._doors = self._entrance.doors(self._listen)
         self._remembered.load()
-        self.public = doors.open("listen", self._factory)
+        self.public = self._listen_at(doors, "listen", 0, self._config.listen, self._factory)
+        self.secure = self._tls.open(
+            self._factory, lambda *door: self._listen_at(doors, "tls_listen", *door)
+        )
         pages = local_pages.site(
             registry=self._metrics.registry,
             breakers=self._nodes.breakers,
@@ -289,9 +320,24 @@ class GatewayService(Service):
         await self._first_contact()
         assert self.public is not None
         assert self.local is not None
-        gateway, metrics = _url(self.public), _url(self.local)
-        self._entrance.serves(self._doors, gateway=gateway, metrics=metrics)
-        log.info("gateway {id} serves at {url}", id=self._config.id, url=gateway)
+        where = self._config.listen
+        with_tls = isinstance(where, str) and where.startswith("pbtls:")
+        gateway = url_of(self.public, "https" if with_tls else "http")
+        metrics = url_of(self.local, "http")
+        secure = [url_of(port, "https") for port in self.secure]
+        self._entrance.serves(self._doors, gateway=gateway, tls=secure, metrics=metrics)
+        urls = ", ".join([gateway, *secure])
+        log.info("gateway {id} serves at {urls}", id=self._config.id, urls=urls)
+
+    def _listen_at(
+        self, doors: Doors, option: str, number: int, where: Where, factory: Any
+    ) -> IListeningPort:
+        """Listen at one address of a setting. :raises ConfigError: it cannot be had."""
+        if not isinstance(where, str):
+            return doors.open(door_name(option, number), factory)
+        port = endpoint_strings.listen(self._reactor, where, factory, option.replace("_", "-"))
+        self._undelivered.append(port)
+        return port
 
     async def _first_contact(self) -> None:
         wait_s = WARM_CONTACT_WAIT_S if len(self._routes) else CONTACT_WAIT_S
@@ -333,6 +379,9 @@ class GatewayService(Service):
             if not self._entrance.handed_over:
                 await deferLater(self._reactor, self._config.drain_ready_s)
             await doors.close_public()
+        for port in self._undelivered:
+            await maybeDeferred(port.stopListening)
+        self._tls.stop()
         self._entrance.closes()
         await self._factory.drain(self._config.drain_s)
         self._nodes.stop()
@@ -368,9 +417,3 @@ class _Proxied:
 async def _not_for_gateways(asked: Asked, body: Body) -> Body:
     """Nothing is asked of gateways so far."""
     raise RemoteProtocolError(f"{type(body).__name__} is not asked of a gateway")
-
-
-def _url(port: IListeningPort) -> str:
-    where = cast(IPv4Address | IPv6Address, port.getHost())
-    host = f"[{where.host}]" if ":" in where.host else where.host
-    return f"http://{host}:{where.port}"

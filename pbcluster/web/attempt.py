@@ -127,7 +127,7 @@ class ForwardAttempt:
         if plan.reuse:
             # What may be sent again needs no certainty.
             certain = plan.method not in SAFE_METHODS or not self._client.body.whole
-            idle = self._pool.take(plan.host, plan.port, certain=certain)
+            idle = self._pool.take(plan.host, plan.port, plan.identity, certain=certain)
         if idle is None:
             self._connect()
         else:
@@ -181,7 +181,7 @@ class ForwardAttempt:
     def _connect(self) -> None:
         plan = self._plan
         self._reused = False
-        connecting = self._pool.connect(plan.host, plan.port, plan.connect_timeout_s)
+        connecting = self._pool.connect(plan.host, plan.port, plan.connect_timeout_s, plan.identity)
         self._connecting = connecting
         connecting.addCallbacks(self._send, self._not_connected)
         connecting.addErrback(self._bug)

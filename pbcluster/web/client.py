@@ -85,7 +85,7 @@ class ResponseListener(Protocol):
 class UpstreamConnection(TwistedProtocol):
     """A connection that serves one exchange at a time.
 
-    :ivar key: (host, port) of the upstream.
+    :ivar key: (host, port, identity) of the upstream; the identity is empty without TLS.
     :ivar responded: at least one byte of the current response came.
     """
 
@@ -94,7 +94,7 @@ class UpstreamConnection(TwistedProtocol):
     def __init__(
         self,
         clock: IReactorTime,
-        key: tuple[str, int],
+        key: tuple[str, int, str],
         lost: Callable[[UpstreamConnection], None],
         heads: ResponseHeads,
     ) -> None:

@@ -153,6 +153,7 @@ class Forward(NamedTuple):
     """One attempt to send an exchange upstream.
 
     :ivar host: IP address of the upstream. :ivar port: its port.
+    :ivar identity: the name that it must prove by TLS; empty: it is spoken to without TLS.
     :ivar headers: every field to send, Host included, framing (Content-Length, Transfer-Encoding,
         Connection) excluded: the core adds it.
     :ivar lines: further field lines, each with its CRLF, sent before ``headers``.
@@ -177,6 +178,7 @@ class Forward(NamedTuple):
     on_response: Callable[[ResponseHead], Awaitable[ResponseHead] | ResponseHead] | None = None
     on_end: Callable[[], Awaitable[None] | None] | None = None
     reuse: bool = True
+    identity: str = ""
     idle_timeout_s: float = 600.0
 
 

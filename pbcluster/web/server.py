@@ -13,11 +13,13 @@ TCP, TLS and other streams behind Twisted's endpoints serve alike.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
+    IHandshakeListener,
     IPushProducer,
     IReactorTime,
     ISSLTransport,
@@ -42,7 +44,10 @@ from pbcluster.web.rules import Fields, HeadScanner, Rejected, Rejection, parse_
 _log = Logger()
 
 
-@implementer(IPushProducer)
+_MISDIRECTED = Rejection(421, "this connection was opened for another host")
+
+
+@implementer(IPushProducer, IHandshakeListener)
 class HTTPServerConnection(Protocol):
     """One client connection.
 
@@ -57,6 +62,8 @@ class HTTPServerConnection(Protocol):
         self._limits = factory.limits
         self._peer_host = ""
         self._secure = False
+        #: Whether a request for a host came on the wrong TLS connection.
+        self._misdirected: Callable[[bytes], bool] | None = None
         self._scanner = HeadScanner(self._limits.head)
         self._exchange: ServerExchange | None = None
         #: Finds the end of the current request's body; None when it is complete.
@@ -87,6 +94,11 @@ class HTTPServerConnection(Protocol):
             return
         self.transport.registerProducer(self, True)
         self._deadline.set(self._limits.header_timeout_s)
+
+    def handshakeCompleted(self) -> None:
+        """Over TLS (``web.tls``): requests may come now; the deadline of the first one stands."""
+        over = getattr(self.transport, "handshake_over", None)
+        self._misdirected = over() if over is not None else None
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes of a head, of a body, or of a request whose turn has not come."""
@@ -272,6 +284,8 @@ class HTTPServerConnection(Protocol):
             factory.remembered,
             factory.apart,
         )
+        if self._misdirected is not None and isinstance(head, RequestHead):
+            head = _MISDIRECTED if self._misdirected(head.host) else head
         if isinstance(head, Rejection):
             self._reject(head)
             return b""
@@ -395,7 +409,8 @@ class HTTPServerConnection(Protocol):
             transport.resumeProducing()
         # What is still to be sent may take a slow client longer than we would wait for nothing.
         half = unread and not self._secure and hasattr(transport, "loseWriteConnection")
-        self._deadline.set(LINGER_S if half and not self.slow else self._limits.send_stall_s)
+        lingers = half or (unread and self._secure)
+        self._deadline.set(LINGER_S if lingers and not self.slow else self._limits.send_stall_s)
         if half:
             transport.loseWriteConnection()
         else:

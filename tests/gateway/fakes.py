@@ -269,7 +269,7 @@ class World:
             told=self.records.append,
         )
 
-    async def _health(self, address: str, timeout_s: float) -> bool:
+    async def _health(self, node_id: str, address: str, timeout_s: float) -> bool:
         self.health_questions.append(address)
         return self.well.get(address, True)
 

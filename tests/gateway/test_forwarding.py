@@ -4,9 +4,10 @@ from pbcluster import signing
 from pbcluster.errors import Unavailable
 from pbcluster.gateway.forwarding import (
     Forwarder,
+    NodeTLS,
     epoch_of,
-    host_and_port,
     mark_of,
+    node_at,
     to_client,
 )
 from pbcluster.web.answers import encoded_head
@@ -155,6 +156,16 @@ class ToClientTests(SynchronousTestCase):
         for text in (b"", b"-1", b"1e9", b"9" * 19):
             self.assertEqual(epoch_of(answer(421, (signing.NODE_EPOCH, text))), 0)
 
+    def test_hsts(self) -> None:
+        """With a value of the gateway's own there is one Strict-Transport-Security, that one;
+        without it a tenant's own passes."""
+        theirs = (b"strict-transport-security", b"max-age=1")
+        self.assertIn(theirs, to_client(answer(200, theirs), ID).headers)
+        for fields in ([theirs], []):
+            made = to_client(answer(200, *fields), ID, b"max-age=9")
+            self.assertEqual(made.headers, [])
+            self.assertIn(b"Strict-Transport-Security: max-age=9\r\n", made.lines)
+
 
 class AddressTests(SynchronousTestCase):
     def test_table(self) -> None:
@@ -164,6 +175,19 @@ class AddressTests(SynchronousTestCase):
             "http://[::1]:9": ("::1", 9),
             "http://10.0.0.1": ("10.0.0.1", 80),
         }.items():
-            self.assertEqual(host_and_port(address), expected)
+            self.assertEqual(node_at(address, "node_a"), (*expected, ""))
         for address in ("https://10.0.0.1", "10.0.0.1:80", "", "http://:80", "http://h:99999"):
-            self.assertRaises(Unavailable, host_and_port, address)
+            self.assertRaises(Unavailable, node_at, address, "node_a")
+
+    def test_tls(self) -> None:
+        """A node at an https address must prove its id; a gateway that demands TLS speaks to no
+        other, one without a certificate not to these."""
+        name = "node_a.nodes.pbcluster.internal"
+        for tls in (NodeTLS.ALLOWED, NodeTLS.REQUIRED):
+            found = node_at("https://10.0.0.1:8090", "node_a", tls)
+            self.assertEqual(found, ("10.0.0.1", 8090, name))
+        self.assertEqual(node_at("http://10.0.0.1", "node_a", NodeTLS.ALLOWED)[2], "")
+        with self.assertRaisesRegex(Unavailable, "does not speak TLS, which this gateway demands"):
+            node_at("http://10.0.0.1", "node_a", NodeTLS.REQUIRED)
+        with self.assertRaisesRegex(Unavailable, "this gateway has no certificate"):
+            node_at("https://10.0.0.1", "node_a", NodeTLS.OFF)

@@ -7,16 +7,19 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.gateway import merged
+from pbcluster.gateway.figures import Figures
 from pbcluster.gateway.metrics import Metrics
 from pbcluster.gateway.parts import Record
+from tests.gateway.fakes import head
 
 
 def page(requests: int) -> str:
-    metrics = Metrics()
+    figures = Figures()
     for _ in range(requests):
-        record = Record("id", "GET", "/", "peer", node="node_a", status=200, first_byte_s=0.01)
-        metrics.over(record)
-    return generate_latest(metrics.registry).decode()
+        record = Record("id", head())
+        record.node, record.status, record.first_byte_s = "node_a", 200, 0.01
+        figures.over(record)
+    return generate_latest(Metrics(figures).registry).decode()
 
 
 class MergedTests(SynchronousTestCase):
