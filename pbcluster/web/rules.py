@@ -115,7 +115,7 @@ class HeadScanner:
     def _check_partial(self, buffer: bytes) -> None:
         if not buffer:
             return
-        if not buffer[:1].isalpha():
+        if TOKEN.match(buffer) is None:
             raise Rejected(400, "the request does not begin with a method")
         if _STRAY.search(buffer, max(0, self._searched - 1)):
             raise Rejected(400, "bare CR or bare LF in the head")
@@ -228,6 +228,8 @@ def _host_and_target(
     if named is None or (named[0], named[1] or default) != (authority[0], authority[1] or port):
         raise Rejected(400, "the absolute request target differs from the Host field")
     rest = absolute[3]
+    if not rest and method == b"OPTIONS":
+        return authority[0], b"*"  # about the server, not about its root (section 3.2.4)
     return authority[0], rest if rest[:1] == b"/" else b"/" + rest
 
 
