@@ -169,7 +169,7 @@ def _chunks(data: bytes) -> tuple[bytes, bytes] | None:
 
 
 def _trailers(body: bytes, data: bytes) -> tuple[bytes, bytes] | None:
-    lines = []
+    lines: list[bytes] = []
     while True:
         line, end, data = data.partition(b"\r\n")
         if not end:

@@ -81,6 +81,8 @@ def parse_response(
     keep_alive = not http_10
     if b"connection" in decisive:
         keep_alive &= b"close" not in connection_options(decisive[b"connection"])
+    if status == 204 and (length or chunked):
+        keep_alive = False  # who frames what may not be might send it too, later
     return ParsedResponse(
         ResponseHead(status, match[3] or b"", end_to_end(fields)),
         0 if bodyless else length,

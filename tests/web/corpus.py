@@ -6,7 +6,7 @@ from pbcluster.testing.http_corpus import REQUESTS, chunked, get, line, post
 
 __all__ = ["BAD_BODIES", "BAD_HEADS", "chunked", "get", "line", "post"]
 
-_REFUSED = [case for case in REQUESTS if case.refused and not case.group == "40"]
+_REFUSED = [case for case in REQUESTS if case.refused and case.group != "40"]
 
 BAD_HEADS: dict[str, tuple[bytes, int]] = {
     case.name: (case.raw, case.statuses[0]) for case in _REFUSED if not case.in_body
