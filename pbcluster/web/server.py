@@ -28,7 +28,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pbcluster.web.answers import error_body, local_response
+from pbcluster.web.answers import error_body, local_response, refusal_headers
 from pbcluster.web.chunked import BadBody, BodyReader, ChunkedReader, LengthReader
 from pbcluster.web.deadline import Deadline
 from pbcluster.web.exchange import ServerExchange
@@ -282,7 +282,12 @@ class HTTPServerConnection(Protocol):
         body = error_body(rejection.status, rejection.message)
         self.transport.write(
             local_response(
-                rejection.status, body, b"application/json", (), request=head, close=True
+                rejection.status,
+                body,
+                b"application/json",
+                refusal_headers(rejection.status),
+                request=head,
+                close=True,
             )
         )
         self._close(unread=True)
