@@ -29,6 +29,8 @@ FORBIDDEN_METHODS = frozenset((b"CONNECT", b"TRACE"))
 SAFE_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 #: More digits could not be a size on any machine.
 MAX_LENGTH_DIGITS = 18
+#: The longest name, its trailing dot and a port.
+MAX_AUTHORITY_BYTES = 253 + 1 + 6
 
 _TARGET_BYTES = bytes(byte for byte in range(0x21, 0x7F) if byte != ord("#"))
 _LABEL = rb"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -214,7 +216,8 @@ def _host_and_target(
 ) -> tuple[bytes, bytes]:
     if len(hosts) != 1:
         raise Rejected(400, "exactly one Host field is required")
-    authority = parse_authority(hosts[0])
+    # What cannot be a name is not remembered either: 4096 of 16 KiB would be 64 MiB.
+    authority = parse_authority(hosts[0]) if len(hosts[0]) <= MAX_AUTHORITY_BYTES else None
     if authority is None:
         raise Rejected(400, "the Host field is not a host name with an optional port")
     if target[:1] == b"/" or (target == b"*" and method == b"OPTIONS"):
@@ -222,7 +225,7 @@ def _host_and_target(
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
         raise Rejected(400, "the request target is neither a path nor an absolute URL")
-    named = parse_authority(absolute[2])
+    named = parse_authority(absolute[2]) if len(absolute[2]) <= MAX_AUTHORITY_BYTES else None
     port = _DEFAULT_PORTS[b"https" if secure else b"http"]
     default = _DEFAULT_PORTS[absolute[1].lower()]
     if named is None or (named[0], named[1] or default) != (authority[0], authority[1] or port):

@@ -236,7 +236,7 @@ class HTTPServerConnection(Protocol):
         elif self._scanner.empty:
             if self._factory.draining:
                 self._close(unread=False)
-            else:
+            elif not self._deadline.pending:  # an empty line alone moves no deadline
                 self._deadline.set(self._limits.keep_alive_s)
         elif not self._scanner.timed:
             self._scanner.timed = True
