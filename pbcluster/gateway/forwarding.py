@@ -25,16 +25,13 @@ _OURS = frozenset(
         b"expect",
         b"forwarded",
         b"traceparent",
-        b"x-forwarded-for",
-        b"x-forwarded-host",
-        b"x-forwarded-port",
-        b"x-forwarded-proto",
-        b"x-forwarded-server",
         b"x-real-ip",
         b"x-request-id",
         b"x-tenant-id",
     )
 )
+#: So do all names that begin like this: X-Forwarded-Prefix, -Ssl, -User and what else is in use.
+_OUR_PREFIXES = (signing.PREFIX, b"x-forwarded")
 #: W3C Trace Context, version 00; ids of zeros only are invalid.
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 #: The marks that a client may see.
@@ -77,9 +74,14 @@ def to_node(
     :param request_id: 32 hex digits. :param at_ms: Unix milliseconds.
     """
     peer = head.peer_host.encode("ascii", "replace")
+    kept = [
+        field
+        for field in end_to_end(head.headers, _OURS)
+        if not field[0].lower().startswith(_OUR_PREFIXES)
+    ]
     signed = signing.Signed(gateway, route.tenant_id, route.epoch, at_ms, request_id)
     return [
-        *signing.without_marks(end_to_end(head.headers, _OURS)),
+        *kept,
         (b"X-Forwarded-For", peer),
         (b"X-Real-IP", peer),
         (b"X-Forwarded-Proto", b"https" if head.secure else b"http"),

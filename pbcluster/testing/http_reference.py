@@ -74,10 +74,7 @@ def read_request(data: bytes) -> tuple[Message, bytes] | None:
         raise Doubtful(f"request line {lines[0]!r}")
     fields = _fields(lines[1:])
     length, chunked = _framing(fields, match[3])
-    if chunked:
-        body = _chunks(rest)
-    else:
-        body = _sized(rest, length or 0)
+    body = _chunks(rest) if chunked else _sized(rest, length or 0)
     if body is None:
         return None
     return Message((match[1], match[2], match[3]), fields, body[0]), body[1]

@@ -1,8 +1,8 @@
 """Requests and responses that servers read differently, as raw bytes with the right answer.
 
-The groups 01 to 40 are the project's list of bad inputs; those after it came from published research
-on request smuggling and from reading the RFCs. Not here, since they are no question of HTTP's form:
-26 and 27 (SNI and ``X-Tenant-ID`` that differ from the Host), 32 (time), 37 (tokens).
+The groups 01 to 40 are the list of bad inputs; those after it came from published research
+on request smuggling and from reading the RFCs. Not here, being no question of HTTP's form: 26
+and 27 (SNI and ``X-Tenant-ID`` that differ from the Host), 32 (time), 37 (tokens).
 
     for case in REQUESTS: ...      # RequestCase: bytes, statuses, what went upstream, how it ends
     for case in RESPONSES: ...     # ResponseCase
