@@ -27,7 +27,7 @@ from zope.interface import implementer
 
 from pbcluster.testing.http_reference import Doubtful, Message, read_request, read_response
 from pbcluster.web.headers import end_to_end
-from pbcluster.web.interfaces import Attempt, Exchange, Forward
+from pbcluster.web.interfaces import Attempt, Exchange, Forward, Outcome, RequestHandler
 from pbcluster.web.limits import Limits
 from pbcluster.web.pool import UpstreamPool
 from pbcluster.web.server import HTTPServerFactory
@@ -35,6 +35,7 @@ from pbcluster.web.server import HTTPServerFactory
 #: Rounds of delivery in one :meth:`Wire.run`; more means that two ends answer each other for ever.
 MAX_DELIVERIES = 200_000
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+_UNANSWERED = frozenset((Outcome.NOT_SENT, Outcome.NO_RESPONSE, Outcome.TIMEOUT, Outcome.REFUSED))
 
 
 class Wire:
@@ -290,7 +291,10 @@ class Core:
         self._make = upstream or (lambda wire, protocol: StandIn(wire, protocol, answer))
         self.pool = UpstreamPool(self.clock, self.endpoint)
         self.factory = HTTPServerFactory(
-            handler or self.forward, limits or Limits(), self.clock, pool=self.pool
+            handler or forward_to("192.0.2.7", 80, self.attempts.append),
+            limits or Limits(),
+            self.clock,
+            pool=self.pool,
         )
 
     def endpoint(self, host: str, port: int, timeout_s: float) -> IStreamClientEndpoint:
@@ -304,24 +308,6 @@ class Core:
         self.upstreams.append(far)
         protocol.makeConnection(far.near)
         return succeed(protocol)
-
-    def forward(self, exchange: Exchange) -> None:
-        """The default handler: every end-to-end field goes up; a failure is answered 502."""
-        head = exchange.head
-
-        def over(attempt: Attempt) -> None:
-            self.attempts.append(attempt)
-            if attempt.repeatable or not exchange.client_gone:
-                _answer_502(exchange, attempt)
-
-        plan = Forward(
-            host="192.0.2.7",
-            port=80,
-            method=head.method,
-            target=head.target,
-            headers=end_to_end(head.headers),
-        )
-        exchange.forward(plan, over)
 
     def client(self) -> Far:
         """A new client's connection."""
@@ -388,9 +374,30 @@ class Core:
         return left
 
 
-def _answer_502(exchange: Exchange, attempt: Attempt) -> None:
-    if attempt.outcome.value in ("not_sent", "no_response", "timeout", "refused"):
-        exchange.respond(502, b'{"status": 502, "message": "bad answer", "data": {}}')
+def forward_to(host: str, port: int, told: Callable[[Attempt], None]) -> RequestHandler:
+    """A handler that forwards every request as it is, with all its end-to-end fields.
+
+    :param told: gets the result of each; what had none that the client saw is answered 502.
+    """
+
+    def handle(exchange: Exchange) -> None:
+        head = exchange.head
+
+        def over(attempt: Attempt) -> None:
+            told(attempt)
+            if attempt.outcome in _UNANSWERED:
+                exchange.respond(502, b'{"status": 502, "message": "bad answer", "data": {}}')
+
+        plan = Forward(
+            host=host,
+            port=port,
+            method=head.method,
+            target=head.target,
+            headers=end_to_end(head.headers),
+        )
+        exchange.forward(plan, over)
+
+    return handle
 
 
 class _Endpoint:
