@@ -89,7 +89,7 @@ class UpstreamConnection(TwistedProtocol):
         self._open = False
         self._listener: ResponseListener | None = None
         self._to_head = False
-        self._scanner = HeadScanner(RESPONSE_HEAD_LIMITS)
+        self._scanner = HeadScanner(RESPONSE_HEAD_LIMITS, forgiving=False)
         self._response: ParsedResponse | None = None
         self._reader: BodyReader | None = None
         self._surplus = False

@@ -71,10 +71,22 @@ class HeadScanner:
     :ivar timed: for its owner: the deadline of the head under way is set.
     """
 
-    __slots__ = ("_buffer", "_first_line_end", "_limits", "_searched", "_skipped", "timed")
+    __slots__ = (
+        "_buffer",
+        "_first_line_end",
+        "_forgiving",
+        "_limits",
+        "_searched",
+        "_skipped",
+        "timed",
+    )
 
-    def __init__(self, limits: HeadLimits) -> None:
+    def __init__(self, limits: HeadLimits, *, forgiving: bool = True) -> None:
+        """
+        :param forgiving: one empty line may stand before a head; not so before responses.
+        """
         self._limits = limits
+        self._forgiving = forgiving
         self.reset()
 
     def reset(self) -> None:
@@ -82,7 +94,7 @@ class HeadScanner:
         self._buffer = b""
         self._searched = 0
         self._first_line_end = -1
-        self._skipped = False
+        self._skipped = not self._forgiving
         self.timed = False
 
     @property

@@ -63,6 +63,12 @@ _REFUSED = (
     _refused("R3 tab", b"HTTP/1.1\t200 OK\r\n\r\n"),
     _refused("R3 NUL in the reason", b"HTTP/1.1 200 O\x00K\r\n\r\n"),
     _refused("R3 request", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+    _refused("R3 empty line first", b"\r\n" + _ok(_LENGTH_5, body=b"hello")),
+    _refused("R3 line end first", b"\n" + _ok(_LENGTH_5, body=b"hello")),
+    _refused(
+        "R3 empty line after an interim",
+        b"HTTP/1.1 103 Early Hints\r\n\r\n\r\n" + _ok(_LENGTH_5, body=b"hello"),
+    ),
     _refused("R3 nothing", b"", "close"),
     _refused("R3 nothing, reset", b"", "reset"),
     _refused("R3 half a head", b"HTTP/1.1 200 OK\r\nA: b\r\n", "close"),
