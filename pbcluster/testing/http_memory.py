@@ -35,6 +35,8 @@ from pbcluster.web.server import HTTPServerFactory
 #: Rounds of delivery in one :meth:`Wire.run`; more means that two ends answer each other for ever.
 MAX_DELIVERIES = 200_000
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+#: What a client gets if the upstream's answer cannot be passed on.
+BAD_ANSWER = b'{"status": 502, "message": "bad answer", "data": {}}'
 _UNANSWERED = frozenset((Outcome.NOT_SENT, Outcome.NO_RESPONSE, Outcome.TIMEOUT, Outcome.REFUSED))
 
 
@@ -386,7 +388,7 @@ def forward_to(host: str, port: int, told: Callable[[Attempt], None]) -> Request
         def over(attempt: Attempt) -> None:
             told(attempt)
             if attempt.outcome in _UNANSWERED:
-                exchange.respond(502, b'{"status": 502, "message": "bad answer", "data": {}}')
+                exchange.respond(502, BAD_ANSWER)
 
         plan = Forward(
             host=host,

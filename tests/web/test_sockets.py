@@ -100,10 +100,12 @@ class CorpusOverTCPOnUvloop(CorpusOverTCP):
 
 
 class HalfOpenOverTCP(ProcessCase):
-    """Connections whose request never ends."""
+    """Connections whose request never ends, on the loop of the services."""
+
+    transport = "tcp-uvloop"
 
     COUNT = 10_000
-    options = ("--header-timeout-s", "10")
+    options = ("--header-timeout-s", "6")
 
     def ask(self, target: bytes) -> Message:
         """A good request on a new connection."""
