@@ -10,6 +10,7 @@ gives the same bytes. The first failure ends the run with the bytes.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import random
 import sys
@@ -18,9 +19,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
+from pbcluster.testing import http_judge
 from pbcluster.testing.http_corpus import REQUESTS, RESPONSES
 from pbcluster.testing.http_judge import Unsound, judge_request, judge_response
 
@@ -50,6 +53,9 @@ _SNIPPETS = (
     *(b"GET /x HTTP/1.1\r\nHost: b\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"),
     *(b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 204 No Content\r\n\r\n", b"101", b"304"),
 )
+
+#: Imported anew under atheris, which sees the branches only of what it imports itself.
+_INSTRUMENTED = ("pbcluster.web", "pbcluster.testing.http_judge", "pbcluster.testing.http_memory")
 
 Damage = Callable[[random.Random, bytes], bytes]
 
@@ -171,15 +177,18 @@ def fuzz(seed: int, *, rounds: int = 0, seconds: float = 0.0) -> Counter[str]:
     return seen
 
 
-def one_input(data: bytes) -> None:
-    """What atheris calls: the first byte chooses what the rest is, the second where it is cut."""
+def one_input(data: bytes, judge: Any = http_judge) -> None:
+    """What atheris calls: the first byte chooses what the rest is, the second where it is cut.
+
+    :param judge: the module ``http_judge``, or an instrumented copy of it.
+    """
     if len(data) < 3:
         return
     kind, place, rest = data[0], data[1], data[2 : MAX_BYTES + 2]
     if kind % 2:
-        judge_response(rest, METHODS[kind // 2 % 3], reset=bool(kind & 64), places=[place])
+        judge.judge_response(rest, METHODS[kind // 2 % 3], reset=bool(kind & 64), places=[place])
     else:
-        judge_request(rest, [place])
+        judge.judge_request(rest, [place])
 
 
 def _by_atheris(seconds: float, seed: int) -> None:
@@ -190,9 +199,13 @@ def _by_atheris(seconds: float, seed: int) -> None:
         for kind, seeds in ((0, _REQUEST_SEEDS), (1, _RESPONSE_SEEDS)):
             for number, data in enumerate(seeds):
                 (Path(corpus) / f"{kind}-{number}").write_bytes(bytes([kind, 9]) + data)
-        atheris.instrument_all()
+        for name in [name for name in sys.modules if name.startswith(_INSTRUMENTED)]:
+            del sys.modules[name]
+        with atheris.instrument_imports(include=["pbcluster.web"]):
+            judge = importlib.import_module("pbcluster.testing.http_judge")
         arguments = [sys.argv[0], f"-max_total_time={int(seconds)}", f"-seed={seed % (1 << 31)}"]
-        atheris.Setup([*arguments, f"-max_len={MAX_BYTES}", corpus], one_input)
+        arguments.append(f"-max_len={MAX_BYTES}")
+        atheris.Setup([*arguments, corpus], lambda data: one_input(data, judge))
         atheris.Fuzz()
 
 

@@ -253,6 +253,8 @@ def answers_of(received: bytes, methods: Sequence[bytes], ended: bool) -> list[M
     while received:
         method = left[0] if left else b"GET"
         read = read_response(received, method == b"HEAD", ended)
+        if read is None and ended and not left:
+            read = read_response(received, True, ended)  # a refused HEAD, perhaps
         if read is None:
             if ended:
                 raise Doubtful(f"a torn response: {received[:100]!r}")
