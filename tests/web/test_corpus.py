@@ -17,7 +17,7 @@ from pbcluster.testing.http_reference import Message
 
 #: Cases longer than this are split near both ends and now and then between; with
 #: PBCLUSTER_ALL_SPLITS=1 everywhere.
-LONG_BYTES, EDGE_BYTES, STRIDE_BYTES = 1000, 120, 397
+LONG_BYTES, EDGE_BYTES, STRIDE_BYTES = 1000, 60, 997
 _DATE = re.compile(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT")
 _DOCS = Path(__file__).parents[2] / "docs"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.web.corpus import get
+from tests.web.corpus import chunked, get
 from tests.web.server_case import WebCase
 
 
@@ -31,3 +31,14 @@ class TimeTests(WebCase):
         self.assertFalse(client.transport.disconnecting)
         web.clock.advance(0.2)
         self.assertTrue(client.transport.disconnecting)
+
+
+class HeadTests(WebCase):
+    def test_a_refused_head(self) -> None:
+        """A HEAD whose body turns out bad gets the refusal's fields without its content."""
+        web = self.web()
+        client = web.client()
+        client.send(chunked(b"zz\r\n").replace(b"POST", b"HEAD"))
+        answer = client.got()
+        self.assertTrue(answer.startswith(b"HTTP/1.1 400 "))
+        self.assertTrue(answer.endswith(b"\r\n\r\n"))
