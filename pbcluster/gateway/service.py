@@ -136,7 +136,11 @@ class GatewayService(Service):
             control_plane.follower.changed,
         )
         self._pool = UpstreamPool(reactor, endpoints)
-        limits = Limits(max_body_bytes=config.max_body_bytes)
+        limits = Limits(
+            max_body_bytes=config.max_body_bytes,
+            header_timeout_s=config.header_timeout_s,
+            body_idle_s=config.body_idle_s,
+        )
         self._factory = HTTPServerFactory(self._proxy.handle, limits, reactor, pool=self._pool)
         self._watch()
 
