@@ -5,6 +5,7 @@
 It forwards every request to one upstream (502 if that fails) and prints its port in one line once
 it listens. ``GET /connections`` it answers itself: how many clients' connections are open. A new
 kind of transport is one more entry of :data:`TRANSPORTS`. It ends when its standard input does.
+Errors, and nothing else, are logged to standard error.
 """
 
 from __future__ import annotations
@@ -16,6 +17,13 @@ from typing import Any, cast
 
 import attrs
 import click
+from twisted.logger import (
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    textFileLogObserver,
+)
 
 from pbcluster.testing.http_memory import forward_to
 from pbcluster.web.interfaces import Exchange
@@ -84,6 +92,7 @@ def main(transport: str, upstream: str, header_timeout_s: float, body_idle_s: fl
     from twisted.internet import reactor
     from twisted.internet.stdio import StandardIO
 
+    _log_errors()
     host, _, port = upstream.rpartition(":")
     forward = forward_to(host, int(port), lambda attempt: None)
 
@@ -99,6 +108,12 @@ def main(transport: str, upstream: str, header_timeout_s: float, body_idle_s: fl
     print(chosen.listen(reactor, factory), flush=True)
     StandardIO(_ends_with_input(reactor))
     cast(Any, reactor).run()
+
+
+def _log_errors() -> None:
+    errors = LogLevelFilterPredicate(LogLevel.error)
+    observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [errors])
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
 
 
 def _ends_with_input(reactor: Any) -> Any:
