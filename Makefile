@@ -8,6 +8,9 @@ DIR ?= cluster
 UP ?=
 # Fewer tests than this is a failure: an empty suite passes trial. Raise it as tests are added.
 MIN_TESTS = 1350
+# Tests that run again on the reactor of the services: on libuv's streams instead of Twisted's.
+STREAM_TESTS = tests.web tests.gateway.test_service tests.node.test_service
+MIN_STREAM_TESTS = 150
 # Rounds of `make soak-crossing` and `make soak-members`.
 N ?= 20
 # Seconds of `make fuzz` and `make fuzz-http`.
@@ -65,6 +68,7 @@ run: $(RUN_STAMP)
 
 test: $(DEV_STAMP) lint docs
 	@sh .ci/trial $(BIN)/python $(MIN_TESTS) $(TRIAL)
+	$(if $(filter tests,$(TRIAL)),@sh .ci/trial $(BIN)/python $(MIN_STREAM_TESTS) --reactor pbuvloop $(STREAM_TESTS))
 	$(if $(filter tests,$(TRIAL)),$(SIM) --seeds $(SEEDS))
 
 lint: $(DEV_STAMP)

@@ -8,6 +8,7 @@ from pbcluster.config.checks import (
     ENDPOINT,
     PORT,
     between,
+    boolean,
     domain,
     listen_address,
     setting,
@@ -40,6 +41,12 @@ class GatewayConfig(ServiceConfig):
         "one or more domains, by commas",
         several(domain, 1),
         ("localhost",),
+    )
+    access_log: bool = setting(
+        "log each request as a line of JSON into DATA_DIR/access.log",
+        "true or false",
+        boolean,
+        True,
     )
     route_ttl_s: float = setting(
         "seconds a route is used without asking again",

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from pbcluster.errors import Unavailable
 from pbcluster.gateway.forwarding import host_and_port
-from pbcluster.web.pool import EndpointMaker
+from pbcluster.web.streams import EndpointMaker
 
 _WELL = b"HTTP/1.1 200 "
 

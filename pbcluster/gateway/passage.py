@@ -28,7 +28,13 @@ from twisted.python.failure import Failure
 from pbcluster.errors import Busy, NotFound, PBClusterError, TooLarge, Unavailable
 from pbcluster.gateway import retries
 from pbcluster.gateway.breaker import Ticket
-from pbcluster.gateway.forwarding import epoch_of, host_and_port, mark_of, to_client, to_node
+from pbcluster.gateway.forwarding import (
+    epoch_of,
+    host_and_port,
+    is_stream,
+    mark_of,
+    to_client,
+)
 from pbcluster.gateway.pages import error_page
 from pbcluster.gateway.parts import Parts, Record
 from pbcluster.gateway.retries import Verdict
@@ -41,6 +47,8 @@ FIRST_BYTE_TIMEOUT_S = 315.0
 CONNECT_TIMEOUT_S = 1.0
 #: These marks mean that the node as a whole is in trouble.
 _NODE_IN_TROUBLE = (b"no-proof", b"busy", b"unsigned")
+#: Methods of which one may find out whether a node answers again.
+_PROBES = frozenset((b"GET", b"HEAD"))
 _UNKNOWN_HOST = "no tenant answers at this host name"
 
 log = Logger()
@@ -49,57 +57,36 @@ log = Logger()
 class Passage:
     """See the module.
 
+    What holds at the start of each stands in the class: most requests change little of it.
+
     :ivar record: filled in as the request goes on.
     """
 
-    __slots__ = (
-        "_budgeted",
-        "_deadline",
-        "_exchange",
-        "_failed_on",
-        "_finished",
-        "_fresh",
-        "_head",
-        "_key",
-        "_limited",
-        "_marked",
-        "_parts",
-        "_pauses",
-        "_repeats",
-        "_route",
-        "_started",
-        "_ticket",
-        "_why",
-        "record",
-    )
+    _key = TenantKey("name", "")
+    _route: Route | None = None
+    _ticket: Ticket | None = None
+    _why: PBClusterError = Unavailable("the tenant is not available")
+    #: Ask the control plane before the next attempt.
+    _fresh = False
+    #: The life of a node, and the epoch, with which the last attempt failed.
+    _failed_on: tuple[str, int, int] | None = None
+    _marked = False
+    _repeats = 0
+    _pauses = 0
+    _budgeted = False
+    _limited = False
+    _finished = False
 
     def __init__(self, parts: Parts, exchange: Exchange) -> None:
-        head = exchange.head
-        self.record = Record(
-            parts.new_id(),
-            head.method.decode("latin-1"),
-            head.target.partition(b"?")[0].decode("latin-1"),
-            head.peer_host,
-        )
+        self.record = Record(parts.new_id(), exchange.head)
         self._parts = parts
         self._exchange = exchange
-        self._head = head
+        self._head = exchange.head
         self._started = parts.clock.seconds()
-        self._deadline = self._started + parts.hold_s
-        self._key = TenantKey("name", "")
-        self._route: Route | None = None
-        self._ticket: Ticket | None = None
-        self._why: PBClusterError = Unavailable("the tenant is not available")
-        #: Ask the control plane before the next attempt.
-        self._fresh = False
-        #: The life of a node, and the epoch, with which the last attempt failed.
-        self._failed_on: tuple[str, int, int] | None = None
-        self._marked = False
-        self._repeats = 0
-        self._pauses = 0
-        self._budgeted = False
-        self._limited = False
-        self._finished = False
+
+    @property
+    def _deadline(self) -> float:
+        return self._started + self._parts.hold_s
 
     def begin(self) -> None:
         """Take the request on its way."""
@@ -109,7 +96,7 @@ class Passage:
             self._refuse(NotFound(_UNKNOWN_HOST))
             return
         self._key = key
-        route = parts.lookups.cached(key)
+        route = parts.lookups.cached(key, self._started)
         if route is None:
             if parts.routes.is_absent(key, self._started):
                 self._refuse(NotFound(_UNKNOWN_HOST))
@@ -132,48 +119,52 @@ class Passage:
         if route.hosts and head.host.decode("latin-1") not in route.hosts:
             self._refuse(NotFound(_UNKNOWN_HOST))
             return True
-        if not self._within_quota(route):
+        if route.max_body_bytes and not self._limited and not self._within_quota(route):
             return True
         try:
             host, port = host_and_port(route.address)
         except Unavailable as error:
             self._why = error
             return False
-        same = self._failed_on == _life(route) and not self._marked
-        if same and not parts.budget.take(parts.active()):
+        if self._failed_on is not None and not self._take_budget(route):
             self._why = Busy("too many requests are being repeated")
             return False
-        ticket = parts.nodes.admit(route, safe=head.method in (b"GET", b"HEAD"))
+        # A first attempt is made in the moment in which the request came.
+        now = parts.clock.seconds() if record.attempts else self._started
+        method = head.method
+        ticket = parts.nodes.admit(route, now, safe=method in _PROBES)
         if ticket is None:
-            if same:
-                parts.budget.give_back()
+            self._return_budget()
             self._why = Unavailable("the tenant's node does not answer")
             return False
-        self._budgeted = same
         self._ticket = ticket
         record.attempts += 1
         parts.flights.began(route.tenant_id, self)
-        exchange.forward(
-            Forward(
-                host=host,
-                port=port,
-                method=head.method,
-                target=head.target,
-                headers=to_node(
-                    head, route, parts.gateway_id, parts.key, record.request_id, parts.unix_ms()
-                ),
-                connect_timeout_s=CONNECT_TIMEOUT_S,
-                first_byte_timeout_s=FIRST_BYTE_TIMEOUT_S,
-                on_response=self._responded,
-            ),
-            self._done,
+        lines = parts.forwarder.lines(head, route, record.request_id, parts.unix_ms())
+        plan = Forward(
+            host,
+            port,
+            method,
+            head.target,
+            lines=lines,
+            connect_timeout_s=CONNECT_TIMEOUT_S,
+            first_byte_timeout_s=FIRST_BYTE_TIMEOUT_S,
+            on_response=self._responded,
         )
+        exchange.forward(plan, self._done)
+        return True
+
+    def _take_budget(self, route: Route) -> bool:
+        """Whether the next attempt may be made, if it goes toward what just failed."""
+        if self._failed_on == _life(route) and not self._marked:
+            self._budgeted = self._parts.budget.take(self._parts.active())
+            return self._budgeted
         return True
 
     def _within_quota(self, route: Route) -> bool:
         """Apply the tenant's own bound of the body's size; False: it was answered 413."""
         limit = route.max_body_bytes
-        if not limit or self._limited or not self._head.has_body:
+        if not self._head.has_body:
             return True
         self._limited = True
         if (self._head.content_length or 0) > limit:
@@ -192,22 +183,22 @@ class Passage:
         assert ticket is not None
         self._ticket = None
         self._return_budget()
+        now = self._parts.clock.seconds()
         mark = mark_of(head)
         if mark is None:
-            nodes.succeeded(route, ticket)
+            nodes.succeeded(route, ticket, now)
         elif mark in _NODE_IN_TROUBLE:
             nodes.failed(route, ticket, f"marked {mark.decode()}", unreachable=False)
         else:
             nodes.dropped(route, ticket)
-        now = self._parts.clock.seconds()
         # At the end of its time a request gets the node's own reason, if that is one for clients.
         if mark is not None and (now < self._deadline or head.status != 503):
             raise Refuse(mark.decode("latin-1"))
-        self.record.first_byte_s = now - self._started
-        content_type = head.get(b"content-type") or b""
-        self.record.stream = content_type.lower().startswith(b"text/event-stream")
-        self.record.status = head.status
-        return to_client(head, self.record.request_id)
+        record = self.record
+        record.first_byte_s = now - self._started
+        record.stream = is_stream(head)
+        record.status = head.status
+        return to_client(head, record.request_id)
 
     def _done(self, attempt: Attempt) -> None:
         """The attempt is over."""
@@ -216,6 +207,9 @@ class Passage:
         record.outcome = attempt.outcome.value
         record.request_bytes = attempt.request_bytes
         record.response_bytes = attempt.response_bytes
+        if attempt.outcome is Outcome.COMPLETED:
+            self._finish()
+            return
         self._return_budget()
         self._tell_breaker(attempt)
         self._marked = attempt.head is not None and mark_of(attempt.head) is not None
@@ -393,10 +387,12 @@ class Passage:
         if self._finished:
             return
         self._finished = True
-        self.record.duration_s = self._parts.clock.seconds() - self._started
+        parts = self._parts
+        now = parts.clock.seconds()
+        self.record.duration_s = now - self._started
         if self._route is not None:
-            self.record.breaker = self._parts.nodes.state(self._route).value
-        self._parts.over(self.record)
+            self.record.breaker = parts.nodes.state(self._route, now).value
+        parts.over(self.record)
 
 
 class _NoAnswer(PBClusterError):

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from pbcluster.gateway import retries
 from pbcluster.gateway.breaker import Uniform
 from pbcluster.gateway.flights import Flights
+from pbcluster.gateway.forwarding import Forwarder
 from pbcluster.gateway.holds import Holds
 from pbcluster.gateway.lookups import Lookups
 from pbcluster.gateway.nodes import Nodes
@@ -59,8 +60,7 @@ class Proxy:
         self._flights = Flights(clock)
         self._told = told
         self._parts = Parts(
-            gateway_id=gateway_id,
-            key=key,
+            forwarder=Forwarder(gateway_id, key),
             hold_s=hold_s,
             clock=clock,
             random=random,

@@ -8,7 +8,7 @@ themselves) and only then lets go of the control plane: held requests need it.
 
 from __future__ import annotations
 
-import secrets
+import os
 import sys
 import time
 from random import SystemRandom
@@ -28,11 +28,15 @@ from pbcluster import ready_file
 from pbcluster.config import GatewayConfig, Secrets
 from pbcluster.errors import ConfigError, PBClusterError, RemoteProtocolError
 from pbcluster.gateway import local_pages
+from pbcluster.gateway.access_log import AccessLog
+from pbcluster.gateway.figures import Figures
 from pbcluster.gateway.health import ask_health
 from pbcluster.gateway.lookups import Lookups
 from pbcluster.gateway.metrics import Metrics
 from pbcluster.gateway.nodes import Nodes
+from pbcluster.gateway.parts import Record
 from pbcluster.gateway.proxy import Proxy
+from pbcluster.gateway.request_ids import RequestIds
 from pbcluster.gateway.routes import RouteCache
 from pbcluster.gateway.updates import Updates
 from pbcluster.transport.following import Follower
@@ -40,6 +44,7 @@ from pbcluster.transport.interfaces import Asked, ControlPlaneClient, Subscriber
 from pbcluster.web.limits import Limits
 from pbcluster.web.pool import UpstreamPool, tcp_endpoints
 from pbcluster.web.server import HTTPServerFactory
+from pbcluster.web.streams import bind, streams_of
 from pbcluster.wire import Body, SnapshotRequest
 
 #: Without contact for so long the gateway says that it is ready all the same.
@@ -48,8 +53,6 @@ CONTACT_TIMEOUT_S = 1.0
 CONTACT_AGAIN_S = 0.1
 #: Requests under way may finish within this time.
 DRAIN_S = 10.0
-#: Connections that the kernel keeps for us while the loop is busy.
-BACKLOG = 4096
 
 log = Logger()
 
@@ -111,7 +114,11 @@ class GatewayService(Service):
         self._routes = RouteCache(config.route_ttl_s)
         self._lookups = Lookups(reactor, client, self._routes)
         self._nodes = Nodes(reactor, client, self._routes, ask_health(reactor, endpoints), random)
-        self._metrics = Metrics()
+        self._figures = Figures()
+        self._metrics = Metrics(self._figures)
+        self._access: AccessLog | None = None
+        if config.access_log:
+            self._access = AccessLog(reactor, config.data_dir / "access.log")
         self._proxy = Proxy(
             gateway_id=config.id,
             key=gateway_key(config, own),
@@ -120,11 +127,11 @@ class GatewayService(Service):
             clock=reactor,
             random=random,
             unix_ms=lambda: time.time_ns() // 1_000_000,
-            new_id=lambda: secrets.token_hex(16),
+            new_id=RequestIds(os.urandom).new,
             routes=self._routes,
             lookups=self._lookups,
             nodes=self._nodes,
-            told=self._metrics.over,
+            told=self._told,
         )
         self._updates = Updates(
             reactor,
@@ -162,8 +169,17 @@ class GatewayService(Service):
         watch("lookups_failed", "Questions without an answer", lambda: lookups.failed)
         watch("routes_stale", "Uses of stale routes", lambda: lookups.stale)
         watch("broadcast_gaps", "Gaps in the broadcasts", lambda: self._updates.gaps)
+        if self._access is not None:
+            access = self._access
+            watch("access_lines_dropped", "Lines that the access log lost", lambda: access.dropped)
         watch("suspicions", "Nodes reported as unreachable", lambda: self._nodes.suspected)
         self._metrics.watch_breakers(lambda: self._nodes.breakers.show(self._reactor.seconds()))
+
+    def _told(self, record: Record) -> None:
+        """A request is over."""
+        self._figures.over(record)
+        if self._access is not None:
+            self._access.add(record)
 
     # -- start ------------------------------------------------------------------------------------
 
@@ -220,14 +236,12 @@ class GatewayService(Service):
     def _listen(self, address: tuple[str, int], factory: Any, option: str) -> IListeningPort:
         host, port = address
         try:
-            listening: IListeningPort = self._reactor.listenTCP(
-                port, factory, backlog=BACKLOG, interface=host
-            )
+            bound = bind(host, port)
         except CannotListenError as error:
             raise ConfigError(
                 f"cannot listen at {host}:{port} (--{option}): {error.socketError.strerror}"
             ) from None
-        return listening
+        return streams_of(self._reactor).listen(bound, factory)
 
     async def _first_contact(self) -> None:
         until = self._reactor.seconds() + CONTACT_WAIT_S
@@ -272,6 +286,8 @@ class GatewayService(Service):
         if self.local is not None:
             await maybeDeferred(self.local.stopListening)
         self._control_plane.close()
+        if self._access is not None:
+            self._access.close()
 
 
 async def _not_for_gateways(asked: Asked, body: Body) -> Body:

@@ -27,7 +27,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
-from pbcluster import ready_file
+from pbcluster import ready_file, signing
 from pbcluster.config import NodeConfig, Secrets
 from pbcluster.durations import Durations
 from pbcluster.ending import end_process
@@ -54,6 +54,7 @@ from pbcluster.web.interfaces import RequestHandler
 from pbcluster.web.limits import HeadLimits, Limits
 from pbcluster.web.pool import UpstreamPool, tcp_endpoints
 from pbcluster.web.server import HTTPServerFactory
+from pbcluster.web.streams import bind, streams_of
 
 #: After SIGTERM open requests may finish within this time.
 DRAIN_S = 10.0
@@ -66,7 +67,6 @@ S3_TELL_EVERY = 30
 LIMITS = Limits(
     head=HeadLimits(fields_bytes=24 * 1024, fields=128), max_body_bytes=2**40, keep_alive_s=90.0
 )
-BACKLOG = 4096
 #: A loop that runs so late makes a node degraded.
 MAX_LOOP_LAG_S = 0.25
 LAG_INTERVAL_S = 0.5
@@ -238,9 +238,11 @@ class NodeService(Service):
     def _listen(self, handler: RequestHandler, where: tuple[str, int], option: str) -> str:
         """Serve ``handler``; its URL. :raises ConfigError: the port cannot be had."""
         host, port = where
-        factory = HTTPServerFactory(handler, LIMITS, self._reactor, pool=self._pool)
+        factory = HTTPServerFactory(
+            handler, LIMITS, self._reactor, pool=self._pool, apart=signing.SIGNED
+        )
         try:
-            listening = self._reactor.listenTCP(port, factory, backlog=BACKLOG, interface=host)
+            listening = streams_of(self._reactor).listen(bind(host, port), factory)
         except CannotListenError as error:
             raise ConfigError(
                 f"cannot listen at {host}:{port} (--{option}): {error.socketError.strerror}"

@@ -8,37 +8,27 @@ What stays is the moment in which the request and the upstream's close cross on 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory
 
-from pbcluster.web.client import UpstreamConnection
-
-#: (host, port, connect timeout in seconds) → where to connect.
-EndpointMaker = Callable[[str, int, float], IStreamClientEndpoint]
+from pbcluster.web.client import ResponseHeads, UpstreamConnection
+from pbcluster.web.streams import EndpointMaker, streams_of
 
 MAX_IDLE_PER_UPSTREAM = 64
 #: All upstreams together: a node speaks to 200 tenants' processes.
 MAX_IDLE = 1024
+#: Upstreams remembered without an idle connection; above :data:`MAX_IDLE`, so that room is made.
+MAX_UPSTREAMS = 2048
 #: Shorter than any upstream's own limit.
 IDLE_S = 30.0
 
 
 def tcp_endpoints(reactor: Any) -> EndpointMaker:
-    """Endpoints over the reactor's own TCP transports.
-
-    :param reactor: provides IReactorTCP and IReactorTime.
-    """
-
-    def make(host: str, port: int, timeout_s: float) -> IStreamClientEndpoint:
-        kind = TCP6ClientEndpoint if ":" in host else TCP4ClientEndpoint
-        return cast(IStreamClientEndpoint, kind(reactor, host, port, timeout=timeout_s))
-
-    return make
+    """Endpoints over the fastest streams that the reactor has."""
+    return streams_of(reactor).endpoint
 
 
 class _QuietFactory(Factory):
@@ -69,6 +59,7 @@ class UpstreamPool:
         self._idle: dict[tuple[str, int], list[UpstreamConnection]] = {}
         self._idle_count = 0
         self._closed = False
+        self._heads = ResponseHeads()
         #: Connections made and requests that found an idle one, since the start.
         self.made = 0
         self.reused = 0
@@ -78,13 +69,17 @@ class UpstreamPool:
         """Idle connections of all upstreams."""
         return self._idle_count
 
-    def take(self, host: str, port: int) -> UpstreamConnection | None:
-        """An idle connection that still stands, the last used first, or None."""
+    def take(self, host: str, port: int, *, certain: bool = True) -> UpstreamConnection | None:
+        """An idle connection, the last used first, or None.
+
+        :param certain: look whether its end waits unread in the kernel. A system call that a
+            request which can be repeated need not pay.
+        """
         idle = self._idle.get((host, port))
         while idle:
             connection = idle.pop()
-            self._count(connection.key, -1)
-            if connection.usable():
+            self._idle_count -= 1
+            if connection.usable(certain):
                 self.reused += 1
                 return connection
             connection.abort()
@@ -97,27 +92,32 @@ class UpstreamPool:
         """
         self.made += 1
         factory = _QuietFactory.forProtocol(
-            lambda: UpstreamConnection(self._clock, (host, port), self._forget)
+            lambda: UpstreamConnection(self._clock, (host, port), self._forget, self._heads)
         )
         endpoint = self._endpoints(host, port, timeout_s)
         return cast("Deferred[UpstreamConnection]", endpoint.connect(factory))
 
     def give_back(self, connection: UpstreamConnection) -> None:
         """Keep a connection whose response is complete, if it can be used again and room is."""
-        idle = self._idle.setdefault(connection.key, [])
-        if (
-            self._closed
-            or not connection.reusable
-            or len(idle) >= self._max_idle_per_upstream
-            or self._idle_count >= self._max_idle
-        ):
-            if not idle:
-                del self._idle[connection.key]
+        if self._closed or not connection.reusable or self._idle_count >= self._max_idle:
+            connection.abort()
+            return
+        idle = self._idle.get(connection.key)
+        if idle is None:
+            idle = self._new_upstream(connection.key)
+        if len(idle) >= self._max_idle_per_upstream:
             connection.abort()
             return
         idle.append(connection)
         self._idle_count += 1
         connection.rest(self._idle_s)
+
+    def _new_upstream(self, key: tuple[str, int]) -> list[UpstreamConnection]:
+        if len(self._idle) >= MAX_UPSTREAMS:
+            self._idle = {key: idle for key, idle in self._idle.items() if idle}
+        idle: list[UpstreamConnection] = []
+        self._idle[key] = idle
+        return idle
 
     def drop(self, host: str, port: int) -> None:
         """Close the idle connections of an upstream that is about to end."""
@@ -135,9 +135,4 @@ class UpstreamPool:
         idle = self._idle.get(connection.key)
         if idle is not None and connection in idle:
             idle.remove(connection)
-            self._count(connection.key, -1)
-
-    def _count(self, key: tuple[str, int], change: int) -> None:
-        self._idle_count += change
-        if not self._idle[key]:
-            del self._idle[key]
+            self._idle_count -= 1

@@ -34,9 +34,10 @@ from pbcluster.web.deadline import Deadline
 from pbcluster.web.exchange import ServerExchange
 from pbcluster.web.interfaces import RequestHandler, RequestHead
 from pbcluster.web.limits import HIGH_WATER_BYTES, LINGER_BYTES, LINGER_S, Limits
+from pbcluster.web.memory import Remembered
 from pbcluster.web.pool import UpstreamPool
 from pbcluster.web.replay import ReplayBudget
-from pbcluster.web.rules import HeadScanner, Rejected, Rejection, parse_request
+from pbcluster.web.rules import Fields, HeadScanner, Rejected, Rejection, parse_request
 
 _log = Logger()
 
@@ -248,7 +249,15 @@ class HTTPServerConnection(Protocol):
         :param raw: its head. :param data: what followed it.
         :return: what follows the request.
         """
-        head = parse_request(raw, self._limits.head, self._peer_host, self._secure)
+        factory = self._factory
+        head = parse_request(
+            raw,
+            self._limits.head,
+            self._peer_host,
+            self._secure,
+            factory.remembered,
+            factory.apart,
+        )
         if isinstance(head, Rejection):
             self._reject(head)
             return b""
@@ -257,7 +266,6 @@ class HTTPServerConnection(Protocol):
             limit = self._limits.max_body_bytes
             self._reject(Rejection(413, f"the request body is larger than {limit} bytes"), head)
             return b""
-        factory = self._factory
         factory.requests += 1
         self._deadline.clear()
         exchange = ServerExchange(self, head, factory.pool, factory.replay)
@@ -407,21 +415,27 @@ class HTTPServerFactory(Factory):
         *,
         pool: UpstreamPool,
         replay: ReplayBudget | None = None,
+        apart: bytes = b"",
     ) -> None:
         """
         :param handler: called with each exchange.
         :param pool: upstream connections, may be shared by several factories.
         :param replay: memory for repeatable bodies, may be shared too.
+        :param apart: name of a field that is another one in each request; where it stands first it
+            comes as ``RequestHead.first``. Such a field costs nothing, any other that differs makes
+            the server read all of them anew.
         """
         self.handler = handler
         self.limits = limits
         self.clock = clock
         self.pool = pool
         self.replay = replay if replay is not None else ReplayBudget()
+        self.apart = apart + b": " if apart else b""
         self.draining = False
         self.requests = 0
         self.refused_connections = 0
         self.rejected: Counter[int] = Counter()
+        self.remembered: Remembered[Fields] = Remembered()
         self._connections: set[HTTPServerConnection] = set()
         self._drained: list[Deferred[None]] = []
 
