@@ -7,7 +7,8 @@ Of a client's bytes (:func:`judge_request`):
   the same whole requests; a request that broke off is never whole there.
 * A request passes only if the reference reads it in the client's bytes too, at the same place: same
   method, target and content. So nothing was smuggled, and nothing doubtful was repaired.
-* However the bytes are cut, the outcome is the same.
+* However the bytes are cut, the outcome is the same; so it is when they come again, to a core that
+  has seen them.
 
 Of an upstream's bytes (:func:`judge_response`): the client gets what the reference reads in them,
 an error of ours, or a connection that is cut; never something that looks whole and is not.
@@ -69,6 +70,15 @@ def judge_request(data: bytes, places: Sequence[int] = ()) -> Seen:
 
 def _run(pieces: Sequence[bytes]) -> Seen:
     core = Core()
+    first = _once(core, pieces)
+    _same(first, _once(core, pieces))
+    left = core.nothing_left()
+    if left:
+        raise Unsound(f"left behind: {left}")
+    return first
+
+
+def _once(core: Core, pieces: Sequence[bytes]) -> Seen:
     client = core.client()
     for piece in pieces:
         client.send(piece)
@@ -78,9 +88,6 @@ def _run(pieces: Sequence[bytes]) -> Seen:
     if read != [(m.line[0], m.line[1], m.body) for m in seen.requests]:
         raise Unsound(f"h11 and llhttp read {read} upstream")
     core.end(client)
-    left = core.nothing_left()
-    if left:
-        raise Unsound(f"left behind: {left}")
     return seen
 
 
@@ -88,9 +95,11 @@ def _same(one: Seen, other: Seen) -> None:
     for what in ("answers", "requests"):
         before, after = (_essence(getattr(seen, what)) for seen in (one, other))
         if before != after:
-            raise Unsound(f"cut otherwise, {what} are {after} instead of {before}")
+            raise Unsound(f"again or cut otherwise, {what} are {after} instead of {before}")
     if one.fate != other.fate:
-        raise Unsound(f"cut otherwise, the connection is {other.fate!r} instead of {one.fate!r}")
+        raise Unsound(
+            f"again or cut otherwise, the connection is {other.fate!r} instead of {one.fate!r}"
+        )
 
 
 def _essence(messages: Sequence[Message]) -> list[object]:

@@ -85,6 +85,7 @@ class FakedFieldTests(ChainCase):
             b"X-PBCluster-Tenant",
             b"x-pbcluster-tenant",
             b"X-PBCLUSTER-SIGNATURE",
+            b"X-PBCluster-Signed",
             b"X-PBCluster-Anything",
             b"X-PBCluster-",
             b"X_PBCluster_Tenant",
@@ -122,7 +123,7 @@ class FakedFieldTests(ChainCase):
     def test_connection_cannot_take_ours_away(self) -> None:
         """A client that names our fields in Connection removes none of them, on either hop."""
         ours = [b"X-Forwarded-For", b"X-Real-IP", b"X-Request-ID", b"traceparent", b"Host"]
-        ours += [signing.SIGNATURE, signing.TENANT, signing.GATEWAY, signing.EPOCH]
+        ours += [signing.PREFIX + name for name in (b"signed", b"signature", b"tenant", b"epoch")]
         message = self.sent_up(b"Connection: " + b", ".join(ours))
         self.assertEqual(message.values(b"x-forwarded-for"), [PEER])
         self.assertEqual(message.values(b"x-real-ip"), [PEER])

@@ -128,6 +128,18 @@ class RequestTests(SynchronousTestCase):
                 seen = self.core.exchange([case.raw[:at], case.raw[at:]])
                 self.assertEqual(outcome(seen), expected, (case.name, at))
 
+    def test_after_the_same_fields(self) -> None:
+        """What was learned from a request's fields changes nothing for the next one that has the
+        same lines, be its first line another, or its version."""
+        for case in REQUESTS:
+            alone = outcome(Core().exchange([case.raw]))
+            fields = case.raw.partition(b"\r\n")[2].partition(b"\r\n\r\n")[0]
+            core = Core()
+            for first in (b"GET /x HTTP/1.1", b"HEAD /x HTTP/1.0", b"POST * HTTP/1.1"):
+                core.exchange([first + b"\r\n" + fields + b"\r\n\r\n"])
+                core.exchange([case.raw])
+                self.assertEqual(outcome(core.exchange([case.raw])), alone, (case.name, first))
+
     def test_every_number_has_its_cases(self) -> None:
         """No number of the list is without a case, but for those that are no matter of form."""
         elsewhere = {"26", "27", "32", "37"}
