@@ -29,6 +29,8 @@ from pbcluster.testing.http_memory import forward_to
 from pbcluster.web.interfaces import Exchange
 from pbcluster.web.limits import Limits
 from pbcluster.web.pool import EndpointMaker, UpstreamPool, tcp_endpoints
+from pbcluster.web.libuv.listening import bind
+from pbcluster.web.streams import LibuvStreams
 from pbcluster.web.server import HTTPServerFactory
 
 HOST = "127.0.0.1"
@@ -65,10 +67,20 @@ def _listen_tcp(reactor: Any, factory: Any) -> int:
     return port
 
 
-#: Name → transports: Twisted's own, on its own loop and on uvloop's.
+def _listen_libuv(reactor: Any, factory: Any) -> int:
+    port: int = (
+        LibuvStreams(reactor, reactor.loop).listen(bind(HOST, 0, BACKLOG), factory).getHost().port
+    )
+    return port
+
+
+#: Name → transports: Twisted's own, on its own loop and on uvloop's, and libuv's.
 TRANSPORTS = {
     "tcp": Transport(_epoll, _listen_tcp, tcp_endpoints),
     "tcp-uvloop": Transport(_uvloop, _listen_tcp, tcp_endpoints),
+    "libuv": Transport(
+        _uvloop, _listen_libuv, lambda reactor: LibuvStreams(reactor, reactor.loop).endpoint
+    ),
 }
 
 

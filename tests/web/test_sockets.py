@@ -99,10 +99,16 @@ class CorpusOverTCPOnUvloop(CorpusOverTCP):
     transport = "tcp-uvloop"
 
 
+class CorpusOverLibuv(CorpusOverTCP):
+    """On libuv's streams, as the services run."""
+
+    transport = "libuv"
+
+
 class HalfOpenOverTCP(ProcessCase):
     """Connections whose request never ends, on the loop of the services."""
 
-    transport = "tcp-uvloop"
+    transport = "libuv"
 
     COUNT = 10_000
     options = ("--header-timeout-s", "6")
