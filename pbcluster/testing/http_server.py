@@ -27,11 +27,11 @@ from twisted.logger import (
 
 from pbcluster.testing.http_memory import forward_to
 from pbcluster.web.interfaces import Exchange
-from pbcluster.web.limits import Limits
-from pbcluster.web.pool import EndpointMaker, UpstreamPool, tcp_endpoints
 from pbcluster.web.libuv.listening import bind
-from pbcluster.web.streams import LibuvStreams
+from pbcluster.web.limits import Limits
+from pbcluster.web.pool import UpstreamPool, tcp_endpoints
 from pbcluster.web.server import HTTPServerFactory
+from pbcluster.web.streams import EndpointMaker, LibuvStreams
 
 HOST = "127.0.0.1"
 BACKLOG = 4096
@@ -68,10 +68,9 @@ def _listen_tcp(reactor: Any, factory: Any) -> int:
 
 
 def _listen_libuv(reactor: Any, factory: Any) -> int:
-    port: int = (
-        LibuvStreams(reactor, reactor.loop).listen(bind(HOST, 0, BACKLOG), factory).getHost().port
-    )
-    return port
+    port: Any = LibuvStreams(reactor, reactor.loop).listen(bind(HOST, 0, BACKLOG), factory)
+    number: int = port.getHost().port
+    return number
 
 
 #: Name → transports: Twisted's own, on its own loop and on uvloop's, and libuv's.
