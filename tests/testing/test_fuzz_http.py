@@ -132,7 +132,7 @@ def responses(draw: Any) -> bytes:
 
 _PLACES = st.lists(st.integers(0, 400), max_size=3)
 #: The same inputs in each run: what fails once fails again.
-_STEADY = settings(max_examples=250, deadline=None, derandomize=True, database=None)
+_STEADY = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 
 
 class PropertyTests(SynchronousTestCase):
@@ -180,9 +180,9 @@ class PropertyTests(SynchronousTestCase):
 
 class FuzzTests(SynchronousTestCase):
     def test_the_core_holds(self) -> None:
-        """A thousand damaged cases; every kind of outcome is among them."""
-        seen = fuzz(1, rounds=500)
-        self.assertEqual(sum(seen.values()), 1000)
+        """Hundreds of damaged cases; every kind of outcome is among them."""
+        seen = fuzz(1, rounds=300)
+        self.assertEqual(sum(seen.values()), 600)
         for what in ("request 200", "request 400", "request 501", "response 2xx", "response cut"):
             self.assertGreater(seen[what], 4, seen)
 
