@@ -116,6 +116,18 @@ class GatewayConfig(ServiceConfig):
         between(0, 300, float),
         30.0,
     )
+    header_timeout_s: float = setting(
+        "seconds from a request's first byte to its whole head, then 408",
+        "0.1 to 300",
+        between(0.1, 300, float),
+        10.0,
+    )
+    body_idle_s: float = setting(
+        "seconds in which a request body must bring 900 bytes, else 408",
+        "0.1 to 3600",
+        between(0.1, 3600, float),
+        30.0,
+    )
     max_body_bytes: int = setting(
         "largest request body, in bytes",
         "1024 to 2^40",

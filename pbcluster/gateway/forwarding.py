@@ -30,16 +30,13 @@ _OURS = frozenset(
         b"expect",
         b"forwarded",
         b"traceparent",
-        b"x-forwarded-for",
-        b"x-forwarded-host",
-        b"x-forwarded-port",
-        b"x-forwarded-proto",
-        b"x-forwarded-server",
         b"x-real-ip",
         b"x-request-id",
         b"x-tenant-id",
     )
 )
+#: So do all names that begin like this: X-Forwarded-Prefix, -Ssl, -User and what else is in use.
+_OUR_PREFIXES = (signing.PREFIX, b"x-forwarded")
 #: W3C Trace Context, version 00; ids of zeros only are invalid.
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 #: RFC 6797; only sent over TLS.
@@ -114,7 +111,11 @@ class Forwarder:
 
 def _passed_on(head: RequestHead) -> bytes:
     """The lines of the client's own fields, and what is made of them."""
-    fields = signing.without_marks(end_to_end(head.headers, _OURS))
+    fields = [
+        field
+        for field in end_to_end(head.headers, _OURS)
+        if not field[0].lower().startswith(_OUR_PREFIXES)
+    ]
     fields.append((b"X-Forwarded-Host", head.get(b"host") or head.host))
     trace = head.get(b"traceparent")
     if trace is not None and _TRACEPARENT.fullmatch(trace) is not None:

@@ -191,7 +191,11 @@ class GatewayService(Service):
             control_plane.follower.changed,
         )
         self._pool = UpstreamPool(reactor, endpoints, secure=tls.secure)
-        limits = Limits(max_body_bytes=config.max_body_bytes)
+        limits = Limits(
+            max_body_bytes=config.max_body_bytes,
+            header_timeout_s=config.header_timeout_s,
+            body_idle_s=config.body_idle_s,
+        )
         handler = self._proxy.handle if config.http_redirect == OFF else self._handle
         self._factory = HTTPServerFactory(handler, limits, reactor, pool=self._pool)
         self._listen = listen if listen is not None else streams_of(reactor).listen
@@ -219,7 +223,7 @@ class GatewayService(Service):
         drains = ("drain_ready_s", "drain_s")
         reloading.register(_Proxied(self._config.id, self._proxy))
         reloading.apply(("route_ttl_s",), lambda new: self._routes.set_ttl(new.config.route_ttl_s))
-        reloading.apply(("max_body_bytes",), self._use_limits)
+        reloading.apply(("max_body_bytes", "header_timeout_s", "body_idle_s"), self._use_limits)
         reloading.apply(drains, self._use_drains)
         reloading.register(self._tls)
         if self._control_plane.reload is not None:
@@ -229,7 +233,13 @@ class GatewayService(Service):
         watch("config_reload_failed", "1: the last time it was not used", lambda: reloading.failed)
 
     def _use_limits(self, new: Parsed[GatewayConfig]) -> None:
-        limits = attrs.evolve(self._factory.limits, max_body_bytes=new.config.max_body_bytes)
+        config = new.config
+        limits = attrs.evolve(
+            self._factory.limits,
+            max_body_bytes=config.max_body_bytes,
+            header_timeout_s=config.header_timeout_s,
+            body_idle_s=config.body_idle_s,
+        )
         self._factory.use_limits(limits)
 
     def _use_drains(self, new: Parsed[GatewayConfig]) -> None:

@@ -19,6 +19,16 @@ _CLOSE = b"Connection: close\r\n"
 _KEEP_ALIVE_10 = b"Connection: keep-alive\r\n"
 
 
+_NOT_CACHED = (b"Cache-Control", b"no-store")
+_ALLOW = (b"Allow", b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")
+
+
+def refusal_headers(status: int) -> Headers:
+    """The fields of a refusal: a cache may keep some of these statuses by itself (RFC 9110, section
+    15.1), and then serve to all what one client's bad request brought about."""
+    return (_NOT_CACHED, _ALLOW) if status == 405 else (_NOT_CACHED,)
+
+
 def error_body(status: int, message: str) -> bytes:
     """An error in PocketBase's form."""
     return json.dumps({"status": status, "message": message, "data": {}}).encode()

@@ -106,7 +106,7 @@ class UpstreamConnection(TwistedProtocol):
         self._listener: ResponseListener | None = None
         self._to_head = False
         self._known = heads.usual
-        self._scanner = HeadScanner(RESPONSE_HEAD_LIMITS)
+        self._scanner = HeadScanner(RESPONSE_HEAD_LIMITS, forgiving=False)
         self._response: ParsedResponse | None = None
         self._reader: BodyReader | None = None
         self._whole = False

@@ -12,7 +12,7 @@ from typing import Protocol
 from twisted.logger import Logger
 
 from pbcluster.errors import LocalProtocolError
-from pbcluster.web.answers import error_body, local_response
+from pbcluster.web.answers import error_body, local_response, refusal_headers
 from pbcluster.web.attempt import ForwardAttempt
 from pbcluster.web.interfaces import Attempt, Forward, Headers, Outcome, RequestHead
 from pbcluster.web.limits import DISCARD_BYTES
@@ -214,7 +214,7 @@ class ServerExchange:
                     status,
                     error_body(status, message),
                     b"application/json",
-                    (),
+                    refusal_headers(status),
                     request=self.head,
                     close=True,
                 )

@@ -84,6 +84,8 @@ def parse_response(
     keep_alive = not http_10
     if b"connection" in decisive:
         keep_alive &= b"close" not in connection_options(decisive[b"connection"])
+    if status == 204 and (length or chunked):
+        keep_alive = False  # who frames what may not be might send it too, later
     line = b""
     if length is not None and status >= 200 and status != 204:
         line = b"Content-Length: %d\r\n" % length

@@ -30,6 +30,8 @@ FORBIDDEN_METHODS = frozenset((b"CONNECT", b"TRACE"))
 SAFE_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 #: More digits could not be a size on any machine.
 MAX_LENGTH_DIGITS = 18
+#: The longest name, its trailing dot and a port.
+MAX_AUTHORITY_BYTES = 253 + 1 + 6
 
 _TARGET_BYTES = bytes(byte for byte in range(0x21, 0x7F) if byte != ord("#"))
 _LABEL = rb"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -71,10 +73,22 @@ class HeadScanner:
     :ivar timed: for its owner: the deadline of the head under way is set.
     """
 
-    __slots__ = ("_buffer", "_first_line_end", "_limits", "_searched", "_skipped", "timed")
+    __slots__ = (
+        "_buffer",
+        "_first_line_end",
+        "_forgiving",
+        "_limits",
+        "_searched",
+        "_skipped",
+        "timed",
+    )
 
-    def __init__(self, limits: HeadLimits) -> None:
+    def __init__(self, limits: HeadLimits, *, forgiving: bool = True) -> None:
+        """
+        :param forgiving: one empty line may stand before a head; not so before responses.
+        """
         self._limits = limits
+        self._forgiving = forgiving
         self.reset()
 
     def reset(self) -> None:
@@ -82,7 +96,7 @@ class HeadScanner:
         self._buffer = b""
         self._searched = 0
         self._first_line_end = -1
-        self._skipped = False
+        self._skipped = not self._forgiving
         self.timed = False
 
     @property
@@ -117,7 +131,7 @@ class HeadScanner:
     def _check_partial(self, buffer: bytes) -> None:
         if not buffer:
             return
-        if not buffer[:1].isalpha():
+        if TOKEN.match(buffer) is None:
             raise Rejected(400, "the request does not begin with a method")
         if _STRAY.search(buffer, max(0, self._searched - 1)):
             raise Rejected(400, "bare CR or bare LF in the head")
@@ -226,7 +240,8 @@ def _read_fields(block: bytes, http_10: bool) -> Fields:
     hosts = decisive.get(b"host", [])
     if len(hosts) != 1:
         raise Rejected(400, "exactly one Host field is required")
-    authority = parse_authority(hosts[0])
+    # What cannot be a name is not remembered either: 4096 of 16 KiB would be 64 MiB.
+    authority = parse_authority(hosts[0]) if len(hosts[0]) <= MAX_AUTHORITY_BYTES else None
     if authority is None:
         raise Rejected(400, "the Host field is not a host name with an optional port")
     length, chunked = _framing(decisive, http_10)
@@ -273,12 +288,14 @@ def _origin_form(fields: Fields, target: bytes, method: bytes, secure: bool) -> 
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
         raise Rejected(400, "the request target is neither a path nor an absolute URL")
-    named = parse_authority(absolute[2])
+    named = parse_authority(absolute[2]) if len(absolute[2]) <= MAX_AUTHORITY_BYTES else None
     port = _DEFAULT_PORTS[b"https" if secure else b"http"]
     default = _DEFAULT_PORTS[absolute[1].lower()]
     if named is None or (named[0], named[1] or default) != (fields.host, fields.port or port):
         raise Rejected(400, "the absolute request target differs from the Host field")
     rest = absolute[3]
+    if not rest and method == b"OPTIONS":
+        return b"*"  # about the server, not about its root (section 3.2.4)
     return rest if rest[:1] == b"/" else b"/" + rest
 
 

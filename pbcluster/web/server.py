@@ -30,7 +30,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pbcluster.web.answers import error_body, local_response
+from pbcluster.web.answers import error_body, local_response, refusal_headers
 from pbcluster.web.chunked import BadBody, BodyReader, ChunkedReader, LengthReader
 from pbcluster.web.deadline import Deadline
 from pbcluster.web.exchange import ServerExchange
@@ -258,16 +258,22 @@ class HTTPServerConnection(Protocol):
         if self._pending:
             self._deadline.clear()  # the client is slow; its stall has a deadline of its own
         elif self._scanner.empty:
-            if not self._factory.draining:
-                self._deadline.set(self._limits.keep_alive_s)
-            elif self._factory.quiet_s:
-                # Its last answer began before the drain and did not say that it was the last.
-                self._deadline.set(self._factory.quiet_s)
-            else:
-                self._close(unread=False)
+            self._await_request()
         elif not self._scanner.timed:
             self._scanner.timed = True
             self._deadline.set(self._limits.header_timeout_s)
+
+    def _await_request(self) -> None:
+        """Nothing of a further request came yet."""
+        factory = self._factory
+        if not factory.draining:
+            if not self._deadline.pending:  # an empty line alone moves no deadline
+                self._deadline.set(self._limits.keep_alive_s)
+        elif factory.quiet_s:
+            # Its last answer began before the drain and did not say that it was the last.
+            self._deadline.set(factory.quiet_s)
+        else:
+            self._close(unread=False)
 
     def _begin(self, raw: bytes, data: bytes) -> bytes:
         """Start the exchange of one request.
@@ -318,7 +324,12 @@ class HTTPServerConnection(Protocol):
         body = error_body(rejection.status, rejection.message)
         self.transport.write(
             local_response(
-                rejection.status, body, b"application/json", (), request=head, close=True
+                rejection.status,
+                body,
+                b"application/json",
+                refusal_headers(rejection.status),
+                request=head,
+                close=True,
             )
         )
         self._close(unread=True)

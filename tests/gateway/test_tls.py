@@ -187,7 +187,7 @@ class ClientTests(GatewayCase):
         self.start(tls_watch_s=3600)
         put(self.certificates, "more", site("more.example.com"))
         await self.assertFailure(self.ask("more.example.com"), ssl.SSLError)
-        await self.service.reload()
+        await self.service._tls.reload()
         self.assertEqual((await self.ask("more.example.com")).status, 404)
         write(self.certificates / "more.pem", b"nonsense")
         await self.service.reload()
