@@ -4,7 +4,8 @@ Invariants, held after every command:
 
 * a tenant's epoch never goes back, and each assignment has an epoch of its own;
 * a tenant has at most one node; ``tenants_of`` is the exact inverse of ``TenantRecord.node_id``;
-* living tenants have different names; an id never comes back, deleted tenants stay as tombstones;
+* living tenants have different names, and no host name is that of two; an id never comes back,
+  deleted tenants stay as tombstones;
 * a node's ``assignments_index`` is the log index of the last change to its list of tenants;
 * applying the same log gives the same state, from the beginning or from a snapshot: no clock, no
   random numbers, no I/O.
@@ -25,6 +26,7 @@ from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.outcomes import Outcome, Outcomes
 from pbcluster.controlplane.registry_image import RegistryImage, RegistryState
 from pbcluster.controlplane.roster import Roster
+from pbcluster.controlplane.token_keys import TokenKeys
 from pbcluster.errors import (
     Conflict,
     NoCapacity,
@@ -74,6 +76,8 @@ class Registry:
         self.last_broadcast = 0
         #: The control plane's own members.
         self.roster = Roster()
+        #: What signs platform tokens.
+        self.token_keys = TokenKeys()
         self._tenants: dict[str, TenantRecord] = {}
         self._nodes: dict[str, NodeRecord] = {}
         self._names: dict[str, str] = {}
@@ -94,6 +98,8 @@ class Registry:
             c.SetNodeStatus: self._set_node_status,
             c.SetNodeCapacity: self._set_node_capacity,
             c.SetMember: self._set_member,
+            c.RotateTokenKey: self._rotate_token_key,
+            c.NoteToken: self._note_token,
         }
 
     # -- reading ----------------------------------------------------------------------------------
@@ -196,8 +202,11 @@ class Registry:
         """The whole state."""
         return self.image().to_bytes()
 
-    def image(self) -> RegistryImage:
-        """The whole state as it is now, quickly: to be encoded later, in any thread."""
+    def image(self, *, for_operators: bool = False) -> RegistryImage:
+        """The whole state as it is now, quickly: to be encoded later, in any thread.
+
+        :param for_operators: it leaves the control plane: the keys that sign tokens do not.
+        """
         return RegistryImage(
             RegistryState(
                 self.applied_index,
@@ -211,6 +220,7 @@ class Registry:
                 list(self.roster.former()),
                 self.roster.index,
                 self._outcomes.spent(),
+                [] if for_operators else list(self.token_keys),
             )
         )
 
@@ -224,6 +234,7 @@ class Registry:
         registry._outcomes = Outcomes(state.outcomes, state.spent_keys)
         registry._starts = state.starts
         registry.roster = Roster(state.members, state.former_members, state.members_index)
+        registry.token_keys = TokenKeys(state.token_keys)
         for node in state.nodes:
             registry._nodes[node.id] = node
         for tenant in state.tenants:
@@ -353,15 +364,32 @@ class Registry:
         self._check_version(tenant, command.expected_version)
         changed = {
             name: value
-            for name in ("metadata", "quotas")
+            for name in ("metadata", "quotas", "custom_domains")
             if (value := getattr(command, name)) is not None
         }
-        self._put(msgspec.structs.replace(tenant, **changed, version=index, updated=command.at))
-        nodes: tuple[str, ...] = ()
-        if "quotas" in changed and tenant.node_id:
-            self._touch_node(index, tenant.node_id)
-            nodes = (tenant.node_id,)
-        return _Change(Outcome(index, tenant.id), nodes=nodes, topic="tenant.updated")
+        for domain in changed.get("custom_domains", ()):
+            self._check_free(domain, tenant)
+        updated = msgspec.structs.replace(tenant, **changed, version=index, updated=command.at)
+        self._put(updated)
+        if changed.keys() <= {"metadata"} or not tenant.node_id:
+            return _Change(Outcome(index, tenant.id), topic="tenant.updated")
+        self._touch_node(index, tenant.node_id)
+        return _Change(
+            Outcome(index, tenant.id),
+            nodes=(tenant.node_id,),
+            topic="tenant.updated",
+            # Gateways follow at once: a domain that was removed must not answer any more.
+            route=self.route(updated),
+        )
+
+    def _check_free(self, domain: str, tenant: TenantRecord) -> None:
+        """:raises Conflict: another tenant answers to this host name."""
+        own = self._tenants.get(self._names.get(domain.partition(".")[0], ""))
+        holder = own if own is not None and own.domain == domain else None
+        holder = holder or self._tenants.get(self._domains.get(domain, ""))
+        if holder is not None and holder.id != tenant.id:
+            told = f"the domain {domain!r} belongs to tenant {holder.name!r}"
+            raise Conflict(told, field="customDomains")
 
     def _assign_tenant(self, index: int, command: c.AssignTenant) -> _Change:
         tenant = self._living(command.tenant_id)
@@ -532,6 +560,16 @@ class Registry:
         if changed:
             self.roster.index = index
         return _Change(Outcome(index), topic="members.changed" if changed else "")
+
+    # -- keys of platform tokens --
+
+    def _rotate_token_key(self, index: int, command: c.RotateTokenKey) -> _Change:
+        self.token_keys.rotate(command)
+        return _Change(Outcome(index), topic="keys.changed")
+
+    def _note_token(self, index: int, command: c.NoteToken) -> _Change:
+        self.token_keys.note(command)
+        return _Change(Outcome(index))
 
     def _of_incarnation(self, node_id: str, incarnation: int) -> NodeRecord:
         node = self.node(node_id)
