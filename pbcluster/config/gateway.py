@@ -10,6 +10,7 @@ from pbcluster.config.checks import (
     between,
     domain,
     listen_address,
+    network,
     setting,
     several,
     tcp_endpoint,
@@ -40,6 +41,12 @@ class GatewayConfig(ServiceConfig):
         "one or more domains, by commas",
         several(domain, 1),
         ("localhost",),
+    )
+    trusted_networks: tuple[str, ...] = setting(
+        "from these a request may name its tenant by X-Tenant-ID",
+        "several address ranges like 10.0.0.0/8, by commas",
+        several(network),
+        (),
     )
     route_ttl_s: float = setting(
         "seconds a route is used without asking again",

@@ -21,6 +21,9 @@ client gone, refused by ourselves                   nothing
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -32,8 +35,18 @@ from pbcluster.gateway.forwarding import epoch_of, host_and_port, mark_of, to_cl
 from pbcluster.gateway.pages import error_page
 from pbcluster.gateway.parts import Parts, Record
 from pbcluster.gateway.retries import Verdict
-from pbcluster.gateway.tenant_id import TenantKey
-from pbcluster.web.interfaces import Attempt, Exchange, Forward, Outcome, Refuse, ResponseHead
+from pbcluster.gateway.rewriting import rewritten
+from pbcluster.gateway.tenant_id import UNKNOWN_HOST, Found, TenantKey, objection
+from pbcluster.gateway.tokens import UnknownKey
+from pbcluster.web.interfaces import (
+    Attempt,
+    Exchange,
+    Forward,
+    Headers,
+    Outcome,
+    Refuse,
+    ResponseHead,
+)
 from pbcluster.wire import Route
 
 #: PocketBase cuts a request after 5 minutes; the node, which waits as long, answers first.
@@ -41,7 +54,7 @@ FIRST_BYTE_TIMEOUT_S = 315.0
 CONNECT_TIMEOUT_S = 1.0
 #: These marks mean that the node as a whole is in trouble.
 _NODE_IN_TROUBLE = (b"no-proof", b"busy", b"unsigned")
-_UNKNOWN_HOST = "no tenant answers at this host name"
+_NOTHING = Found(TenantKey("name", ""))
 
 log = Logger()
 
@@ -58,6 +71,7 @@ class Passage:
         "_exchange",
         "_failed_on",
         "_finished",
+        "_found",
         "_fresh",
         "_head",
         "_key",
@@ -86,7 +100,8 @@ class Passage:
         self._head = head
         self._started = parts.clock.seconds()
         self._deadline = self._started + parts.hold_s
-        self._key = TenantKey("name", "")
+        self._found = _NOTHING
+        self._key = _NOTHING.key
         self._route: Route | None = None
         self._ticket: Ticket | None = None
         self._why: PBClusterError = Unavailable("the tenant is not available")
@@ -104,15 +119,40 @@ class Passage:
     def begin(self) -> None:
         """Take the request on its way."""
         parts = self._parts
-        key = parts.tenants.find(self._head)
-        if key is None:
-            self._refuse(NotFound(_UNKNOWN_HOST))
+        try:
+            found = parts.tenants.find(self._head)
+        except UnknownKey as unknown:
+            self._wait(self._learn(unknown.kid))
             return
-        self._key = key
+        except PBClusterError as error:
+            self._refuse(error)
+            return
+        if found is None:
+            self._refuse(NotFound(UNKNOWN_HOST))
+            return
+        self._found, self._key = found, found.key
+        self._go()
+
+    async def _learn(self, kid: str) -> None:
+        """Wait for the key by which the request's token is signed, then begin again."""
+        try:
+            await self._parts.token_keys.learn(kid)
+        except CancelledError:
+            self._finish_gone()
+        except PBClusterError as error:
+            self._refuse(error)
+        else:
+            self.begin()
+
+    def _go(self) -> None:
+        parts, key = self._parts, self._key
         route = parts.lookups.cached(key)
         if route is None:
             if parts.routes.is_absent(key, self._started):
-                self._refuse(NotFound(_UNKNOWN_HOST))
+                if self._otherwise():
+                    self._go()
+                else:
+                    self._refuse(NotFound(self._found.unknown))
                 return
         else:
             self.record.source = "cache"
@@ -120,6 +160,15 @@ class Passage:
                 return
             self._fresh = True
         self._hold()
+
+    def _otherwise(self) -> bool:
+        """No tenant has the key: go on with what else names one; False: nothing does."""
+        found = self._found.otherwise()
+        if found is None:
+            return False
+        self._found, self._key = found, found.key
+        self._fresh = False
+        return True
 
     # -- attempts ---------------------------------------------------------------------------------
 
@@ -129,9 +178,12 @@ class Passage:
         self._route = route
         record = self.record
         record.tenant, record.node = route.tenant_id, route.node_id
-        if route.hosts and head.host.decode("latin-1") not in route.hosts:
-            self._refuse(NotFound(_UNKNOWN_HOST))
-            return True
+        foreign = bool(route.hosts) and head.host.decode("latin-1") not in route.hosts
+        if foreign or self._found.others:
+            error = objection(self._found, route)
+            if error is not None:
+                self._refuse(error)
+                return True
         if not self._within_quota(route):
             return True
         try:
@@ -153,15 +205,19 @@ class Passage:
         self._ticket = ticket
         record.attempts += 1
         parts.flights.began(route.tenant_id, self)
+        headers: Headers = to_node(
+            head, route, parts.gateway_id, parts.key, record.request_id, parts.unix_ms()
+        )
+        if foreign or self._found.token:
+            host = route.hosts[0] if foreign else ""
+            headers = rewritten(headers, host=host, token=self._found.token)
         exchange.forward(
             Forward(
                 host=host,
                 port=port,
                 method=head.method,
                 target=head.target,
-                headers=to_node(
-                    head, route, parts.gateway_id, parts.key, record.request_id, parts.unix_ms()
-                ),
+                headers=headers,
                 connect_timeout_s=CONNECT_TIMEOUT_S,
                 first_byte_timeout_s=FIRST_BYTE_TIMEOUT_S,
                 on_response=self._responded,
@@ -290,7 +346,10 @@ class Passage:
 
     def _hold(self) -> None:
         """Wait for a way, then go on."""
-        task = Deferred.fromCoroutine(self._held())
+        self._wait(self._held())
+
+    def _wait(self, work: Coroutine[Any, Any, None]) -> None:
+        task = Deferred.fromCoroutine(work)
         task.addErrback(self.broken)
         if not task.called:
             self._exchange.when_gone(task.cancel)
@@ -337,8 +396,12 @@ class Passage:
                     return None
                 self._fresh = True
             except NotFound as error:
+                if self._otherwise():
+                    continue
                 return error
             except Unavailable as error:
+                if parts.lookups.control_plane_away and self._otherwise():
+                    continue
                 self._why = error
             if parts.clock.seconds() >= self._deadline:
                 return self._why

@@ -5,7 +5,7 @@ The bound of what is under way is the server's ``Limits.max_connections``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -19,7 +19,8 @@ from pbcluster.gateway.nodes import Nodes
 from pbcluster.gateway.parts import Parts, Record
 from pbcluster.gateway.passage import Passage
 from pbcluster.gateway.routes import RouteCache
-from pbcluster.gateway.tenant_id import HostRule, TenantFinder
+from pbcluster.gateway.tenant_id import TenantFinder
+from pbcluster.gateway.token_keys import TokenKeyQuestions
 from pbcluster.gateway.waits import Waits
 from pbcluster.web.interfaces import Exchange
 from pbcluster.wire import Route
@@ -36,7 +37,8 @@ class Proxy:
         *,
         gateway_id: str,
         key: bytes,
-        base_domains: Sequence[str],
+        tenants: TenantFinder,
+        token_keys: TokenKeyQuestions,
         hold_s: float,
         clock: IReactorTime,
         random: Uniform,
@@ -66,7 +68,8 @@ class Proxy:
             random=random,
             unix_ms=unix_ms,
             new_id=new_id,
-            tenants=TenantFinder((HostRule(base_domains),)),
+            tenants=tenants,
+            token_keys=token_keys,
             routes=routes,
             lookups=lookups,
             nodes=nodes,
@@ -90,7 +93,7 @@ class Proxy:
     def moved(self, route: Route) -> None:
         """A tenant has a new route: its held requests look again at once, and nobody waits for a
         node that it left."""
-        for name in {route.name, *route.hosts}:
+        for name in {route.name, route.tenant_id, *route.hosts}:
             self._waits.wake(name)
         self._flights.moved(route)
 

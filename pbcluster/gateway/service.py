@@ -34,6 +34,10 @@ from pbcluster.gateway.metrics import Metrics
 from pbcluster.gateway.nodes import Nodes
 from pbcluster.gateway.proxy import Proxy
 from pbcluster.gateway.routes import RouteCache
+from pbcluster.gateway.tenant_id import TenantFinder
+from pbcluster.gateway.token_keys import TokenKeyQuestions
+from pbcluster.gateway.tokens import Tokens
+from pbcluster.gateway.trusted import TrustedNetworks
 from pbcluster.gateway.updates import Updates
 from pbcluster.transport.following import Follower
 from pbcluster.transport.interfaces import Asked, ControlPlaneClient, Subscriber
@@ -112,10 +116,15 @@ class GatewayService(Service):
         self._lookups = Lookups(reactor, client, self._routes)
         self._nodes = Nodes(reactor, client, self._routes, ask_health(reactor, endpoints), random)
         self._metrics = Metrics()
+        self._tokens = Tokens(config.cluster_id, time.time)
+        self._token_keys = TokenKeyQuestions(reactor, client, self._tokens)
         self._proxy = Proxy(
             gateway_id=config.id,
             key=gateway_key(config, own),
-            base_domains=config.base_domains,
+            tenants=TenantFinder(
+                config.base_domains, self._tokens, TrustedNetworks(config.trusted_networks)
+            ),
+            token_keys=self._token_keys,
             hold_s=config.hold_s,
             clock=reactor,
             random=random,
@@ -134,6 +143,7 @@ class GatewayService(Service):
             self._nodes,
             self._proxy.moved,
             control_plane.follower.changed,
+            self._token_keys.changed,
         )
         self._pool = UpstreamPool(reactor, endpoints)
         limits = Limits(max_body_bytes=config.max_body_bytes)
@@ -158,6 +168,8 @@ class GatewayService(Service):
         watch("lookups_failed", "Questions without an answer", lambda: lookups.failed)
         watch("routes_stale", "Uses of stale routes", lambda: lookups.stale)
         watch("broadcast_gaps", "Gaps in the broadcasts", lambda: self._updates.gaps)
+        watch("tokens_verified", "Signatures checked", lambda: self._tokens.verified)
+        watch("token_key_questions", "Questions for keys", lambda: self._token_keys.asked)
         watch("suspicions", "Nodes reported as unreachable", lambda: self._nodes.suspected)
         self._metrics.watch_breakers(lambda: self._nodes.breakers.show(self._reactor.seconds()))
 
@@ -203,6 +215,7 @@ class GatewayService(Service):
         self._control_plane.client.start(_not_for_gateways)
         self._updates.start()
         self._control_plane.follower.start()
+        self._token_keys.start()
         self._nodes.start()
 
     async def _tell_ready(self) -> None:
@@ -261,6 +274,7 @@ class GatewayService(Service):
             await maybeDeferred(self.public.stopListening)
         await self._factory.drain(DRAIN_S)
         self._nodes.stop()
+        self._token_keys.stop()
         self._control_plane.follower.stop()
         self._updates.stop()
         self._control_plane.client.stop()
