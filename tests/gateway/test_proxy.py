@@ -71,9 +71,17 @@ class UsualTests(ProxyCase):
         self.assertEqual(len(self.world.cp.lookups), 2)
 
     def test_host_is_not_the_tenants(self) -> None:
-        """A base domain of ours at which the tenant does not answer is 404, not a wrong Host."""
+        """Below a base domain of this gateway that the tenant's own name does not have, the node
+        gets the tenant's own Host; a domain that it lost meanwhile is 404."""
         self.world.cp.know(route(hosts=("shop.example.com",)))
-        self.assertEqual(self.world.send().status, 404)
+        exchange = self.world.send()
+        sent = dict(exchange.plans[0].headers)
+        self.assertEqual(sent[b"Host"], b"shop.example.com")
+        self.assertEqual(sent[b"X-Forwarded-Host"], b"shop.localhost:8080")
+        self.world.cp.routes["old.example.com"] = route(hosts=("shop.example.com",))
+        exchange = self.world.send(head(host=b"old.example.com"))
+        self.world.until(exchange)
+        self.assertEqual((exchange.status, exchange.plans), (404, []))
 
     def test_tenants_error_is_passed_on(self) -> None:
         """A tenant's own 5xx or 421 is its answer, and a success of the node."""
