@@ -23,7 +23,7 @@ from pbcluster.wire import TokenKeys
 
 #: Verified tokens remembered: 3 MB.
 MAX_VERIFIED = 16_384
-#: A control plane keeps 33 at most.
+#: A control plane keeps 32 at most.
 MAX_KEYS = 64
 
 
