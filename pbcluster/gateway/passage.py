@@ -209,8 +209,8 @@ class Passage:
             head, route, parts.gateway_id, parts.key, record.request_id, parts.unix_ms()
         )
         if foreign or self._found.token:
-            host = route.hosts[0] if foreign else ""
-            headers = rewritten(headers, host=host, token=self._found.token)
+            own = route.hosts[0] if foreign else ""
+            headers = rewritten(headers, host=own, token=self._found.token)
         exchange.forward(
             Forward(
                 host=host,

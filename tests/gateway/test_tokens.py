@@ -222,7 +222,9 @@ class RequestTests(SynchronousTestCase):
         return exchange
 
     def sent(self, exchange: FakeExchange) -> dict[bytes, bytes]:
-        fields = exchange.plans[-1].headers
+        plan = exchange.plans[-1]
+        self.assertEqual((plan.host, plan.port), ("127.0.0.1", A))
+        fields = plan.headers
         found = {name.lower(): value for name, value in fields}
         self.assertEqual(len(found), len(fields))
         return found

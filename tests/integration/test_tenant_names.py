@@ -6,7 +6,6 @@ A hook in each tenant's PocketBase answers ``/echo`` with the header fields that
 from __future__ import annotations
 
 import json
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -49,14 +48,11 @@ class TenantNamesCase(SynchronousTestCase):
         home = self.cluster.where.data(node) / "tenants" / tenant
         (home / "hooks" / "echo.pb.js").write_text(ECHO.replace("NAME", name))
         for who in self.cluster.children_of(node):
-            if str(home).encode() in Path(f"/proc/{who.pid}/cmdline").read_bytes():
-                self.end(who)
+            if f"{tenant}/hooks".encode() in Path(f"/proc/{who.pid}/cmdline").read_bytes():
+                procfs.send(who, signal.SIGKILL)
         self.cluster.wait_until(
             lambda: self.get("/echo", Host=self.cluster.host(name)).status == 200, "the hook"
         )
-
-    def end(self, who: procfs.Identity) -> None:
-        os.kill(who.pid, signal.SIGKILL)
 
     def run_cli(self, *arguments: str) -> Any:
         command = [*arguments, "--json", "--dir", str(self.cluster.where.root)]
