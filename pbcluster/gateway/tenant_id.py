@@ -165,10 +165,7 @@ class TenantFinder:
 
 
 def _bears_ours(headers: Headers) -> bool:
-    for name, value in headers:
-        if is_ours(value) and name.lower() == _AUTHORIZATION:
-            return True
-    return False
+    return any(is_ours(value) and name.lower() == _AUTHORIZATION for name, value in headers)
 
 
 def _values(headers: Headers, name: bytes) -> list[bytes]:
