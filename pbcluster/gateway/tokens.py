@@ -30,6 +30,8 @@ MAX_KEYS = 64
 class UnknownKey(Unauthorized):
     """A token is signed by a key that is not known here: the control plane may know it."""
 
+    code = "unknown_token_key"
+
     def __init__(self, kid: str) -> None:
         super().__init__("the bearer token is signed by a key that is not known (any more)")
         self.kid = kid
