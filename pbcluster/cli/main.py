@@ -17,6 +17,7 @@ from pbcluster.cli import (
     commands_members,
     commands_nodes,
     commands_tenants,
+    commands_tokens,
     show,
 )
 from pbcluster.errors import ConfigError, InvalidInput, PBClusterError
@@ -63,8 +64,10 @@ for _command in (
     commands_tenants.tenants,
     commands_nodes.nodes,
     commands_members.members,
+    commands_tokens.tokens,
 ):
     cli.add_command(_command)
+commands_tenants.tenants.add_command(commands_tokens.domains)
 
 
 def main() -> None:

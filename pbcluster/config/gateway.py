@@ -16,6 +16,7 @@ from pbcluster.config.checks import (
     domain,
     listen_address,
     listen_where,
+    network,
     one_of,
     path,
     setting,
@@ -103,6 +104,12 @@ class GatewayConfig(ServiceConfig):
         "true or false",
         boolean,
         True,
+    )
+    trusted_networks: tuple[str, ...] = setting(
+        "from these a request may name its tenant by X-Tenant-ID",
+        "several address ranges like 10.0.0.0/8, by commas",
+        several(network),
+        (),
     )
     route_ttl_s: float = setting(
         "seconds a route is used without asking again",

@@ -23,7 +23,7 @@ from pbcluster.web.headers import encode_lines, end_to_end, without
 from pbcluster.web.interfaces import RequestHead, ResponseHead
 from pbcluster.wire import Route
 
-#: Overwritten or removed. X-Tenant-ID counts from trusted networks only, and there are none yet.
+#: Overwritten or removed. X-Tenant-ID was read before, if it counts (``tenant_id``).
 _OURS = frozenset(
     (
         b"content-length",

@@ -16,6 +16,7 @@ from pbcluster.gateway.nodes import Nodes
 from pbcluster.gateway.retries import Budget
 from pbcluster.gateway.routes import RouteCache
 from pbcluster.gateway.tenant_id import TenantFinder
+from pbcluster.gateway.token_keys import TokenKeyQuestions
 from pbcluster.gateway.waits import Waits
 from pbcluster.web.interfaces import RequestHead
 
@@ -81,6 +82,7 @@ class Parts:
     unix_ms: Callable[[], int]
     new_id: Callable[[], str]
     tenants: TenantFinder
+    token_keys: TokenKeyQuestions
     routes: RouteCache
     lookups: Lookups
     nodes: Nodes

@@ -21,6 +21,9 @@ client gone, refused by ourselves                   nothing
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -39,7 +42,9 @@ from pbcluster.gateway.forwarding import (
 from pbcluster.gateway.pages import error_page
 from pbcluster.gateway.parts import Parts, Record
 from pbcluster.gateway.retries import Verdict
-from pbcluster.gateway.tenant_id import TenantKey
+from pbcluster.gateway.rewriting import rewritten_lines
+from pbcluster.gateway.tenant_id import UNKNOWN_HOST, Found, TenantKey, objection
+from pbcluster.gateway.tokens import UnknownKey
 from pbcluster.web.interfaces import Attempt, Exchange, Forward, Outcome, Refuse, ResponseHead
 from pbcluster.wire import Route
 
@@ -50,7 +55,7 @@ CONNECT_TIMEOUT_S = 1.0
 _NODE_IN_TROUBLE = (b"no-proof", b"busy", b"unsigned")
 #: Methods of which one may find out whether a node answers again.
 _PROBES = frozenset((b"GET", b"HEAD"))
-_UNKNOWN_HOST = "no tenant answers at this host name"
+_NOTHING = Found(TenantKey("name", ""))
 
 log = Logger()
 
@@ -63,7 +68,8 @@ class Passage:
     :ivar record: filled in as the request goes on.
     """
 
-    _key = TenantKey("name", "")
+    _found = _NOTHING
+    _key = _NOTHING.key
     _route: Route | None = None
     _ticket: Ticket | None = None
     _why: PBClusterError = Unavailable("the tenant is not available")
@@ -92,15 +98,40 @@ class Passage:
     def begin(self) -> None:
         """Take the request on its way."""
         parts = self._parts
-        key = parts.tenants.find(self._head)
-        if key is None:
-            self._refuse(NotFound(_UNKNOWN_HOST))
+        try:
+            found = parts.tenants.find(self._head)
+        except UnknownKey as unknown:
+            self._wait(self._learn(unknown.kid))
             return
-        self._key = key
+        except PBClusterError as error:
+            self._refuse(error)
+            return
+        if found is None:
+            self._refuse(NotFound(UNKNOWN_HOST))
+            return
+        self._found, self._key = found, found.key
+        self._go()
+
+    async def _learn(self, kid: str) -> None:
+        """Wait for the key by which the request's token is signed, then begin again."""
+        try:
+            await self._parts.token_keys.learn(kid)
+        except CancelledError:
+            self._finish_gone()
+        except PBClusterError as error:
+            self._refuse(error)
+        else:
+            self.begin()
+
+    def _go(self) -> None:
+        parts, key = self._parts, self._key
         route = parts.lookups.cached(key, self._started)
         if route is None:
             if parts.routes.is_absent(key, self._started):
-                self._refuse(NotFound(_UNKNOWN_HOST))
+                if self._otherwise():
+                    self._go()
+                else:
+                    self._refuse(NotFound(self._found.unknown))
                 return
         else:
             self.record.source = "cache"
@@ -108,6 +139,15 @@ class Passage:
                 return
             self._fresh = True
         self._hold()
+
+    def _otherwise(self) -> bool:
+        """No tenant has the key: go on with what else names one; False: nothing does."""
+        found = self._found.otherwise()
+        if found is None:
+            return False
+        self._found, self._key = found, found.key
+        self._fresh = False
+        return True
 
     # -- attempts ---------------------------------------------------------------------------------
 
@@ -117,9 +157,13 @@ class Passage:
         self._route = route
         record = self.record
         record.tenant, record.node = route.tenant_id, route.node_id
-        if route.hosts and head.host.decode("latin-1") not in route.hosts:
-            self._refuse(NotFound(_UNKNOWN_HOST))
-            return True
+        found = self._found
+        foreign = bool(route.hosts) and head.host.decode("latin-1") not in route.hosts
+        if foreign or found.others:
+            error = objection(found, route)
+            if error is not None:
+                self._refuse(error)
+                return True
         if route.max_body_bytes and not self._limited and not self._within_quota(route):
             return True
         try:
@@ -142,6 +186,10 @@ class Passage:
         record.attempts += 1
         parts.flights.began(route.tenant_id, self)
         lines = parts.forwarder.lines(head, route, record.request_id, parts.unix_ms())
+        if foreign or found.token:
+            lines = rewritten_lines(
+                lines, host=route.hosts[0] if foreign else "", token=found.token
+            )
         plan = Forward(
             host,
             port,
@@ -286,7 +334,10 @@ class Passage:
 
     def _hold(self) -> None:
         """Wait for a way, then go on."""
-        task = Deferred.fromCoroutine(self._held())
+        self._wait(self._held())
+
+    def _wait(self, work: Coroutine[Any, Any, None]) -> None:
+        task = Deferred.fromCoroutine(work)
         task.addErrback(self.broken)
         if not task.called:
             self._exchange.when_gone(task.cancel)
@@ -333,8 +384,12 @@ class Passage:
                     return None
                 self._fresh = True
             except NotFound as error:
+                if self._otherwise():
+                    continue
                 return error
             except Unavailable as error:
+                if parts.lookups.control_plane_away and self._otherwise():
+                    continue
                 self._why = error
             if parts.clock.seconds() >= self._deadline:
                 return self._why

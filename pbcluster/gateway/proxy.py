@@ -5,7 +5,7 @@ The bound of what is under way is the server's ``Limits.max_connections``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
@@ -21,7 +21,8 @@ from pbcluster.gateway.nodes import Nodes
 from pbcluster.gateway.parts import Parts, Record
 from pbcluster.gateway.passage import Passage
 from pbcluster.gateway.routes import RouteCache
-from pbcluster.gateway.tenant_id import HostRule, TenantFinder
+from pbcluster.gateway.tenant_id import TenantFinder
+from pbcluster.gateway.token_keys import TokenKeyQuestions
 from pbcluster.gateway.waits import Waits
 from pbcluster.web.interfaces import Exchange
 from pbcluster.wire import Route
@@ -38,7 +39,8 @@ class Proxy:
         *,
         gateway_id: str,
         key: bytes,
-        base_domains: Sequence[str],
+        tenants: TenantFinder,
+        token_keys: TokenKeyQuestions,
         hold_s: float,
         clock: IReactorTime,
         random: Uniform,
@@ -74,7 +76,8 @@ class Proxy:
             random=random,
             unix_ms=unix_ms,
             new_id=new_id,
-            tenants=TenantFinder((HostRule(base_domains),)),
+            tenants=tenants,
+            token_keys=token_keys,
             routes=routes,
             lookups=lookups,
             nodes=nodes,
@@ -88,9 +91,8 @@ class Proxy:
             hsts=hsts,
         )
 
-    def use(self, *, base_domains: Sequence[str], hold_s: float, key: bytes) -> None:
+    def use(self, *, tenants: TenantFinder, hold_s: float, key: bytes) -> None:
         """Other settings hold for requests that begin from now on."""
-        tenants = TenantFinder((HostRule(base_domains),))
         forwarder = Forwarder(self._gateway_id, key)
         self._parts = attrs.evolve(self._parts, hold_s=hold_s, forwarder=forwarder, tenants=tenants)
 
@@ -106,7 +108,7 @@ class Proxy:
     def moved(self, route: Route) -> None:
         """A tenant has a new route: its held requests look again at once, and nobody waits for a
         node that it left."""
-        for name in {route.name, *route.hosts}:
+        for name in {route.name, route.tenant_id, *route.hosts}:
             self._waits.wake(name)
         self._flights.moved(route)
 

@@ -3,8 +3,9 @@
 Pure; ``now`` (seconds) comes in. What must hold:
 
 * a route is never replaced by one of a lower epoch, or of a lower incarnation under the same epoch:
-  answers of a member that is behind and late broadcasts change nothing; only a route that was
-  read from a file (log index 0) gives way to whatever the control plane says;
+  answers of a member that is behind and late broadcasts change nothing; under the same epoch and
+  incarnation the one of the higher log index counts; only a route that was read from a file (log
+  index 0) gives way to whatever the control plane says;
 * a route that is too old (``expired``) is still used while it is asked for anew; one that was
   contradicted (``doubted``: its node is down, or said that it does not own the tenant) is used
   again only after the control plane confirmed it or could not be reached;
@@ -71,7 +72,7 @@ class Entry:
 
 
 def keys_of(route: Route) -> tuple[TenantKey, ...]:
-    """All keys under which a route's tenant is found."""
+    """All keys under which a route's tenant is found, but for its id."""
     return (
         TenantKey("name", route.name),
         *(TenantKey("domain", host) for host in route.hosts),
@@ -155,6 +156,9 @@ class RouteCache:
         # What was read from a file (index 0) gives way to whatever the control plane says.
         if known is not None and known.index and _newness(route) < _newness(known.route):
             return False
+        if known is not None and index < known.index and _newness(route) == _newness(known.route):
+            # Late, or of a member that is behind: host names may have changed since.
+            route = known.route
         entry = Entry(route, index, now, now + self._ttl_s)
         if known is not None:
             entry.hits, entry.min_epoch = known.hits, known.min_epoch
@@ -165,6 +169,7 @@ class RouteCache:
             self.changes += 1
         self._entries[route.tenant_id] = entry
         self._of_node.setdefault(route.node_id, set()).add(route.tenant_id)
+        self._absent.pop(TenantKey("tenant_id", route.tenant_id), None)
         for key in keys_of(route):
             self._ids[key] = route.tenant_id
             self._absent.pop(key, None)
@@ -252,6 +257,7 @@ class RouteCache:
         if entry is None:
             return
         self._remove(tenant_id)
+        self.put_absent(TenantKey("tenant_id", tenant_id), now)
         for key in keys_of(entry.route):
             # A name may have passed to another tenant meanwhile.
             if key not in self._ids:

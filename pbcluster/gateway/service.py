@@ -45,7 +45,11 @@ from pbcluster.gateway.reloading import Reloadable, Reloading
 from pbcluster.gateway.remembered import Remembered
 from pbcluster.gateway.request_ids import RequestIds
 from pbcluster.gateway.routes import RouteCache
+from pbcluster.gateway.tenant_id import TenantFinder
 from pbcluster.gateway.tls import GatewayTLS
+from pbcluster.gateway.token_keys import TokenKeyQuestions
+from pbcluster.gateway.tokens import Tokens
+from pbcluster.gateway.trusted import TrustedNetworks
 from pbcluster.gateway.updates import Updates
 from pbcluster.gateway.worker import Place
 from pbcluster.options import Parsed
@@ -162,10 +166,13 @@ class GatewayService(Service):
         self._access: AccessLog | None = None
         if config.access_log:
             self._access = AccessLog(reactor, config.data_dir / "access.log")
+        self._tokens = Tokens(config.cluster_id, time.time)
+        self._token_keys = TokenKeyQuestions(reactor, client, self._tokens)
         self._proxy = Proxy(
             gateway_id=config.id,
             key=gateway_key(config, own),
-            base_domains=config.base_domains,
+            tenants=_finder(config, self._tokens),
+            token_keys=self._token_keys,
             hold_s=config.hold_s,
             clock=reactor,
             random=random,
@@ -189,6 +196,7 @@ class GatewayService(Service):
             self._nodes,
             self._proxy.moved,
             control_plane.follower.changed,
+            self._token_keys.changed,
         )
         self._pool = UpstreamPool(reactor, endpoints, secure=tls.secure)
         limits = Limits(
@@ -221,7 +229,7 @@ class GatewayService(Service):
     def _reload_with(self, reloading: Reloading) -> None:
         """What of our settings can change while we run."""
         drains = ("drain_ready_s", "drain_s")
-        reloading.register(_Proxied(self._config.id, self._proxy))
+        reloading.register(_Proxied(self._config.id, self._proxy, self._tokens))
         reloading.apply(("route_ttl_s",), lambda new: self._routes.set_ttl(new.config.route_ttl_s))
         reloading.apply(("max_body_bytes", "header_timeout_s", "body_idle_s"), self._use_limits)
         reloading.apply(drains, self._use_drains)
@@ -267,6 +275,8 @@ class GatewayService(Service):
         if self._access is not None:
             access = self._access
             watch("access_lines_dropped", "Lines that the access log lost", lambda: access.dropped)
+        watch("tokens_verified", "Signatures checked", lambda: self._tokens.verified)
+        watch("token_key_questions", "Questions for keys", lambda: self._token_keys.asked)
         watch("suspicions", "Nodes reported as unreachable", lambda: self._nodes.suspected)
         watch("redirects", "Requests sent to https", lambda: self._tls.redirects.made)
         self._metrics.registry.register(self._tls)
@@ -324,6 +334,7 @@ class GatewayService(Service):
         self._control_plane.client.start(_not_for_gateways)
         self._updates.start()
         self._control_plane.follower.start()
+        self._token_keys.start()
         self._nodes.start()
 
     async def _tell_ready(self) -> None:
@@ -395,6 +406,7 @@ class GatewayService(Service):
         self._entrance.closes()
         await self._factory.drain(self._config.drain_s)
         self._nodes.stop()
+        self._token_keys.stop()
         self._control_plane.follower.stop()
         self._updates.stop()
         self._control_plane.client.stop()
@@ -409,10 +421,11 @@ class GatewayService(Service):
 class _Proxied:
     """The settings that concern how requests are passed on; the HMAC key comes with them."""
 
-    live = frozenset(("base_domains", "hold_s"))
+    live = frozenset(("base_domains", "trusted_networks", "hold_s"))
 
-    def __init__(self, gateway_id: str, proxy: Proxy) -> None:
+    def __init__(self, gateway_id: str, proxy: Proxy, tokens: Tokens) -> None:
         self._id = gateway_id
+        self._tokens = tokens
         self._proxy = proxy
 
     def prepare(self, parsed: Parsed[GatewayConfig]) -> Callable[[], None]:
@@ -420,8 +433,12 @@ class _Proxied:
         config = attrs.evolve(parsed.config, id=self._id)
         key = gateway_key(config, parsed.secrets)
         return lambda: self._proxy.use(
-            base_domains=config.base_domains, hold_s=config.hold_s, key=key
+            tenants=_finder(config, self._tokens), hold_s=config.hold_s, key=key
         )
+
+
+def _finder(config: GatewayConfig, tokens: Tokens) -> TenantFinder:
+    return TenantFinder(config.base_domains, tokens, TrustedNetworks(config.trusted_networks))
 
 
 async def _not_for_gateways(asked: Asked, body: Body) -> Body:

@@ -17,7 +17,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from pbcluster.controlplane import commands as c
-from pbcluster.controlplane.registry import MAX_STARTS, Registry
+from pbcluster.controlplane.node_changes import MAX_STARTS
+from pbcluster.controlplane.registry import Registry
 from pbcluster.errors import NotFound
 from pbcluster.records import NodeStatus, TenantQuotas, TenantStatus
 from pbcluster.testing.raft_sim.linearizability import State
