@@ -1,0 +1,112 @@
+"""Measures "idle" and "streams": what 10,000 open client connections weigh.
+
+Idle ones had one answer each and are kept alive; streams got the head and the first event of a
+``text/event-stream``, so that each holds a connection to the node too. The figure is the growth of
+the proxy's resident memory from before the first to all being open, divided by their number; it
+knows nothing of the kernel's buffers.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from benchmarks.gateway import peers
+from benchmarks.gateway.figures import Target
+from benchmarks.gateway.options import Options
+from benchmarks.gateway.ours import HERE, Ours
+from benchmarks.gateway.processes import free_ports, memory_kb, raise_limit
+from benchmarks.gateway.report import Measured
+from benchmarks.gateway.turns import child, take_turns, together
+
+NEEDS = ("nginx", "taskset")
+TARGETS = (Target("kb_each", "", 12.0),)
+WANTED = 10_000
+#: Descriptors of a proxy that are no connection of a client or to a node.
+SPARE = 500
+#: Memory of a system that was just started still grows for other reasons.
+WARM_UP = 200
+#: What is read of an answer ends so.
+_UNTIL = {"/": "{}", "/stream": "data:{}\n\n\r\n"}
+
+
+def far_end(port: int, core: int | None) -> peers.Peer:
+    """The upstream of streams and large bodies."""
+    peer = peers.Peer("far end", peers.make_root("far-end"), port, log=False)
+    argv = [sys.executable, "-m", "benchmarks.gateway.far_end", str(port), str(peer.root)]
+    return peer.run(argv, core, env={"PYTHONPATH": str(HERE)})
+
+
+def measure_idle(options: Options) -> Measured:
+    return _measure(options, "idle", "/", "idle keep-alive connections", 1)
+
+
+def measure_streams(options: Options) -> Measured:
+    return _measure(options, "streams", "/stream", "event streams", 2)
+
+
+def _measure(options: Options, name: str, path: str, what: str, descriptors: int) -> Measured:
+    limit = raise_limit()
+    count = min(WANTED, (limit - SPARE) // descriptors)
+    found: dict[str, list[dict[str, float]]] = {}
+    for number in range(options.rounds):
+        # A process that had so many connections keeps memory for the next: each round a new one.
+        with together() as to:
+            upstream_port, port = free_ports(2)
+            to.add(far_end(upstream_port, options.other))
+            cores = {"gateway": options.core, "other": options.other}
+            systems = [
+                to.add(Ours(each, upstream_port, cores, settings={"max_connections": 20_000}))
+                for each in options.checkouts
+            ]
+            systems.append(to.add(peers.nginx(port, upstream_port, options.core, _UNBUFFERED)))
+            click.echo(f"round {number + 1} of {options.rounds}", err=True)
+            told = take_turns(systems, 1, lambda s, _: _one(s, path, count, options))
+            for system, figures in told.items():
+                found.setdefault(system, []).extend(figures)
+    return Measured(
+        name,
+        f"{count:,} {what}",
+        found,
+        options.labels,
+        TARGETS,
+        notes=()
+        if count == WANTED
+        else (f"Descriptors ({limit:,}) allow {count:,} instead of {WANTED:,}.",),
+    )
+
+
+_UNBUFFERED = "proxy_buffering off;"
+
+
+def _one(system: Any, path: str, count: int, options: Options) -> dict[str, float]:
+    _hold(system, path, WARM_UP, options, lambda: 0)
+    before = memory_kb(*system.pids())
+    after = _hold(system, path, count, options, lambda: memory_kb(*system.pids()))
+    return {"kb_each": (after - before) / count, "rss_mb": after / 1024}
+
+
+def _hold(system: Any, path: str, count: int, options: Options, look: Any) -> int:
+    """Open so many, look, close them."""
+    job = {
+        "port": system.port,
+        "host": peers.HOST,
+        "path": path,
+        "count": count,
+        "until": _UNTIL[path],
+    }
+    helper = child("holding", job, options.other)
+    assert helper.stdout is not None
+    assert helper.stdin is not None
+    try:
+        if helper.stdout.readline().strip() != str(count):
+            raise RuntimeError(f"{system.name}: not all of {count} connections could be opened")
+        return int(look())
+    finally:
+        helper.stdin.close()
+        try:
+            helper.wait(60)
+        finally:
+            helper.kill()

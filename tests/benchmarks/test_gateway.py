@@ -1,0 +1,284 @@
+"""``benchmarks.gateway``: what tools print becomes the right numbers, verdicts and report."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+from click.testing import CliRunner
+from twisted.trial.unittest import SynchronousTestCase
+
+from benchmarks.gateway import __main__ as command
+from benchmarks.gateway import front_hop, peers, processes, report
+from benchmarks.gateway.figures import (
+    Spread,
+    Target,
+    parse_stat_ticks,
+    parse_status_kb,
+    parse_wrk,
+    percentile,
+    ratios,
+    values_for,
+)
+from benchmarks.gateway.options import Options
+from benchmarks.gateway.ours import HERE, checkouts
+from benchmarks.gateway.paced import Connection
+from benchmarks.gateway.report import Measured
+
+WRK = """Running 3s test @ http://127.0.0.1:8080/
+  1 threads and 64 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     1.77ms    2.03ms  24.44ms   92.52%
+    Req/Sec    29.55k     3.17k   34.41k    63.33%
+  Latency Distribution
+     50%    1.28ms
+     75%  940.00us
+     90%    3.36ms
+     99%    1.02s
+  88032 requests in 3.01m, 27.71MB read
+{more}Requests/sec:  29329.31
+Transfer/sec:      9.23MB
+"""
+
+
+class WrkTests(SynchronousTestCase):
+    def test_all_well(self) -> None:
+        """Requests, seconds and latencies are read in whatever unit wrk chose."""
+        load = parse_wrk(WRK.format(more=""))
+        self.assertEqual((load.requests, load.failed), (88032, 0))
+        self.assertAlmostEqual(load.seconds, 180.6)
+        self.assertAlmostEqual(load.p50_s, 0.00128)
+        self.assertAlmostEqual(load.p99_s, 1.02)
+
+    def test_failures_are_counted_and_are_no_requests(self) -> None:
+        """Answers with an error's status leave the requests; broken sockets count as failed."""
+        more = (
+            "  Socket errors: connect 1, read 2, write 3, timeout 4\n"
+            "  Non-2xx or 3xx responses: 32\n"
+        )
+        load = parse_wrk(WRK.format(more=more))
+        self.assertEqual((load.requests, load.failed), (88000, 42))
+
+    def test_something_else(self) -> None:
+        """What is no output of wrk --latency is refused, and shown."""
+        with self.assertRaisesRegex(ValueError, "unable to connect"):
+            parse_wrk("unable to connect to 127.0.0.1:1")
+        with self.assertRaises(ValueError):
+            parse_wrk(WRK.format(more="").replace("99%", "98%"))
+
+
+class ProcTests(SynchronousTestCase):
+    def test_stat_of_a_command_with_brackets_and_spaces(self) -> None:
+        """User and system time are the 14th and 15th field, whatever the command is called."""
+        after = ["S", *map(str, range(4, 14)), "1200", "34", *map(str, range(16, 53))]
+        self.assertEqual(parse_stat_ticks(f"77 (a ) 9 (b) {' '.join(after)}\n"), 1234)
+
+    def test_own_process(self) -> None:
+        """The kernel's files of this very process can be read."""
+        self.assertGreater(processes.cpu_s(os.getpid()), 0)
+        self.assertGreater(processes.memory_kb(os.getpid()), 1000)
+        self.assertGreaterEqual(
+            processes.memory_kb(os.getpid(), name="VmHWM"), processes.memory_kb(os.getpid())
+        )
+        self.assertEqual(processes.family(os.getpid())[0], os.getpid())
+
+    def test_a_process_that_is_gone_counts_nothing(self) -> None:
+        """A worker that ended between two looks is no error."""
+        self.assertEqual(processes.cpu_s(2**22 + 1), 0)
+        self.assertEqual(processes.memory_kb(2**22 + 1), 0)
+
+    def test_status(self) -> None:
+        """Sizes are found by their whole name, in kB."""
+        text = "Name:\tx\nVmHWM:\t    2000 kB\nVmRSS:\t    1500 kB\nRssAnon:\t 7 kB\n"
+        self.assertEqual(parse_status_kb(text, "VmRSS"), 1500)
+        with self.assertRaises(ValueError):
+            parse_status_kb(text, "Rss")
+
+
+class FiguresTests(SynchronousTestCase):
+    def test_percentile(self) -> None:
+        """It is one of the values, and at least that share of them is not above it."""
+        values = [float(n) for n in range(1, 101)]
+        self.assertEqual(percentile(values, 0.5), 50)
+        self.assertEqual(percentile(values, 0.99), 99)
+        self.assertEqual(percentile([3.0], 0.99), 3.0)
+        with self.assertRaises(ValueError):
+            percentile([], 0.5)
+
+    def test_spread(self) -> None:
+        """The rounds' minimum, median and maximum."""
+        self.assertEqual(Spread.of([4, 1, 3, 2]), Spread(1, 2.5, 4))
+
+    def test_ratios_are_made_within_a_round(self) -> None:
+        """Round by round, so that a slow round slows both sides; gaps are left out."""
+        ours = [{"cpu_us": 30.0}, {"cpu_us": 60.0}, {}, {"cpu_us": 9.0}]
+        other = [{"cpu_us": 20.0}, {"cpu_us": 40.0}, {"cpu_us": 1.0}, {"cpu_us": 0.0}]
+        self.assertEqual(ratios(ours, other, "cpu_us"), [1.5, 1.5])
+
+    def test_targets(self) -> None:
+        """At most and at least, with and without something better."""
+        cpu = Target("cpu_us", "nginx", 1.2, stretch=1.0)
+        self.assertEqual(
+            [cpu.verdict(value) for value in (1.21, 1.2, 1.0)],
+            ["MISS", "pass", "pass, the better one too"],
+        )
+        rate = Target("rate", "nginx", 0.85, at_most=False)
+        self.assertEqual([rate.verdict(value) for value in (0.84, 0.85)], ["MISS", "pass"])
+
+    def test_values_of_a_target(self) -> None:
+        """Ratios if it names a system, else our own figures; nothing for what was not measured."""
+        rounds = {"pbcluster": [{"rate": 9.0, "kb": 3.0}], "nginx": [{"rate": 10.0}]}
+        self.assertEqual(values_for(Target("rate", "nginx", 1), rounds, "pbcluster"), [0.9])
+        self.assertEqual(values_for(Target("kb", "", 1), rounds, "pbcluster"), [3.0])
+        self.assertEqual(values_for(Target("rate", "caddy", 1), rounds, "pbcluster"), [])
+
+
+MEASURED = Measured(
+    "proxied",
+    "A request <here>",
+    {
+        "pbcluster": [{"cpu_us": 30.0, "rate": 1.0}, {"cpu_us": 22.0, "rate": 2.0}],
+        "nginx": [{"cpu_us": 20.0, "rate": 4.0}, {"cpu_us": 20.0, "rate": 4.0}],
+    },
+    targets=(Target("cpu_us", "nginx", 1.2, stretch=1.0),),
+    notes=("said with it",),
+)
+
+
+class ReportTests(SynchronousTestCase):
+    def test_text(self) -> None:
+        """Medians with minimum and maximum, ratios, and the target's verdict by the median."""
+        told = report.text(MEASURED)
+        self.assertIn("26 (22, 30)", told)
+        self.assertIn("1.3 (1.1, 1.5)", told)
+        self.assertIn("MISS", told)
+        self.assertIn("≤ 1.2 (better: ≤ 1)", told)
+        self.assertIn("said with it", told)
+
+    def test_skipped(self) -> None:
+        """What was not measured says why, and has no table."""
+        told = report.text(Measured("tls", "TLS", {}, skipped="there is none"))
+        self.assertEqual(told, "== tls: TLS\n\nskipped: there is none")
+
+    def test_ratios_only_where_they_are_wanted(self) -> None:
+        """Without comparison only targets' ratios are told."""
+        alone = Measured("x", "x", MEASURED.rounds, targets=MEASURED.targets, compared=False)
+        self.assertEqual([rows[0][0] for rows in report.tables(alone)], ["figure", "target"])
+
+    def test_files(self) -> None:
+        """The .inc names its chart, and the chart is well-formed with a bar for each figure."""
+        with tempfile.TemporaryDirectory() as directory:
+            file = Path(directory) / "gateway.inc"
+            report.write_rst(
+                file, [MEASURED, Measured("tls", "TLS", {}, skipped="no")], "2 rounds."
+            )
+            text = file.read_text()
+            chart = ET.parse(file.with_name("gateway-proxied.svg")).getroot()
+            self.assertEqual(
+                sorted(each.name for each in file.parent.iterdir()),
+                ["gateway-proxied.svg", "gateway.inc"],
+            )
+        self.assertTrue(text.startswith("2 rounds.\n"))
+        self.assertIn(".. image:: /benchmarks/gateway-proxied.svg", text)
+        self.assertIn("Not measured: no.", text)
+        bars = chart.findall("{http://www.w3.org/2000/svg}rect")
+        self.assertEqual(len(bars), 1 + 4)
+
+    def test_every_target_of_a_measure_has_a_name(self) -> None:
+        """Each measure's targets are about figures that the report can name."""
+        for module in (command.proxied, command.front_hop, command.whole, command.many):
+            for target in module.TARGETS:
+                self.assertIn(target.figure, report.UNITS)
+        for target in (*command.large.TARGETS, *command.lookups.TARGETS):
+            self.assertIn(target.figure, report.UNITS)
+
+    def test_numbers(self) -> None:
+        """Three or four digits that mean something."""
+        told = [report.number(value) for value in (0.012345, 3.14159, 271.8, 31415.9, -4.25)]
+        self.assertEqual(told, ["0.0123", "3.14", "272", "31,416", "-4.25"])
+
+
+class CommandTests(SynchronousTestCase):
+    def test_help_names_every_measure(self) -> None:
+        """--help says of each measure what it is."""
+        told = CliRunner().invoke(command.main, ["--help"]).output
+        for name in command.MEASURES:
+            self.assertIn(name, told)
+
+    def test_what_is_missing_is_named_by_its_package(self) -> None:
+        """All missing programs are told at once, as packages to install."""
+
+        def find(name: str) -> None:
+            if name in ("nginx", "taskset"):
+                raise SystemExit(f"no {name}")
+
+        needs = ("wrk", "nginx", "taskset")
+        self.assertEqual(processes.missing(needs, find), ["nginx-light", "util-linux"])
+
+    def test_every_need_has_a_package(self) -> None:
+        """No measure needs a program whose package is not known."""
+        for needs, _ in command.MEASURES.values():
+            self.assertLessEqual(set(needs), set(processes.PACKAGES))
+
+    def test_a_directory_without_a_checkout(self) -> None:
+        """--checkout of something else is refused by its name."""
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            self.assertRaisesRegex(SystemExit, directory),
+        ):
+            checkouts([Path(directory)])
+
+    def test_labels_of_checkouts(self) -> None:
+        """One checkout is pbcluster; several are told apart by their directories."""
+        self.assertEqual([each.label for each in checkouts([])], ["pbcluster"])
+        self.assertEqual([each.label for each in checkouts([HERE])], ["pbcluster"])
+        both = [each.label for each in checkouts([HERE, HERE])]
+        self.assertEqual(both, [f"pbcluster {HERE.name}"] * 2)
+
+    def test_another_checkout_sees_only_these_benchmarks(self) -> None:
+        """Its path begins with a directory that holds a link to these benchmarks and no more."""
+        (checkout,) = checkouts([])
+        with tempfile.TemporaryDirectory() as directory:
+            overlay = Path(directory)
+            first, second = checkout.environment(overlay)["PYTHONPATH"].split(os.pathsep)
+            self.assertEqual((Path(first), Path(second)), (overlay, HERE))
+            self.assertEqual(os.listdir(overlay), ["benchmarks"])
+            self.assertEqual((overlay / "benchmarks").resolve(), HERE / "benchmarks")
+
+    def test_wanted_systems(self) -> None:
+        """--system picks by any part of a name; nothing given picks all."""
+        picked = Options([], 1, 1.0, 0, 1, "pbc,nginx")
+        names = ("pbcluster", "nginx", "haproxy")
+        self.assertEqual([picked.wants(name) for name in names], [True, True, False])
+        self.assertTrue(Options([], 1, 1.0, 0, 1).wants("caddy"))
+
+
+class LoadTests(SynchronousTestCase):
+    def test_answers_are_whole_by_length_or_last_chunk(self) -> None:
+        """The paced load knows the end of an answer with a length and of a chunked one."""
+        connection = Connection(None)  # type: ignore[arg-type]
+        head = b"HTTP/1.1 200 OK\r\n"
+        for received, whole in (
+            (head, False),
+            (head + b"Content-Length: 2\r\n\r\n{", False),
+            (head + b"content-length:2\r\n\r\n{}", True),
+            (head + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", False),
+            (head + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", True),
+        ):
+            connection.received = received
+            self.assertEqual(connection.whole(), whole, received)
+
+    def test_replayed_request(self) -> None:
+        """What wrk replays is, byte for byte, what was captured."""
+        with tempfile.TemporaryDirectory() as directory:
+            script = front_hop.lua(Path(directory), b"GET / HTTP/1.1\r\n\r\n\0\"'")
+            self.assertIn(f'io.open("{directory}/request", "rb")', script.read_text())
+            raw = (Path(directory) / "request").read_bytes()
+        self.assertEqual(raw, b"GET / HTTP/1.1\r\n\r\n\0\"'")
+
+    def test_answer_of_the_stand_in(self) -> None:
+        """The upstream's answer has the size that the report tells."""
+        self.assertEqual(len(peers.ANSWER), peers.ANSWER_BYTES)
+        self.assertNotIn("'", peers.ANSWER)
