@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.gateway.redirects import Redirects
@@ -12,7 +11,7 @@ from tests.gateway.fakes import head
 class RedirectTests(SynchronousTestCase):
     def location(self, which: str, port: int = 443, **request: Any) -> bytes | None:
         redirects = Redirects(which, lambda host: host == "shop.localhost", lambda: port)
-        return redirects.location(attrs.evolve(head(), **request))
+        return redirects.location(head()._replace(**request))
 
     def test_table(self) -> None:
         """Method, path and query stay; only hosts with a certificate are `known`; TLS, health
