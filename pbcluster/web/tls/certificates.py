@@ -34,6 +34,8 @@ PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519Pri
 class BadCertificate(ConfigError):
     """A certificate that cannot be used; says which file and why."""
 
+    code = "bad_certificate"
+
 
 @attrs.frozen(kw_only=True)
 class Certificate:
