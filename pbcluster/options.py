@@ -28,12 +28,54 @@ C = TypeVar("C", bound=ServiceConfig)
 
 
 @attrs.frozen
+class Given:
+    """What the command line said.
+
+    :ivar file: the configuration file, absolute. :ivar flags: settings that were given as flags.
+    """
+
+    file: Path | None
+    flags: dict[str, str]
+
+    def arguments(self) -> list[str]:
+        """As they would stand on a command line."""
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in self.flags.items()]
+        return [*([f"--config={self.file}"] if self.file is not None else []), *flags]
+
+
+@attrs.frozen
 class Parsed(Generic[C]):
-    """What a service starts from."""
+    """What a service starts from, and what it was read from."""
 
     config: C
     secrets: Secrets
     peers: dict[str, Peer]
+    given: Given | None = None
+
+    def again(self) -> Parsed[C]:
+        """The same files and flags, read as they are now.
+
+        :raises ConfigError: something is wrong with them.
+        """
+        if self.given is None:
+            return self
+        return read(type(self.config), self.given)
+
+    def arguments(self) -> list[str]:
+        """The arguments that say the same to another process of this service."""
+        if self.given is None:
+            return []
+        return self.given.arguments()
+
+
+def read(kind: type[C], given: Given) -> Parsed[C]:
+    """Load and check everything.
+
+    :raises ConfigError: something is wrong; says what, where and what is allowed.
+    """
+    loaded = load(kind, given.file, given.flags)
+    secrets, peers = load_secrets(loaded.secrets_file), load_peers(loaded.peers_file)
+    return Parsed(loaded, secrets, peers, given)
 
 
 def _shown(default: Any) -> str:
@@ -41,7 +83,7 @@ def _shown(default: Any) -> str:
         return "required"
     if isinstance(default, tuple):
         return f"default: {','.join(map(str, default)) or 'none'}"
-    return f"default: {default if default != '' else 'none'}"
+    return f"default: {default if default not in ('', None) else 'none'}"
 
 
 def _parameters(kind: type[ServiceConfig]) -> list[list[Any]]:
@@ -67,15 +109,11 @@ class ServiceOptions(usage.Options):
 
     def postOptions(self) -> None:
         """Load and check everything; the result is ``self.parsed``."""
-        flags = {name: self[name.replace("_", "-")] for name in settings_of(self.kind)}
-        file = Path(self["config"]) if self["config"] else None
+        values = {name: self[name.replace("_", "-")] for name in settings_of(self.kind)}
+        flags = {name: value for name, value in values.items() if value is not None}
+        file = Path(self["config"]).absolute() if self["config"] else None
         try:
-            loaded = load(self.kind, file, flags)
-            self.parsed = Parsed(
-                loaded,
-                load_secrets(loaded.secrets_file),
-                load_peers(loaded.peers_file),
-            )
+            self.parsed = read(self.kind, Given(file, flags))
         except ConfigError as error:
             raise usage.UsageError(str(error)) from None
 

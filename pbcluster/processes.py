@@ -106,7 +106,7 @@ class Child(ProcessProtocol):
     def processExited(self, reason: Failure) -> None:
         """It was reaped."""
         self._exited = True
-        how = _how(reason)
+        how = how_ended(reason)
         # Members of its group keep the group's number from being given away.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -114,7 +114,7 @@ class Child(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         """And its pipes are closed."""
-        self._ended(_how(reason))
+        self._ended(how_ended(reason))
 
     def _line(self, line: bytes) -> None:
         text = redacted(line[:MAX_LINE_BYTES].decode("utf-8", "replace").rstrip())
@@ -262,7 +262,8 @@ async def run_child(
     return child
 
 
-def _how(reason: Failure) -> str:
+def how_ended(reason: Failure) -> str:
+    """Why a process ended, in words: "exit status 1", "killed by SIGKILL"."""
     if reason.check(ProcessDone):
         return "exit status 0"
     number = getattr(reason.value, "signal", None)

@@ -16,6 +16,8 @@ uvloop takes over the process's signal wake-up descriptor, so Twisted's own SIGC
 silent and a child that died while somebody held its pipes open was noticed only when they were
 closed (measured: 2.1 s instead of 0.6 s). uvloop refuses a SIGCHLD handler of its own, but calls
 Python's, so that one hands the reaping to the loop.
+
+Connections that were reset are noticed by :mod:`pbcluster.resets`; uvloop alone tells nobody.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet import asyncioreactor
@@ -36,7 +39,10 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.main import installReactor
 from twisted.internet.process import reapAllProcesses
 from twisted.logger import Logger
+from twisted.python.log import callWithLogger
 from zope.interface import implementer
+
+from pbcluster.resets import ResetWatch
 
 log = Logger()
 
@@ -155,8 +161,44 @@ class LoopTimersReactor(asyncioreactor.AsyncioSelectorReactor):
         self._from_threads: deque[_Call] = deque()
         self._woken = False
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._resets: ResetWatch[Any] = ResetWatch(self._failed)
         super().__init__(loop)
         loop.add_reader(self._wake_fd, self._run_from_threads)
+        loop.add_reader(self._resets.descriptor, self._resets.look)
+
+    def addReader(self, reader: Any) -> None:
+        """See ``IReactorFDSet``."""
+        new = reader not in self._readers
+        super().addReader(reader)
+        if new and reader in self._readers:
+            self._resets.begin(self._readers[reader], reader)
+
+    def addWriter(self, writer: Any) -> None:
+        """See ``IReactorFDSet``."""
+        new = writer not in self._writers and writer not in self._readers
+        super().addWriter(writer)
+        if new and writer in self._writers:
+            self._resets.begin(self._writers[writer], writer)
+
+    def removeReader(self, reader: Any) -> None:
+        """See ``IReactorFDSet``."""
+        descriptor = self._readers.get(reader)
+        if descriptor is not None and reader not in self._writers:
+            self._resets.end(descriptor)
+        with suppress(RuntimeError):  # the loop's watch ended by itself: see ``resets``
+            super().removeReader(reader)
+
+    def removeWriter(self, writer: Any) -> None:
+        """See ``IReactorFDSet``."""
+        descriptor = self._writers.get(writer)
+        if descriptor is not None and writer not in self._readers:
+            self._resets.end(descriptor)
+        with suppress(RuntimeError):
+            super().removeWriter(writer)
+
+    def _failed(self, selectable: Any) -> None:
+        """Its descriptor has an error, which reading or writing finds."""
+        callWithLogger(selectable, self._readOrWrite, selectable, selectable in self._readers)
 
     def callLater(  # type: ignore[override]
         self, delay: float, callable: Callable[..., Any], *args: object, **kwargs: object

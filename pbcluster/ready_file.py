@@ -28,3 +28,13 @@ def remove(data_dir: Path) -> None:
     """Remove the file, if it is there."""
     with contextlib.suppress(FileNotFoundError):
         (data_dir / NAME).unlink()
+
+
+def remove_own(data_dir: Path) -> None:
+    """Remove the file if this process wrote it; not that of a successor."""
+    try:
+        content = json.loads((data_dir / NAME).read_text())
+    except (OSError, ValueError):
+        return
+    if isinstance(content, dict) and content.get("pid") == os.getpid():
+        remove(data_dir)

@@ -235,6 +235,32 @@ class Members(Message, frozen=True):
     members: tuple[MemberRecord, ...]
 
 
+class ListTokenKeys(Message, frozen=True):
+    """/internal/keys: by which keys platform tokens are verified. Any member answers, or, with
+    ``newest``, the leader only: a token's key is known to it at once."""
+
+    newest: bool = False
+
+
+class TokenKey(Message, frozen=True):
+    """The public half of a key that signs, or signed, platform tokens.
+
+    ``public`` is a raw Ed25519 key (32 bytes). After ``until`` (Unix seconds) none of its tokens is
+    valid any more; 0: it signs now.
+    """
+
+    kid: str
+    public: bytes
+    until: int = 0
+
+
+class TokenKeys(Message, frozen=True):
+    """All keys that verify, as of log index ``index``: what is not among them verifies nothing."""
+
+    index: int
+    keys: tuple[TokenKey, ...]
+
+
 # -- control plane → node, unasked ----------------------------------------------------------------
 
 
@@ -269,6 +295,7 @@ TOPICS = (
     "node.draining",
     "node.down",
     "members.changed",
+    "keys.changed",
 )
 BEACON = "beacon"
 
@@ -314,6 +341,8 @@ Body = (
     | Snapshot
     | ListMembers
     | Members
+    | ListTokenKeys
+    | TokenKeys
     | Probe
     | Broadcast
     | Ok

@@ -10,6 +10,8 @@ import pbcluster
 PACKAGE = Path(pbcluster.__file__).parent
 #: Taps are where a service meets its process; the reactor module installs it.
 ALLOWED = {"reactor.py", "twistd.py", "controlplane/tap.py", "node/tap.py", "gateway/tap.py"}
+#: A process of its own, for tests.
+ALLOWED |= {"testing/http_server.py"}
 
 
 def imports_reactor(source: str) -> bool:

@@ -79,9 +79,10 @@ class WheelTests(SynchronousTestCase):
     def test_contents(self) -> None:
         """The wheel holds package and plugin file, no tests, and no file that shadows Twisted."""
         names = zipfile.ZipFile(self.wheel).namelist()
-        for wanted in ("pbcluster/py.typed", "twisted/plugins/pbcluster_plugins.py"):
+        plugins = tuple(f"twisted/plugins/pbcluster_{name}.py" for name in ("plugins", "endpoints"))
+        for wanted in ("pbcluster/py.typed", *plugins):
             self.assertIn(wanted, names)
-        ours = ("pbcluster/", "pbcluster-", "twisted/plugins/pbcluster_plugins.py")
+        ours = ("pbcluster/", "pbcluster-", *plugins)
         self.assertEqual([name for name in names if not name.startswith(ours)], [])
 
     def test_plugins_are_listed(self) -> None:

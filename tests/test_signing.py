@@ -1,12 +1,14 @@
 """A node accepts exactly what its gateways signed."""
 
+import hmac
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster import signing
 from pbcluster.errors import Unauthorized
-from pbcluster.signing import Signed, sign, verify, without_marks
+from pbcluster.signing import SIGNED, Signed, found_in, sign, verify, without_marks
 
 KEYS = {"gateway_1": b"k" * 32, "gateway_2": b"j" * 32}
 WHAT = Signed("gateway_1", "tenant_abcdefgh", 7, 1_700_000_000_000, "req-1")
@@ -14,18 +16,21 @@ WHAT = Signed("gateway_1", "tenant_abcdefgh", 7, 1_700_000_000_000, "req-1")
 
 class SigningTests(SynchronousTestCase):
     def headers(self) -> list[tuple[bytes, bytes]]:
-        return sign(KEYS["gateway_1"], b"POST", b"/api/x?y=1", WHAT)
+        return [(SIGNED, sign(KEYS["gateway_1"], b"POST", b"/api/x?y=1", WHAT))]
+
+    def words(self) -> list[bytes]:
+        return self.headers()[0][1].split(b" ")
 
     def refused(self, headers: list[tuple[bytes, bytes]], **changed: object) -> str:
         given = {"method": b"POST", "target": b"/api/x?y=1", "now_ms": WHAT.at_ms, **changed}
         with self.assertRaises(Unauthorized) as caught:
-            verify(KEYS, headers=headers, **given)  # type: ignore[arg-type]
+            verify(KEYS, value=found_in(headers), **given)  # type: ignore[arg-type]
         return str(caught.exception)
 
     def test_good(self) -> None:
         """What was signed comes back."""
         headers = [(b"Host", b"x"), *self.headers()]
-        self.assertEqual(verify(KEYS, b"POST", b"/api/x?y=1", headers, WHAT.at_ms), WHAT)
+        self.assertEqual(verify(KEYS, b"POST", b"/api/x?y=1", found_in(headers), WHAT.at_ms), WHAT)
 
     def test_every_signed_part_counts(self) -> None:
         """Changing method, target or any signed field breaks the signature."""
@@ -33,24 +38,35 @@ class SigningTests(SynchronousTestCase):
         self.refused(self.headers(), target=b"/api/x?y=2")
         for place in range(6):
             for other in (b"gateway_2", b"8", b"f" * 64):
-                headers = self.headers()
-                if headers[place][1] != other:
-                    headers[place] = (headers[place][0], other)
-                    self.refused(headers)
+                words = self.words()
+                if words[place] != other:
+                    words[place] = other
+                    self.refused([(SIGNED, b" ".join(words))])
 
     def test_missing_and_doubled(self) -> None:
-        """A missing field is refused, and so is one that stands twice in any spelling."""
+        """A missing word is refused, and so are two fields in any spelling, and other spaces."""
+        words = self.words()
         for place in range(6):
-            headers = self.headers()
-            del headers[place]
-            self.refused(headers)
-        twice = [*self.headers(), (b"x-pbcluster-EPOCH", b"7")]
+            self.refused([(SIGNED, b" ".join(words[:place] + words[place + 1 :]))])
+        self.refused([])
+        self.refused([(SIGNED, b"  ".join(words))])
+        self.refused([(SIGNED, b" ".join([*words, b"x"]))])
+        twice = [*self.headers(), (b"x-pbcluster-SIGNED", b" ".join(words))]
         self.assertIn("twice", self.refused(twice))
+
+    def test_is_an_hmac(self) -> None:
+        """The last word is HMAC-SHA256 of method, target and the other words."""
+        *words, mac = self.words()
+        text = b" ".join([b"POST", b"/api/x?y=1", *words])
+        for key in (KEYS["gateway_1"], b"", b"l" * 65):
+            expected = hmac.new(key, text, "sha256").hexdigest().encode()
+            self.assertEqual(sign(key, b"POST", b"/api/x?y=1", WHAT).split(b" ")[-1], expected)
+        self.assertEqual(len(mac), 64)
 
     def test_time(self) -> None:
         """A signature is good for 30 s of clock difference to either side."""
         for off_ms in (-30_000, 30_000):
-            verify(KEYS, b"POST", b"/api/x?y=1", self.headers(), WHAT.at_ms + off_ms)
+            verify(KEYS, b"POST", b"/api/x?y=1", found_in(self.headers()), WHAT.at_ms + off_ms)
         for off_ms in (-30_001, 30_001):
             self.assertIn("ago", self.refused(self.headers(), now_ms=WHAT.at_ms + off_ms))
 
@@ -58,7 +74,7 @@ class SigningTests(SynchronousTestCase):
         """A gateway whose key the node lacks is refused, even with an empty or zero key."""
         for key in (b"", b"\x00", b"k" * 32):
             what = Signed("gateway_9", WHAT.tenant_id, 7, WHAT.at_ms, "r")
-            self.refused(sign(key, b"POST", b"/api/x?y=1", what))
+            self.refused([(SIGNED, sign(key, b"POST", b"/api/x?y=1", what))])
 
     @given(st.lists(st.tuples(st.binary(max_size=30), st.binary(max_size=30)), max_size=8))
     def test_junk_is_refused(self, headers: list[tuple[bytes, bytes]]) -> None:

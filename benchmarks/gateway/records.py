@@ -20,14 +20,25 @@ def call(url: str, host: str, method: str, path: str, body: Any = None, token: s
         return json.loads(answer.read() or b"null")
 
 
-def fill(url: str, host: str, email: str, password: str) -> str:
+def superuser(url: str, host: str, email: str, password: str) -> str:
+    """A superuser's token."""
+    login = {"identity": email, "password": password}
+    path = "/api/collections/_superusers/auth-with-password"
+    return str(call(url, host, "POST", path, login)["token"])
+
+
+def settings(url: str, host: str, token: str) -> dict[str, Any]:
+    """Those of PocketBase's settings that change what a request costs: what it writes into its own
+    request log, and which headers tell it a client's address."""
+    found = call(url, host, "GET", "/api/settings", token=token)
+    return {name: found[name] for name in ("logs", "trustedProxy")}
+
+
+def fill(url: str, host: str, token: str) -> str:
     """Make the collection and its records.
 
     :returns: the id of one.
     """
-    login = {"identity": email, "password": password}
-    path = "/api/collections/_superusers/auth-with-password"
-    token = call(url, host, "POST", path, login)["token"]
     fields = [{"name": name, "type": "text"} for name in ("title", "body")]
     collection = {
         "name": COLLECTION,

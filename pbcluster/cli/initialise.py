@@ -15,6 +15,7 @@ import attrs
 import zmq
 
 from pbcluster import binaries, config
+from pbcluster.cli import certificates
 from pbcluster.cli.layout import (
     BUCKET,
     KINDS,
@@ -66,6 +67,7 @@ class Wish:
     internal_port: int | None = None
     base_domain: str | None = None
     insecure_plain_sockets: bool | None = None
+    node_tls: bool | None = None
     binaries: tuple[str, ...] | None = None
     settings: Mapping[str, Mapping[str, Any]] | None = None
 
@@ -147,6 +149,7 @@ def new_plan(wish: Wish) -> Plan:
         cluster_id=f"cluster_{secrets.token_hex(8)}",
         base_domain=checks.domain(wish.base_domain or DEFAULT_BASE_DOMAIN),
         insecure_plain_sockets=bool(wish.insecure_plain_sockets),
+        node_tls=bool(wish.node_tls),
         processes=(
             Process("s3", "s3_1", {use: picker.take(use) for use in _S3_PORTS}),
             *members,
@@ -208,6 +211,7 @@ def _with_words(plan: Plan, wish: Wish) -> Plan:
         plan,
         base_domain=checks.domain(wish.base_domain or plan.base_domain),
         insecure_plain_sockets=plan.insecure_plain_sockets if plain is None else plain,
+        node_tls=plan.node_tls if wish.node_tls is None else wish.node_tls,
         binaries=plan.binaries if wish.binaries is None else wish.binaries,
         settings=plan.settings if wish.settings is None else _settings(wish.settings),
     )
@@ -236,6 +240,8 @@ def write_all(where: ClusterDir, plan: Plan, *, first: bool = False) -> None:
         for private in (where.root / "secrets", where.root / "data", where.run):
             private.chmod(0o700)
         _write_secrets(where, plan)
+        if plan.node_tls:
+            certificates.write_all(where, plan)
         for member in plan.of("member") if first else ():
             begin(where, member.id, "found")
         for process in plan.processes:
@@ -291,8 +297,13 @@ def settings_of(where: ClusterDir, plan: Plan, process: Process) -> dict[str, An
         | {
             "listen": f"{LOOPBACK}:{process.ports.get('http')}",
             "base_domains": [plan.base_domain],
+            # Nobody balances load in front of it; where somebody does, [settings.gateway] says so.
+            "drain_ready_s": 0.0,
+            "drain_s": 10.0,
         },
     }
+    if plan.node_tls and process.kind in certificates.KINDS:
+        common["node_tls"] = f"../secrets/{process.id}.tls"
     return common | own[process.kind] | plan.settings.get(process.kind, {})
 
 

@@ -3,6 +3,7 @@
     DIR/cluster.toml          the plan: id, base domain, every process with its ports
     DIR/config/<id>.toml      settings of one process      DIR/config/peers.toml   all public keys
     DIR/secrets/<id>.toml     its secrets, mode 0600       DIR/admin.token         mode 0600
+    DIR/secrets/<id>.tls/     its certificate and key      DIR/secrets/ca/         the authority's
     DIR/data/<id>/            what it stores               DIR/log/<id>.log        what it prints
     DIR/run/                  supervisor.json, state.json, supervisor.lock, supervisor.log
 
@@ -48,6 +49,7 @@ class Process:
 class Plan:
     """What a cluster consists of. ``cluster.toml`` is its written form.
 
+    :ivar node_tls: gateways and nodes speak TLS, each with a certificate of the cluster's own.
     :ivar binaries: other builds to use, ``NAME=PATH``.
     :ivar settings: kind → further settings of every process of that kind, as in its own file.
     """
@@ -56,6 +58,7 @@ class Plan:
     base_domain: str
     insecure_plain_sockets: bool
     processes: tuple[Process, ...]
+    node_tls: bool = False
     binaries: tuple[str, ...] = ()
     settings: dict[str, dict[str, Any]] = attrs.field(factory=dict)
 
@@ -160,6 +163,10 @@ class ClusterDir:
         """Output of a detached supervisor."""
         return self.run / "supervisor.log"
 
+    def replace_file(self, name: str) -> Path:
+        """The note that a process is to be replaced."""
+        return self.run / f"replace-{name}"
+
     def config(self, name: str) -> Path:
         """Settings of a process."""
         return self.root / "config" / f"{name}.toml"
@@ -167,6 +174,15 @@ class ClusterDir:
     def secrets(self, name: str) -> Path:
         """Secrets of a process, mode 0600."""
         return self.root / "secrets" / f"{name}.toml"
+
+    def tls(self, name: str) -> Path:
+        """Certificate, key and authority of a gateway or node, for the TLS between them."""
+        return self.root / "secrets" / f"{name}.tls"
+
+    @property
+    def authority(self) -> Path:
+        """Certificate and key of the cluster's own authority."""
+        return self.root / "secrets" / "ca"
 
     def data(self, name: str) -> Path:
         """Data directory of a process."""
@@ -221,6 +237,7 @@ def parse_plan(content: dict[str, Any], where: str) -> Plan:
             base_domain=checks.domain(content["base_domain"]),
             insecure_plain_sockets=checks.boolean(content["insecure_plain_sockets"]),
             processes=tuple(_parse_process(row, where) for row in rows),
+            node_tls=checks.boolean(content.get("node_tls", False)),
             binaries=tuple(map(checks.text, content.get("binaries", ()))),
             settings=content.get("settings", {}),
         )
@@ -253,6 +270,7 @@ def plan_content(plan: Plan) -> dict[str, Any]:
         "cluster_id": plan.cluster_id,
         "base_domain": plan.base_domain,
         "insecure_plain_sockets": plan.insecure_plain_sockets,
+        "node_tls": plan.node_tls,
         "binaries": list(plan.binaries),
         "processes": [attrs.asdict(process) for process in plan.processes],
     }

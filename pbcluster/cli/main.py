@@ -17,6 +17,7 @@ from pbcluster.cli import (
     commands_members,
     commands_nodes,
     commands_tenants,
+    commands_tokens,
     show,
 )
 from pbcluster.errors import ConfigError, InvalidInput, PBClusterError
@@ -51,6 +52,7 @@ def cli() -> None:
       pbcluster up                        start everything, Ctrl-C stops it
       pbcluster tenants create shop --superuser me@example.com
       pbcluster status                    what runs where
+      pbcluster restart gateway_1         replace a gateway; no request fails
       pbcluster down                      stop a cluster started with --detach
 
     Every command takes --json for output that programs read.
@@ -62,8 +64,10 @@ for _command in (
     commands_tenants.tenants,
     commands_nodes.nodes,
     commands_members.members,
+    commands_tokens.tokens,
 ):
     cli.add_command(_command)
+commands_tenants.tenants.add_command(commands_tokens.domains)
 
 
 def main() -> None:

@@ -62,6 +62,12 @@ _PLAN_OPTIONS = (
         help="Use another build of pocketbase, litestream or weed; may be repeated.",
     ),
     click.option(
+        "--node-tls/--no-node-tls",
+        default=None,
+        help="TLS between gateways and nodes, both with certificates of the cluster's own "
+        "authority.  [default: off, or as it was]",
+    ),
+    click.option(
         "--insecure-plain-sockets",
         is_flag=True,
         default=None,

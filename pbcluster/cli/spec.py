@@ -33,7 +33,7 @@ STOP_GRACE_S = {"s3": 1.0, "member": 10.0, "node": 30.0, "gateway": 20.0}
 def specs(where: ClusterDir, plan: Plan) -> list[ProcessSpec]:
     """How every process of the plan is started, in the plan's order."""
     return [
-        _s3(where, plan, process) if process.kind == "s3" else _service(where, process)
+        _s3(where, plan, process) if process.kind == "s3" else _service(where, plan, process)
         for process in plan.processes
     ]
 
@@ -76,7 +76,7 @@ def check_binaries(where: ClusterDir, plan: Plan) -> None:
     binaries.verify(("weed",), plan.binaries, cache_dir=where.run)
 
 
-def _service(where: ClusterDir, process: Process) -> ProcessSpec:
+def _service(where: ClusterDir, plan: Plan, process: Process) -> ProcessSpec:
     data = where.data(process.id)
     twistd = (sys.executable, "-P", "-m", "pbcluster.twistd")
     run = ("--nodaemon", "--pidfile=", f"--reactor={REACTOR}")
@@ -85,7 +85,8 @@ def _service(where: ClusterDir, process: Process) -> ProcessSpec:
     if process.kind == "member":
         address = f"tcp://{LOOPBACK}:{ports['requests']}"
     else:
-        address = f"http://{LOOPBACK}:{ports['http']}"
+        scheme = "https" if plan.node_tls and process.kind == "node" else "http"
+        address = f"{scheme}://{LOOPBACK}:{ports['http']}"
     return ProcessSpec(
         kind=process.kind,
         id=process.id,
@@ -96,8 +97,16 @@ def _service(where: ClusterDir, process: Process) -> ProcessSpec:
         address=address,
         admin=f"http://{LOOPBACK}:{ports['admin']}" if process.kind == "member" else None,
         ready_file=data / "ready.json",
-        stop_grace_s=STOP_GRACE_S[process.kind],
+        stop_grace_s=_stop_grace_s(plan, process.kind),
     )
+
+
+def _stop_grace_s(plan: Plan, kind: str) -> float:
+    """As :data:`STOP_GRACE_S`; longer where a gateway is told to drain for longer."""
+    own = plan.settings.get(kind, {})
+    drains = [own.get(name, 0.0) for name in ("drain_ready_s", "drain_s")]
+    told = sum(float(each) for each in drains if isinstance(each, int | float))
+    return max(STOP_GRACE_S[kind], told + 10.0 if told else 0.0)
 
 
 def service_environment() -> dict[str, str]:

@@ -24,7 +24,7 @@ from types import FrameType
 
 import attrs
 
-from pbcluster.cli import procfs, state
+from pbcluster.cli import procfs, replacing, state
 from pbcluster.cli.child import Child, ProcessSpec, bound_log
 from pbcluster.cli.layout import ClusterDir
 from pbcluster.cli.state import ClusterState, ProcessState
@@ -61,6 +61,7 @@ class _Managed:
     early_deaths: int = 0
     restarts: int = 0
     reason: str = ""
+    successor: Child | None = None
 
     @property
     def spec(self) -> ProcessSpec:
@@ -223,7 +224,7 @@ class Supervisor:
         except (PBClusterError, OSError) as error:
             self._message = str(error)
             return
-        known = {one.spec.id: one for one in self._managed}
+        known = {one.spec.id: one for one in self._managed if one.state != state.LEAVING}
         for spec in specs:
             if spec.id not in known:
                 self._managed.append(_Managed(Child(spec)))
@@ -232,6 +233,27 @@ class Supervisor:
             one = known[name]
             one.state, one.due_at = state.LEAVING, time.monotonic() + one.spec.stop_grace_s
             one.child.send(signal.SIGTERM)
+        for name in known.keys() & {spec.id for spec in specs}:
+            one = known[name]
+            wanted = replacing.asked_for(self._where, name)
+            if wanted and one.state == state.SERVING and one.successor is None:
+                self._message = ""
+                one.successor = replacing.successor_of(one.spec)
+                one.successor.start()
+
+    def _succeed(self, one: _Managed, successor: Child, now: float) -> None:
+        """See to one that is being replaced: the former process drains once the new one serves."""
+        reason = successor.ended()
+        if reason is not None:
+            one.successor = None
+            self._message = replacing.failed(one.spec.id, reason)
+        elif successor.serving() or one.child.ended() is not None:
+            due_at = now + one.spec.stop_grace_s
+            self._managed.append(_Managed(one.child, state=state.LEAVING, due_at=due_at))
+            one.child, one.successor = successor, None
+            one.state, one.served_at = state.STARTING, None
+            one.restarts += 1
+            self._serves(one)
 
     def _left(self, one: _Managed, now: float) -> bool:
         """Whether one that was told to go is gone; it is killed when its time is over."""
@@ -247,7 +269,9 @@ class Supervisor:
         """Note who died, start who is due, see who serves now, bound the logs."""
         now = time.monotonic()
         self._managed = [one for one in self._managed if not self._left(one, now)]
-        for one in self._managed:
+        for one in list(self._managed):
+            if one.successor is not None:
+                self._succeed(one, one.successor, now)
             if one.state in (state.STARTING, state.SERVING):
                 reason = one.child.ended()
                 if reason is not None:
@@ -287,6 +311,8 @@ class Supervisor:
         if self._phase in (state.STOPPED, state.FAILED):
             return
         self._phase = state.STOPPING
+        rising = [one.successor for one in self._managed if one.successor is not None]
+        self._managed += [_Managed(child) for child in rising]
         # A signal from here on means: faster.
         patience = self._stop_signals
         for kind in STOP_ORDER:

@@ -91,6 +91,14 @@ def listen_address(value: Any) -> tuple[str, int]:
     return host.strip("[]"), number
 
 
+def listen_where(value: Any) -> tuple[str, int] | str:
+    """``HOST:PORT`` as :func:`listen_address`, or an endpoint string of a known kind."""
+    kind, _, rest = text(value).partition(":")
+    if kind in ENDPOINT_KINDS and rest:
+        return str(value)
+    return listen_address(value)
+
+
 def tcp_endpoint(value: Any) -> str:
     """``tcp://HOST:PORT``."""
     parts = urlsplit(text(value))
@@ -172,8 +180,11 @@ def one_of(*words: str) -> Check:
     return check
 
 
+#: Kinds of Twisted's endpoint strings that listen at once, and those of our own plugins.
+ENDPOINT_KINDS = frozenset(("tcp", "tcp6", "unix", "systemd", "libuv", "pbtls"))
 #: What is allowed, in words, where several settings say the same.
 PORT = "an IP address and a port, HOST:PORT (port 0: any free one)"
+WHERE = f"{PORT}, or an endpoint string like tcp:8080:interface=10.0.0.1, unix:PATH"
 ENDPOINT = "tcp://HOST:PORT"
 DIR = "a directory"
 FILE = "a file"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import attrs
 
 from pbcluster import records
 from pbcluster.config.checks import (
+    DIR,
     ENDPOINT,
     PORT,
     between,
     http_url,
     listen_address,
     optional_text,
+    path,
     setting,
     several,
     tcp_endpoint,
@@ -27,9 +31,15 @@ class NodeConfig(ServiceConfig):
     listen: tuple[str, int] = setting(
         "address of the front door, for gateways only", PORT, listen_address, "127.0.0.1:8090"
     )
+    node_tls: Path | None = setting(
+        "TLS for gateways only: where ca.pem, certificate.pem and key.pem of this node stand",
+        DIR,
+        path,
+        None,
+    )
     advertise: str = setting(
-        "base URL by which gateways reach the front door; empty: http://LISTEN",
-        "http://HOST:PORT or nothing",
+        "base URL by which gateways reach the front door; empty: http(s)://LISTEN",
+        "http://HOST:PORT, with node_tls https://HOST:PORT, or nothing",
         lambda value: value and http_url(value),
         "",
     )

@@ -1,16 +1,19 @@
 """The control plane: what exists, who owns it, and who decides.
 
 Pure cores: ``registry`` (all replicated state, changed only by ``commands`` in log order; with
-``roster``, the members, ``outcomes``, what repeated commands came to, and ``registry_image``, its
-form in a snapshot), ``placement`` (which node), ``liveness`` (which nodes live: soft state, never
-in the log), ``planner`` (what to do next).
+``registry_records``, tenants and nodes, ``tenant_changes`` and ``node_changes``, what commands do
+to them, ``roster``, the members, ``token_keys``, what signs platform tokens, ``outcomes``, what
+repeated commands came to, and ``registry_image``, its form in a snapshot), ``domains`` (which
+custom domains are allowed), ``placement`` (which node), ``liveness`` (which nodes live: soft state,
+never in the log), ``planner`` (what to do next).
 
 Shells: ``consensus`` is the seam behind which a command becomes durable. Behind it ``raft_member``
 applies and answers (``raft_reads``: reads), ``raft_driver`` does what the Raft core wants
 (``raft_snapshots``: snapshots), ``raft_store`` is the disk, ``raft_transport`` the network,
 ``beginning`` the first start, ``group`` puts them together, ``membership`` adds and removes
-members. ``executor`` carries decisions out, ``requests`` answers nodes and gateways, ``admin_api``
-answers operators, passing on to the leader by ``admin_forward``.
+members. ``executor`` carries decisions out, ``requests`` answers nodes and gateways,
+``token_issuing`` makes tokens and keys, ``admin_api`` answers operators, through ``admin_guard``,
+passing on to the leader by ``admin_forward``.
 
 What must hold: epochs only grow, a tenant has one owner, names are unique, ids never come back, and
 nothing is given away while its owner may still answer (section "Ownership" of

@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 import msgspec
 
+from pbcluster.controlplane.domains import FIELD, custom_domains
 from pbcluster.controlplane.liveness import Liveness
 from pbcluster.controlplane.registry import Registry
 from pbcluster.errors import CallerError, InvalidInput, NotFound, PBClusterError, Unavailable
@@ -61,7 +62,7 @@ class NewTenant:
     password: str = attrs.field(repr=False)
 
 
-def _object(value: Any, field: str, known: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
+def checked(value: Any, field: str, known: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
     """``value`` if it is an object that holds known fields of the right types only."""
     if not isinstance(value, dict):
         raise InvalidInput(f"{field} must be a JSON object", field=field, allowed="an object")
@@ -82,6 +83,7 @@ def _object(value: Any, field: str, known: Mapping[str, type | tuple[type, ...]]
 _KINDS: dict[type, str] = {
     str: "a string",
     dict: "an object",
+    list: "a list",
     int: "a whole number",
     float: "a number",
     bool: "true or false",
@@ -109,7 +111,7 @@ def _no_constant(name: str) -> Any:
 def new_tenant(body: bytes) -> NewTenant:
     """Check the body of a creation. :raises InvalidInput: names the field and what is allowed."""
     fields = {"name": str, "superuser": dict, "durability": str, "metadata": dict, "quotas": dict}
-    value = _object(parse(body), "body", fields)
+    value = checked(parse(body), "body", fields)
     if "name" not in value:
         raise InvalidInput("name is missing", field="name", allowed="a name")
     email, password = _superuser(value.get("superuser"))
@@ -129,16 +131,18 @@ class TenantChange:
 
     metadata: dict[str, Any] | None
     quotas: TenantQuotas | None
+    custom_domains: tuple[str, ...] | None
     version: int
 
 
-def tenant_change(body: bytes) -> TenantChange:
+def tenant_change(body: bytes, base_domain: str) -> TenantChange:
     """Check the body of a change. :raises InvalidInput: names the field and what is allowed."""
-    fields = {"metadata": dict, "quotas": dict, "version": int}
-    value = _object(parse(body), "body", fields)
+    fields = {"metadata": dict, "quotas": dict, FIELD: list, "version": int}
+    value = checked(parse(body), "body", fields)
     return TenantChange(
         metadata=_metadata(value["metadata"]) if "metadata" in value else None,
         quotas=_quotas(value["quotas"]) if "quotas" in value else None,
+        custom_domains=custom_domains(value[FIELD], base_domain) if FIELD in value else None,
         version=value.get("version", 0),
     )
 
@@ -146,8 +150,8 @@ def tenant_change(body: bytes) -> TenantChange:
 def _superuser(value: Any) -> tuple[str, str]:
     if value is None:
         return "", ""
-    checked = _object(value, "superuser", {"email": str, "password": str})
-    email, password = checked.get("email", ""), checked.get("password", "")
+    given = checked(value, "superuser", {"email": str, "password": str})
+    email, password = given.get("email", ""), given.get("password", "")
     if not _EMAIL.fullmatch(email):
         raise InvalidInput(f"email must be {EMAIL_RULE}", field="email", allowed=EMAIL_RULE)
     if not 8 <= len(password.encode()) <= 71 or "\x00" in password:
@@ -180,7 +184,7 @@ def _quotas(value: dict[str, Any]) -> TenantQuotas:
     kinds: dict[str, type | tuple[type, ...]] = {
         name: (int, float) if field.type is float else int for name, field in names.items()
     }
-    _object(value, "quotas", kinds)
+    checked(value, "quotas", kinds)
     for name, number in value.items():
         if not 0 <= number < 2**53:
             raise InvalidInput(f"{name} must be from 0 to 2^53", field=name, allowed="0 to 2^53")

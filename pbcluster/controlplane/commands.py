@@ -40,13 +40,17 @@ class CreateTenant(Command, frozen=True):
 
 
 class UpdateTenant(Command, frozen=True):
-    """Change what an operator may change; None leaves it. ``expected_version`` 0: any."""
+    """Change what an operator may change; None leaves it. ``expected_version`` 0: any.
+
+    Fails if another tenant has one of ``custom_domains``, which are all it has afterwards.
+    """
 
     at: datetime
     tenant_id: str
     expected_version: int = 0
     metadata: dict[str, Any] | None = None
     quotas: TenantQuotas | None = None
+    custom_domains: tuple[str, ...] | None = None
 
 
 class AssignTenant(Command, frozen=True):
@@ -137,6 +141,33 @@ class SetMember(Command, frozen=True):
     member: MemberRecord
 
 
+class RotateTokenKey(Command, frozen=True):
+    """A new Ed25519 key signs platform tokens from now on (both halves raw, 32 bytes).
+
+    Fails unless ``expected_kid`` signs until now (empty: none does). Former keys verify what they
+    signed until that ends, or, with ``at_once``, nothing any more.
+    """
+
+    at: datetime
+    kid: str
+    public: bytes
+    private: bytes
+    expected_kid: str = ""
+    at_once: bool = False
+
+    def __repr__(self) -> str:
+        return f"RotateTokenKey({self.kid!r})"
+
+
+class NoteToken(Command, frozen=True):
+    """Tokens are about to be signed by ``kid`` that are valid until ``until`` at most. Fails unless
+    that key signs now."""
+
+    at: datetime
+    kid: str
+    until: datetime
+
+
 AnyCommand = (
     CreateTenant
     | UpdateTenant
@@ -149,6 +180,8 @@ AnyCommand = (
     | SetNodeStatus
     | SetNodeCapacity
     | SetMember
+    | RotateTokenKey
+    | NoteToken
 )
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import msgspec
 
 from pbcluster.controlplane.outcomes import Outcome
+from pbcluster.controlplane.token_keys import SigningKey
 from pbcluster.records import MemberRecord, NodeRecord, TenantRecord
 
-#: MessagePack's heads of an array with ten items, and of one whose length follows in 32 bits.
-_ARRAY_OF_10, _ARRAY_32 = b"\x9a", b"\xdd"
+#: MessagePack's heads of an array with eleven items, and of one whose length follows in 32 bits.
+_ARRAY_OF_11, _ARRAY_32 = b"\x9b", b"\xdd"
 
 
 class RegistryState(msgspec.Struct, array_like=True):
@@ -28,6 +29,7 @@ class RegistryState(msgspec.Struct, array_like=True):
     former_members: list[MemberRecord] = []
     members_index: int = 0
     spent_keys: bytes = b""
+    token_keys: list[SigningKey] = []
 
 
 class RegistryImage:
@@ -43,11 +45,12 @@ class RegistryImage:
         thread waiting for its whole time.
         """
         state, encode = self._state, msgspec.msgpack.Encoder().encode
-        parts = [_ARRAY_OF_10, encode(state.applied_index), encode(state.last_broadcast)]
+        parts = [_ARRAY_OF_11, encode(state.applied_index), encode(state.last_broadcast)]
         for items in (state.tenants, state.nodes, state.outcomes):
             parts.append(_ARRAY_32 + len(items).to_bytes(4))
             for item in items:
                 parts.append(encode(item))
         parts += [encode(part) for part in (state.starts, state.members, state.former_members)]
         parts += [encode(state.members_index), encode(state.spent_keys)]
+        parts.append(encode(state.token_keys))
         return b"".join(parts)

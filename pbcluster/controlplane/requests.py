@@ -85,6 +85,7 @@ class Requests:
             wire.SuspectNode: self._suspect,
             wire.SnapshotRequest: self._snapshot,
             wire.ListMembers: self._members,
+            wire.ListTokenKeys: self._token_keys,
         }
         #: What a node said of a tenant that failed: soft, shown to operators, one line a tenant.
         self.failures: dict[str, str] = {}
@@ -112,6 +113,8 @@ class Requests:
             raise RemoteProtocolError(f"an idempotency key has at most {MAX_KEY} characters")
         if isinstance(body, wire.LookupRoute):
             needs_leader = body.place
+        elif isinstance(body, wire.ListTokenKeys):
+            needs_leader = body.newest
         else:
             needs_leader = not isinstance(body, FROM_APPLIED_STATE)
         if needs_leader and not self._consensus.is_leader:
@@ -342,6 +345,10 @@ class Requests:
 
     async def _members(self, asked: Asked, body: wire.ListMembers) -> wire.Body:
         return wire.Members(self._consensus.registry.applied_index, self._consensus.members())
+
+    async def _token_keys(self, asked: Asked, body: wire.ListTokenKeys) -> wire.Body:
+        registry = self._consensus.registry
+        return wire.TokenKeys(registry.applied_index, registry.token_keys.verifying())
 
 
 def _check_registration(body: wire.RegisterNode) -> None:

@@ -22,8 +22,9 @@ from twisted.web.server import Request, Site
 
 from pbcluster import ready_file
 from pbcluster.config import MemberConfig, Secrets
-from pbcluster.controlplane.admin_api import MAX_BODY_BYTES, AdminAPI
+from pbcluster.controlplane.admin_api import AdminAPI
 from pbcluster.controlplane.admin_auth import AdminAuth
+from pbcluster.controlplane.admin_guard import MAX_BODY_BYTES
 from pbcluster.controlplane.admin_json import error_body
 from pbcluster.controlplane.executor import Executor, utc_now
 from pbcluster.controlplane.group import forwarder, join_group, told_of

@@ -146,6 +146,10 @@ class Breaker:
 
     def succeeded(self, ticket: Ticket, now: float) -> Change | None:
         """The node answered."""
+        if ticket is self._ticket and self.state is State.CLOSED:
+            self._in_flight -= 1
+            self.failures = 0
+            return None
         if not self._back(ticket):
             return None
         self.failures = 0

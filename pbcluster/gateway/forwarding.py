@@ -8,103 +8,190 @@ removed by naming them.
 
 from __future__ import annotations
 
+import enum
 import functools
 import re
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from pbcluster import signing
+from attrs import evolve
+
+from pbcluster import identities, signing
 from pbcluster.errors import Unavailable
-from pbcluster.web.headers import end_to_end
-from pbcluster.web.interfaces import Headers, RequestHead, ResponseHead
+from pbcluster.web.answers import encoded_head
+from pbcluster.web.headers import encode_lines, end_to_end, without
+from pbcluster.web.interfaces import RequestHead, ResponseHead
 from pbcluster.wire import Route
 
-#: Overwritten or removed. X-Tenant-ID counts from trusted networks only, and there are none yet.
+#: Overwritten or removed. X-Tenant-ID was read before, if it counts (``tenant_id``).
 _OURS = frozenset(
     (
         b"content-length",
         b"expect",
         b"forwarded",
         b"traceparent",
-        b"x-forwarded-for",
-        b"x-forwarded-host",
-        b"x-forwarded-port",
-        b"x-forwarded-proto",
-        b"x-forwarded-server",
         b"x-real-ip",
         b"x-request-id",
         b"x-tenant-id",
     )
 )
+#: So do all names that begin like this: X-Forwarded-Prefix, -Ssl, -User and what else is in use.
+_OUR_PREFIXES = (signing.PREFIX, b"x-forwarded")
 #: W3C Trace Context, version 00; ids of zeros only are invalid.
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+#: RFC 6797; only sent over TLS.
+HSTS = b"Strict-Transport-Security"
 #: The marks that a client may see.
 _FOR_CLIENTS = frozenset((signing.DURABILITY.lower(),))
 
 
-@functools.lru_cache(4096)
-def host_and_port(address: str) -> tuple[str, int]:
-    """Where a node listens, from its base URL.
+class NodeTLS(enum.Enum):
+    """Whether nodes are spoken to by TLS: never, if their address is ``https``, or always."""
 
-    :raises Unavailable: not an ``http`` URL with a host.
+    OFF = "off"
+    ALLOWED = "allowed"
+    REQUIRED = "required"
+
+
+@functools.lru_cache(4096)
+def node_at(address: str, node_id: str, tls: NodeTLS = NodeTLS.OFF) -> tuple[str, int, str]:
+    """Where a node listens, from its base URL, and the name that it must prove by TLS (else empty).
+
+    :raises Unavailable: not an ``http`` or ``https`` URL with a host, or not what ``tls`` allows.
     """
     try:
         parts = urlsplit(address)
         host, port = parts.hostname, parts.port
     except ValueError:
         host = port = None
-    if not host or parts.scheme != "http":
+    if not host or parts.scheme not in ("http", "https"):
         raise Unavailable(f"the tenant's node has an address that cannot be used: {address!r}")
-    return host, port if port is not None else 80
+    if parts.scheme == "http":
+        if tls is NodeTLS.REQUIRED:
+            raise Unavailable("the tenant's node does not speak TLS, which this gateway demands")
+        return host, port if port is not None else 80, ""
+    if tls is NodeTLS.OFF:
+        raise Unavailable("the tenant's node speaks TLS only, and this gateway has no certificate")
+    return host, port if port is not None else 443, identities.name_of(identities.NODE, node_id)
 
 
-def traceparent(head: RequestHead, request_id: str) -> bytes:
-    """The client's trace if it is valid, else a new one, not sampled.
+class Forwarder:
+    """Makes what this gateway adds to requests on their way to a node.
 
-    :param request_id: 32 hex digits.
+    What depends on the client's field lines alone is made once for all requests that have the same
+    lines, and what depends on the route once for a route; the rest is one signature.
     """
-    given = head.get(b"traceparent")
-    if given is not None and _TRACEPARENT.fullmatch(given) is not None:
-        return given
-    return f"00-{request_id}-{request_id[:16]}-00".encode()
+
+    def __init__(self, gateway_id: str, key: bytes) -> None:
+        """
+        :param key: this gateway's HMAC key.
+        """
+        self._gateway_id = gateway_id
+        self._key = key
+
+    def lines(self, head: RequestHead, route: Route, request_id: str, at_ms: int) -> bytes:
+        """All field lines that the node gets but for the body's, the client's Host among them.
+
+        :param request_id: 32 hex digits. :param at_ms: Unix milliseconds.
+        """
+        memo = head.memo
+        passed = memo.value if memo is not None else None
+        if passed is None:
+            passed = _passed_on(head)
+            if memo is not None:
+                memo.value = passed
+        signed = signing.Signed(self._gateway_id, route.tenant_id, route.epoch, at_ms, request_id)
+        return b"%b: %b\r\n%b%b" % (
+            signing.SIGNED,
+            signing.sign(self._key, head.method, head.target, signed),
+            passed,
+            _peer_lines(head.peer_host, head.secure),
+        )
 
 
-def to_node(
-    head: RequestHead, route: Route, gateway: str, key: bytes, request_id: str, at_ms: int
-) -> Headers:
-    """The header fields that the node gets, the client's Host among them.
-
-    :param gateway: this gateway's id. :param key: its HMAC key.
-    :param request_id: 32 hex digits. :param at_ms: Unix milliseconds.
-    """
-    peer = head.peer_host.encode("ascii", "replace")
-    signed = signing.Signed(gateway, route.tenant_id, route.epoch, at_ms, request_id)
-    return [
-        *signing.without_marks(end_to_end(head.headers, _OURS)),
-        (b"X-Forwarded-For", peer),
-        (b"X-Real-IP", peer),
-        (b"X-Forwarded-Proto", b"https" if head.secure else b"http"),
-        (b"X-Forwarded-Host", head.get(b"host") or head.host),
-        (b"X-Request-ID", request_id.encode()),
-        (b"traceparent", traceparent(head, request_id)),
-        *signing.sign(key, head.method, head.target, signed),
+def _passed_on(head: RequestHead) -> bytes:
+    """The lines of the client's own fields, and what is made of them."""
+    fields = [
+        field
+        for field in end_to_end(head.headers, _OURS)
+        if not field[0].lower().startswith(_OUR_PREFIXES)
     ]
+    fields.append((b"X-Forwarded-Host", head.get(b"host") or head.host))
+    trace = head.get(b"traceparent")
+    if trace is not None and _TRACEPARENT.fullmatch(trace) is not None:
+        fields.append((b"traceparent", trace))
+    return encode_lines(fields)
 
 
-def to_client(head: ResponseHead, request_id: str) -> ResponseHead:
-    """The head that the client gets: without the node's marks, but for how durable a write is."""
+@functools.lru_cache(4096)
+def _peer_lines(peer_host: str, secure: bool) -> bytes:
+    """What is said of the client's address."""
+    peer = peer_host.encode("ascii", "replace")
+    return encode_lines(
+        [
+            (b"X-Forwarded-For", peer),
+            (b"X-Real-IP", peer),
+            (b"X-Forwarded-Proto", b"https" if secure else b"http"),
+        ]
+    )
+
+
+def to_client(head: ResponseHead, request_id: str, hsts: bytes = b"") -> ResponseHead:
+    """The head that the client gets: without the node's marks, but for how durable a write is.
+
+    :param hsts: the gateway's Strict-Transport-Security, which then is the only one.
+    """
+    known: _Seen = head.memo or _see(head)
+    lines = b"X-Request-ID: %b\r\n" % request_id.encode()
+    if hsts:
+        lines += b"%b: %b\r\n" % (HSTS, hsts)
+        return known.passed_secure.with_lines(lines)
+    return known.passed.with_lines(lines)
+
+
+class _Seen(NamedTuple):
+    """What was read from a node's head: answers with the same head share it.
+
+    :ivar passed_secure: ``passed`` without a tenant's own Strict-Transport-Security.
+    """
+
+    mark: bytes | None
+    passed: ResponseHead
+    passed_secure: ResponseHead
+    stream: bool
+
+
+def _see(head: ResponseHead) -> _Seen:
     kept = [
         field
         for field in head.headers
         if not (lower := field[0].lower()).startswith(signing.PREFIX) or lower in _FOR_CLIENTS
         if lower != b"x-request-id"
     ]
-    kept.append((b"X-Request-ID", request_id.encode()))
-    return ResponseHead(head.status, head.reason, kept)
+    passed = ResponseHead(head.status, head.reason, kept)
+    encoded_head(passed)
+    others = without(kept, HSTS.lower())
+    secure = passed if len(others) == len(kept) else evolve(passed, headers=others)
+    encoded_head(secure)
+    content_type = head.get(b"content-type") or b""
+    head.memo = _Seen(
+        head.get(signing.NOT_PROCESSED.lower()),
+        passed,
+        secure,
+        content_type.lower().startswith(b"text/event-stream"),
+    )
+    seen: _Seen = head.memo
+    return seen
+
+
+def is_stream(head: ResponseHead) -> bool:
+    """Whether it begins an event stream."""
+    return (head.memo or _see(head)).stream
 
 
 def mark_of(head: ResponseHead) -> bytes | None:
     """The reason for which the node did not process the request; None: it did."""
-    return head.get(signing.NOT_PROCESSED.lower())
+    return (head.memo or _see(head)).mark
 
 
 def epoch_of(head: ResponseHead) -> int:

@@ -1,7 +1,7 @@
 """Asking a node for its health: ``GET /healthz`` at its front door, unsigned, 200 is well.
 
 A connection of its own each time: that one can be made is half of the answer. Bounded by its
-timeout and by what is read of the answer.
+timeout and by what is read of the answer. A node that speaks TLS must prove here, too, who it is.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from pbcluster.errors import Unavailable
-from pbcluster.gateway.forwarding import host_and_port
-from pbcluster.web.pool import EndpointMaker
+from pbcluster.gateway.forwarding import NodeTLS, node_at
+from pbcluster.web.pool import SecureEndpointMaker
+from pbcluster.web.streams import EndpointMaker
 
 _WELL = b"HTTP/1.1 200 "
 
@@ -48,19 +49,26 @@ class _Question(Protocol):
 
 
 def ask_health(
-    clock: IReactorTime, endpoints: EndpointMaker
-) -> Callable[[str, float], Awaitable[bool]]:
+    clock: IReactorTime,
+    endpoints: EndpointMaker,
+    secure: SecureEndpointMaker | None = None,
+    node_tls: NodeTLS = NodeTLS.OFF,
+) -> Callable[[str, str, float], Awaitable[bool]]:
     """The ``HealthQuestion`` over real connections."""
 
-    async def ask(address: str, timeout_s: float) -> bool:
+    async def ask(node_id: str, address: str, timeout_s: float) -> bool:
         try:
-            host, port = host_and_port(address)
+            host, port, identity = node_at(address, node_id, node_tls)
         except Unavailable:
             return False
         question = _Question(host.encode("ascii", "replace"))
         factory = Factory.forProtocol(lambda: question)
         factory.noisy = False
-        connecting = endpoints(host, port, timeout_s).connect(factory)
+        if identity and secure is not None:
+            endpoint = secure(identity, host, port, timeout_s)
+        else:
+            endpoint = endpoints(host, port, timeout_s)
+        connecting = endpoint.connect(factory)
         connecting.addErrback(lambda failure: question.connectionLost())
         expired = clock.callLater(timeout_s, question.connectionLost)
         well = await question.answer

@@ -76,12 +76,15 @@ class Lookups:
         """Whether the last question, a moment ago, found nobody."""
         return self._clock.seconds() < self._away_until
 
-    def cached(self, key: TenantKey) -> Route | None:
+    def cached(self, key: TenantKey, now: float | None = None) -> Route | None:
         """A remembered route that may be used at once; a waiting-free :meth:`find`."""
         entry = self._routes.find(key)
         if entry is None:
             return None
-        state = entry.state(self._clock.seconds())
+        now = self._clock.seconds() if now is None else now
+        if now < entry.expires_at and not entry.doubted:
+            return entry.route
+        state = entry.state(now)
         if state is State.EXPIRED:
             self.refresh(key)
         return None if state is State.DOUBTED else entry.route

@@ -35,8 +35,9 @@ MAX_ADDRESSES = 4096
 
 log = Logger()
 
-#: Asks the node at a base URL for its health within so many seconds: True or False, never fails.
-HealthQuestion = Callable[[str, float], Awaitable[bool]]
+#: Asks a node, by its id, at a base URL for its health within so many seconds: True or False, never
+#: fails.
+HealthQuestion = Callable[[str, str, float], Awaitable[bool]]
 
 
 class Nodes:
@@ -59,7 +60,8 @@ class Nodes:
         self._client = client
         self._routes = routes
         self._health = health
-        self._addresses: dict[NodeKey, str] = {}
+        #: Node and incarnation → base URL.
+        self._addresses: dict[tuple[str, int], str] = {}
         self._reported: dict[str, float] = {}
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = clock
@@ -76,20 +78,27 @@ class Nodes:
 
     # -- requests ---------------------------------------------------------------------------------
 
-    def admit(self, route: Route, *, safe: bool) -> Ticket | None:
-        """Leave to send a request to the route's node; None: not now."""
-        now = self._clock.seconds()
-        breaker = self.breakers.of(route.node_id, route.incarnation, now)
-        self._remember(route)
-        return breaker.admit(now, safe=safe)
+    def admit(self, route: Route, now: float, *, safe: bool) -> Ticket | None:
+        """Leave to send a request to the route's node; None: not now.
 
-    def state(self, route: Route) -> State:
+        :param now: seconds of the clock. :param safe: see ``Breaker.admit``.
+        """
+        life = (route.node_id, route.incarnation)
+        if life not in self._addresses:
+            self._remember(life, route.address)
+        return self.breakers.of(*life, now).admit(now, safe=safe)
+
+    def state(self, route: Route, now: float | None = None) -> State:
         """Its breaker's state."""
-        return self._of(route).state
+        now = self._clock.seconds() if now is None else now
+        return self.breakers.of(route.node_id, route.incarnation, now).state
 
-    def succeeded(self, route: Route, ticket: Ticket) -> None:
+    def succeeded(self, route: Route, ticket: Ticket, now: float) -> None:
         """The node answered."""
-        self._changed(_key(route), self._of(route).succeeded(ticket, self._clock.seconds()))
+        breaker = self.breakers.of(route.node_id, route.incarnation, now)
+        change = breaker.succeeded(ticket, now)
+        if change is not None:
+            self._changed(_key(route), change)
 
     def failed(self, route: Route, ticket: Ticket, why: str, *, unreachable: bool) -> None:
         """The node did not answer.
@@ -113,12 +122,10 @@ class Nodes:
     def _of(self, route: Route) -> Breaker:
         return self.breakers.of(route.node_id, route.incarnation, self._clock.seconds())
 
-    def _remember(self, route: Route) -> None:
-        key = _key(route)
-        if key not in self._addresses:
-            self._addresses[key] = route.address
-            if len(self._addresses) > MAX_ADDRESSES:
-                del self._addresses[next(iter(self._addresses))]
+    def _remember(self, life: tuple[str, int], address: str) -> None:
+        self._addresses[life] = address
+        if len(self._addresses) > MAX_ADDRESSES:
+            del self._addresses[next(iter(self._addresses))]
 
     # -- the control plane's word -----------------------------------------------------------------
 
@@ -178,14 +185,14 @@ class Nodes:
     def _tick(self) -> None:
         now = self._clock.seconds()
         for key, breaker in self.breakers.not_closed():
-            address = self._addresses.get(key)
+            address = self._addresses.get((key.node_id, key.incarnation))
             ticket = breaker.admit_health(now) if address is not None else None
             if address is not None and ticket is not None:
                 asked = Deferred.fromCoroutine(self._ask(key, breaker, ticket, address))
                 asked.addErrback(lambda failure: log.failure("a health question", failure=failure))
 
     async def _ask(self, key: NodeKey, breaker: Breaker, ticket: Ticket, address: str) -> None:
-        healthy = await self._health(address, PROBE_S)
+        healthy = await self._health(key.node_id, address, PROBE_S)
         now = self._clock.seconds()
         if healthy:
             change = breaker.succeeded(ticket, now)

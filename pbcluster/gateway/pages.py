@@ -16,6 +16,7 @@ from pbcluster.web.interfaces import Headers, RequestHead
 
 _TITLES = {
     400: "This request is malformed",
+    401: "This token is not valid",
     404: "There is nothing here",
     413: "That is too large",
     502: "The answer broke off",
@@ -77,6 +78,9 @@ def error_page(
     ]
     if retry_after_s > 0:
         headers.append((b"Retry-After", b"%d" % math.ceil(retry_after_s)))
+    if status == 401:
+        # Only a platform token can be refused here (RFC 6750, section 3).
+        headers.append((b"WWW-Authenticate", b'Bearer error="invalid_token"'))
     if wants_html(head):
         body = _PAGE.format(
             title=_TITLES.get(status, "That did not work"),

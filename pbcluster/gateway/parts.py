@@ -9,59 +9,80 @@ from twisted.internet.interfaces import IReactorTime
 
 from pbcluster.gateway.breaker import Uniform
 from pbcluster.gateway.flights import Flights
+from pbcluster.gateway.forwarding import Forwarder, NodeTLS
 from pbcluster.gateway.holds import Holds
 from pbcluster.gateway.lookups import Lookups
 from pbcluster.gateway.nodes import Nodes
 from pbcluster.gateway.retries import Budget
 from pbcluster.gateway.routes import RouteCache
 from pbcluster.gateway.tenant_id import TenantFinder
+from pbcluster.gateway.token_keys import TokenKeyQuestions
 from pbcluster.gateway.waits import Waits
+from pbcluster.web.interfaces import RequestHead
 
 
-@attrs.define
 class Record:
     """What is told of one request when it is over: to the log and the metrics.
+
+    What holds at the start of each stands in the class: most requests change little of it.
 
     :ivar source: where its route was from. :ivar outcome: how its last attempt ended, or
         ``answered`` by the gateway itself. :ivar held_s: how long it waited.
     """
 
-    request_id: str
-    method: str
-    path: str
-    peer: str
-    tenant: str = ""
-    node: str = ""
-    source: str = ""
-    breaker: str = ""
-    status: int = 0
-    outcome: str = ""
-    attempts: int = 0
-    held_s: float = 0.0
-    duration_s: float = 0.0
-    first_byte_s: float = 0.0
-    request_bytes: int = 0
-    response_bytes: int = 0
-    stream: bool = False
+    tenant = ""
+    node = ""
+    source = ""
+    breaker = ""
+    status = 0
+    outcome = ""
+    attempts = 0
+    held_s = 0.0
+    duration_s = 0.0
+    first_byte_s = 0.0
+    request_bytes = 0
+    response_bytes = 0
+    stream = False
+
+    def __init__(self, request_id: str, head: RequestHead) -> None:
+        self.request_id = request_id
+        self._head = head
+
+    @property
+    def method(self) -> str:
+        """The request's method."""
+        return self._head.method.decode("latin-1")
+
+    @property
+    def path(self) -> str:
+        """Its target without the query, in which secrets may stand."""
+        return self._head.target.partition(b"?")[0].decode("latin-1")
+
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+        return self._head.peer_host
 
 
 @attrs.frozen(kw_only=True)
 class Parts:
     """What all requests of a gateway share.
 
-    :ivar key: the gateway's HMAC key. :ivar hold_s: longest wait of a request.
+    :ivar hold_s: longest wait of a request.
     :ivar unix_ms: wall clock, for signatures. :ivar new_id: a fresh request id, 32 hex digits.
+    :ivar node_tls: whether nodes are spoken to by TLS.
+    :ivar hsts: value of Strict-Transport-Security over TLS; empty: none.
     :ivar active: requests under way. :ivar over: told of each request's end.
     """
 
-    gateway_id: str
-    key: bytes = attrs.field(repr=False)
+    forwarder: Forwarder
     hold_s: float
     clock: IReactorTime
     random: Uniform
     unix_ms: Callable[[], int]
     new_id: Callable[[], str]
     tenants: TenantFinder
+    token_keys: TokenKeyQuestions
     routes: RouteCache
     lookups: Lookups
     nodes: Nodes
@@ -71,3 +92,5 @@ class Parts:
     budget: Budget
     active: Callable[[], int]
     over: Callable[[Record], None]
+    node_tls: NodeTLS = NodeTLS.OFF
+    hsts: bytes = b""

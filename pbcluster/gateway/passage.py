@@ -21,6 +21,9 @@ client gone, refused by ourselves                   nothing
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -28,11 +31,20 @@ from twisted.python.failure import Failure
 from pbcluster.errors import Busy, NotFound, PBClusterError, TooLarge, Unavailable
 from pbcluster.gateway import retries
 from pbcluster.gateway.breaker import Ticket
-from pbcluster.gateway.forwarding import epoch_of, host_and_port, mark_of, to_client, to_node
+from pbcluster.gateway.forwarding import (
+    HSTS,
+    epoch_of,
+    is_stream,
+    mark_of,
+    node_at,
+    to_client,
+)
 from pbcluster.gateway.pages import error_page
 from pbcluster.gateway.parts import Parts, Record
 from pbcluster.gateway.retries import Verdict
-from pbcluster.gateway.tenant_id import TenantKey
+from pbcluster.gateway.rewriting import rewritten_lines
+from pbcluster.gateway.tenant_id import UNKNOWN_HOST, Found, TenantKey, objection
+from pbcluster.gateway.tokens import UnknownKey
 from pbcluster.web.interfaces import Attempt, Exchange, Forward, Outcome, Refuse, ResponseHead
 from pbcluster.wire import Route
 
@@ -41,7 +53,9 @@ FIRST_BYTE_TIMEOUT_S = 315.0
 CONNECT_TIMEOUT_S = 1.0
 #: These marks mean that the node as a whole is in trouble.
 _NODE_IN_TROUBLE = (b"no-proof", b"busy", b"unsigned")
-_UNKNOWN_HOST = "no tenant answers at this host name"
+#: Methods of which one may find out whether a node answers again.
+_PROBES = frozenset((b"GET", b"HEAD"))
+_NOTHING = Found(TenantKey("name", ""))
 
 log = Logger()
 
@@ -49,70 +63,75 @@ log = Logger()
 class Passage:
     """See the module.
 
+    What holds at the start of each stands in the class: most requests change little of it.
+
     :ivar record: filled in as the request goes on.
     """
 
-    __slots__ = (
-        "_budgeted",
-        "_deadline",
-        "_exchange",
-        "_failed_on",
-        "_finished",
-        "_fresh",
-        "_head",
-        "_key",
-        "_limited",
-        "_marked",
-        "_parts",
-        "_pauses",
-        "_repeats",
-        "_route",
-        "_started",
-        "_ticket",
-        "_why",
-        "record",
-    )
+    _found = _NOTHING
+    _key = _NOTHING.key
+    _route: Route | None = None
+    _ticket: Ticket | None = None
+    _why: PBClusterError = Unavailable("the tenant is not available")
+    #: Ask the control plane before the next attempt.
+    _fresh = False
+    #: The life of a node, and the epoch, with which the last attempt failed.
+    _failed_on: tuple[str, int, int] | None = None
+    _marked = False
+    _repeats = 0
+    _pauses = 0
+    _budgeted = False
+    _limited = False
+    _finished = False
 
     def __init__(self, parts: Parts, exchange: Exchange) -> None:
-        head = exchange.head
-        self.record = Record(
-            parts.new_id(),
-            head.method.decode("latin-1"),
-            head.target.partition(b"?")[0].decode("latin-1"),
-            head.peer_host,
-        )
+        self.record = Record(parts.new_id(), exchange.head)
         self._parts = parts
         self._exchange = exchange
-        self._head = head
+        self._head = exchange.head
         self._started = parts.clock.seconds()
-        self._deadline = self._started + parts.hold_s
-        self._key = TenantKey("name", "")
-        self._route: Route | None = None
-        self._ticket: Ticket | None = None
-        self._why: PBClusterError = Unavailable("the tenant is not available")
-        #: Ask the control plane before the next attempt.
-        self._fresh = False
-        #: The life of a node, and the epoch, with which the last attempt failed.
-        self._failed_on: tuple[str, int, int] | None = None
-        self._marked = False
-        self._repeats = 0
-        self._pauses = 0
-        self._budgeted = False
-        self._limited = False
-        self._finished = False
+
+    @property
+    def _deadline(self) -> float:
+        return self._started + self._parts.hold_s
 
     def begin(self) -> None:
         """Take the request on its way."""
         parts = self._parts
-        key = parts.tenants.find(self._head)
-        if key is None:
-            self._refuse(NotFound(_UNKNOWN_HOST))
+        try:
+            found = parts.tenants.find(self._head)
+        except UnknownKey as unknown:
+            self._wait(self._learn(unknown.kid))
             return
-        self._key = key
-        route = parts.lookups.cached(key)
+        except PBClusterError as error:
+            self._refuse(error)
+            return
+        if found is None:
+            self._refuse(NotFound(UNKNOWN_HOST))
+            return
+        self._found, self._key = found, found.key
+        self._go()
+
+    async def _learn(self, kid: str) -> None:
+        """Wait for the key by which the request's token is signed, then begin again."""
+        try:
+            await self._parts.token_keys.learn(kid)
+        except CancelledError:
+            self._finish_gone()
+        except PBClusterError as error:
+            self._refuse(error)
+        else:
+            self.begin()
+
+    def _go(self) -> None:
+        parts, key = self._parts, self._key
+        route = parts.lookups.cached(key, self._started)
         if route is None:
             if parts.routes.is_absent(key, self._started):
-                self._refuse(NotFound(_UNKNOWN_HOST))
+                if self._otherwise():
+                    self._go()
+                else:
+                    self._refuse(NotFound(self._found.unknown))
                 return
         else:
             self.record.source = "cache"
@@ -120,6 +139,15 @@ class Passage:
                 return
             self._fresh = True
         self._hold()
+
+    def _otherwise(self) -> bool:
+        """No tenant has the key: go on with what else names one; False: nothing does."""
+        found = self._found.otherwise()
+        if found is None:
+            return False
+        self._found, self._key = found, found.key
+        self._fresh = False
+        return True
 
     # -- attempts ---------------------------------------------------------------------------------
 
@@ -129,51 +157,64 @@ class Passage:
         self._route = route
         record = self.record
         record.tenant, record.node = route.tenant_id, route.node_id
-        if route.hosts and head.host.decode("latin-1") not in route.hosts:
-            self._refuse(NotFound(_UNKNOWN_HOST))
-            return True
-        if not self._within_quota(route):
+        found = self._found
+        foreign = bool(route.hosts) and head.host.decode("latin-1") not in route.hosts
+        if foreign or found.others:
+            error = objection(found, route)
+            if error is not None:
+                self._refuse(error)
+                return True
+        if route.max_body_bytes and not self._limited and not self._within_quota(route):
             return True
         try:
-            host, port = host_and_port(route.address)
+            host, port, identity = node_at(route.address, route.node_id, parts.node_tls)
         except Unavailable as error:
             self._why = error
             return False
-        same = self._failed_on == _life(route) and not self._marked
-        if same and not parts.budget.take(parts.active()):
+        if self._failed_on is not None and not self._take_budget(route):
             self._why = Busy("too many requests are being repeated")
             return False
-        ticket = parts.nodes.admit(route, safe=head.method in (b"GET", b"HEAD"))
+        # A first attempt is made in the moment in which the request came.
+        now = parts.clock.seconds() if record.attempts else self._started
+        method = head.method
+        ticket = parts.nodes.admit(route, now, safe=method in _PROBES)
         if ticket is None:
-            if same:
-                parts.budget.give_back()
+            self._return_budget()
             self._why = Unavailable("the tenant's node does not answer")
             return False
-        self._budgeted = same
         self._ticket = ticket
         record.attempts += 1
         parts.flights.began(route.tenant_id, self)
-        exchange.forward(
-            Forward(
-                host=host,
-                port=port,
-                method=head.method,
-                target=head.target,
-                headers=to_node(
-                    head, route, parts.gateway_id, parts.key, record.request_id, parts.unix_ms()
-                ),
-                connect_timeout_s=CONNECT_TIMEOUT_S,
-                first_byte_timeout_s=FIRST_BYTE_TIMEOUT_S,
-                on_response=self._responded,
-            ),
-            self._done,
+        lines = parts.forwarder.lines(head, route, record.request_id, parts.unix_ms())
+        if foreign or found.token:
+            lines = rewritten_lines(
+                lines, host=route.hosts[0] if foreign else "", token=found.token
+            )
+        plan = Forward(
+            host,
+            port,
+            method,
+            head.target,
+            lines=lines,
+            identity=identity,
+            connect_timeout_s=CONNECT_TIMEOUT_S,
+            first_byte_timeout_s=FIRST_BYTE_TIMEOUT_S,
+            on_response=self._responded,
         )
+        exchange.forward(plan, self._done)
+        return True
+
+    def _take_budget(self, route: Route) -> bool:
+        """Whether the next attempt may be made, if it goes toward what just failed."""
+        if self._failed_on == _life(route) and not self._marked:
+            self._budgeted = self._parts.budget.take(self._parts.active())
+            return self._budgeted
         return True
 
     def _within_quota(self, route: Route) -> bool:
         """Apply the tenant's own bound of the body's size; False: it was answered 413."""
         limit = route.max_body_bytes
-        if not limit or self._limited or not self._head.has_body:
+        if not self._head.has_body:
             return True
         self._limited = True
         if (self._head.content_length or 0) > limit:
@@ -192,22 +233,22 @@ class Passage:
         assert ticket is not None
         self._ticket = None
         self._return_budget()
+        now = self._parts.clock.seconds()
         mark = mark_of(head)
         if mark is None:
-            nodes.succeeded(route, ticket)
+            nodes.succeeded(route, ticket, now)
         elif mark in _NODE_IN_TROUBLE:
             nodes.failed(route, ticket, f"marked {mark.decode()}", unreachable=False)
         else:
             nodes.dropped(route, ticket)
-        now = self._parts.clock.seconds()
         # At the end of its time a request gets the node's own reason, if that is one for clients.
         if mark is not None and (now < self._deadline or head.status != 503):
             raise Refuse(mark.decode("latin-1"))
-        self.record.first_byte_s = now - self._started
-        content_type = head.get(b"content-type") or b""
-        self.record.stream = content_type.lower().startswith(b"text/event-stream")
-        self.record.status = head.status
-        return to_client(head, self.record.request_id)
+        record = self.record
+        record.first_byte_s = now - self._started
+        record.stream = is_stream(head)
+        record.status = head.status
+        return to_client(head, record.request_id, self._hsts)
 
     def _done(self, attempt: Attempt) -> None:
         """The attempt is over."""
@@ -216,6 +257,9 @@ class Passage:
         record.outcome = attempt.outcome.value
         record.request_bytes = attempt.request_bytes
         record.response_bytes = attempt.response_bytes
+        if attempt.outcome is Outcome.COMPLETED:
+            self._finish()
+            return
         self._return_budget()
         self._tell_breaker(attempt)
         self._marked = attempt.head is not None and mark_of(attempt.head) is not None
@@ -290,7 +334,10 @@ class Passage:
 
     def _hold(self) -> None:
         """Wait for a way, then go on."""
-        task = Deferred.fromCoroutine(self._held())
+        self._wait(self._held())
+
+    def _wait(self, work: Coroutine[Any, Any, None]) -> None:
+        task = Deferred.fromCoroutine(work)
         task.addErrback(self.broken)
         if not task.called:
             self._exchange.when_gone(task.cancel)
@@ -337,8 +384,12 @@ class Passage:
                     return None
                 self._fresh = True
             except NotFound as error:
+                if self._otherwise():
+                    continue
                 return error
             except Unavailable as error:
+                if parts.lookups.control_plane_away and self._otherwise():
+                    continue
                 self._why = error
             if parts.clock.seconds() >= self._deadline:
                 return self._why
@@ -380,10 +431,15 @@ class Passage:
         record.status, record.outcome = error.status, record.outcome or "answered"
         retry_after_s = error.retry_after_s if isinstance(error, Unavailable) else 0.0
         page = error_page(self._head, error.status, error.message, record.request_id, retry_after_s)
+        headers = [*page.headers, (HSTS, self._hsts)] if self._hsts else page.headers
         self._exchange.respond(
-            page.status, page.body, content_type=page.content_type, headers=page.headers
+            page.status, page.body, content_type=page.content_type, headers=headers
         )
         self._finish()
+
+    @property
+    def _hsts(self) -> bytes:
+        return self._parts.hsts if self._head.secure else b""
 
     def _finish_gone(self) -> None:
         self.record.outcome = Outcome.CLIENT_GONE.value
@@ -393,10 +449,12 @@ class Passage:
         if self._finished:
             return
         self._finished = True
-        self.record.duration_s = self._parts.clock.seconds() - self._started
+        parts = self._parts
+        now = parts.clock.seconds()
+        self.record.duration_s = now - self._started
         if self._route is not None:
-            self.record.breaker = self._parts.nodes.state(self._route).value
-        self._parts.over(self.record)
+            self.record.breaker = parts.nodes.state(self._route, now).value
+        parts.over(self.record)
 
 
 class _NoAnswer(PBClusterError):

@@ -5,21 +5,24 @@ The bound of what is under way is the server's ``Limits.max_connections``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from pbcluster.gateway import retries
 from pbcluster.gateway.breaker import Uniform
 from pbcluster.gateway.flights import Flights
+from pbcluster.gateway.forwarding import Forwarder, NodeTLS
 from pbcluster.gateway.holds import Holds
 from pbcluster.gateway.lookups import Lookups
 from pbcluster.gateway.nodes import Nodes
 from pbcluster.gateway.parts import Parts, Record
 from pbcluster.gateway.passage import Passage
 from pbcluster.gateway.routes import RouteCache
-from pbcluster.gateway.tenant_id import HostRule, TenantFinder
+from pbcluster.gateway.tenant_id import TenantFinder
+from pbcluster.gateway.token_keys import TokenKeyQuestions
 from pbcluster.gateway.waits import Waits
 from pbcluster.web.interfaces import Exchange
 from pbcluster.wire import Route
@@ -36,7 +39,8 @@ class Proxy:
         *,
         gateway_id: str,
         key: bytes,
-        base_domains: Sequence[str],
+        tenants: TenantFinder,
+        token_keys: TokenKeyQuestions,
         hold_s: float,
         clock: IReactorTime,
         random: Uniform,
@@ -46,27 +50,34 @@ class Proxy:
         lookups: Lookups,
         nodes: Nodes,
         told: Callable[[Record], None],
+        node_tls: NodeTLS = NodeTLS.OFF,
+        hsts: bytes = b"",
+        holds: Holds | None = None,
     ) -> None:
         """
         :param key: HMAC key of this gateway. :param hold_s: longest wait of a request.
         :param unix_ms: wall clock. :param new_id: a fresh request id, 32 hex digits.
         :param told: gets the record of each request that is over.
+        :param node_tls: whether nodes are spoken to by TLS.
+        :param hsts: value of Strict-Transport-Security for clients over TLS; empty: none.
+        :param holds: how many may wait; None: the usual bounds.
         """
         self.active = 0
-        self.holds = Holds()
+        self.holds = holds if holds is not None else Holds()
         self.budget = retries.Budget()
         self._waits = Waits(clock)
         self._flights = Flights(clock)
         self._told = told
+        self._gateway_id = gateway_id
         self._parts = Parts(
-            gateway_id=gateway_id,
-            key=key,
+            forwarder=Forwarder(gateway_id, key),
             hold_s=hold_s,
             clock=clock,
             random=random,
             unix_ms=unix_ms,
             new_id=new_id,
-            tenants=TenantFinder((HostRule(base_domains),)),
+            tenants=tenants,
+            token_keys=token_keys,
             routes=routes,
             lookups=lookups,
             nodes=nodes,
@@ -76,7 +87,14 @@ class Proxy:
             budget=self.budget,
             active=lambda: self.active,
             over=self._over,
+            node_tls=node_tls,
+            hsts=hsts,
         )
+
+    def use(self, *, tenants: TenantFinder, hold_s: float, key: bytes) -> None:
+        """Other settings hold for requests that begin from now on."""
+        forwarder = Forwarder(self._gateway_id, key)
+        self._parts = attrs.evolve(self._parts, hold_s=hold_s, forwarder=forwarder, tenants=tenants)
 
     def handle(self, exchange: Exchange) -> None:
         """The core's ``RequestHandler``."""
@@ -90,7 +108,7 @@ class Proxy:
     def moved(self, route: Route) -> None:
         """A tenant has a new route: its held requests look again at once, and nobody waits for a
         node that it left."""
-        for name in {route.name, *route.hosts}:
+        for name in {route.name, route.tenant_id, *route.hosts}:
             self._waits.wake(name)
         self._flights.moved(route)
 

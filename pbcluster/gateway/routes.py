@@ -3,7 +3,9 @@
 Pure; ``now`` (seconds) comes in. What must hold:
 
 * a route is never replaced by one of a lower epoch, or of a lower incarnation under the same epoch:
-  answers of a member that is behind and late broadcasts change nothing;
+  answers of a member that is behind and late broadcasts change nothing; under the same epoch and
+  incarnation the one of the higher log index counts; only a route that was read from a file (log
+  index 0) gives way to whatever the control plane says;
 * a route that is too old (``expired``) is still used while it is asked for anew; one that was
   contradicted (``doubted``: its node is down, or said that it does not own the tenant) is used
   again only after the control plane confirmed it or could not be reached;
@@ -70,7 +72,7 @@ class Entry:
 
 
 def keys_of(route: Route) -> tuple[TenantKey, ...]:
-    """All keys under which a route's tenant is found."""
+    """All keys under which a route's tenant is found, but for its id."""
     return (
         TenantKey("name", route.name),
         *(TenantKey("domain", host) for host in route.hosts),
@@ -85,6 +87,7 @@ class RouteCache:
     """The routes of one gateway.
 
     :ivar hits: requests that found a route here. :ivar misses: those that did not.
+    :ivar changes: how often a remembered route came, changed or went.
     """
 
     def __init__(self, ttl_s: float, *, max_routes: int = MAX_ROUTES) -> None:
@@ -95,6 +98,7 @@ class RouteCache:
         self.misses = 0
         self._ttl_s = ttl_s
         self._max_routes = max_routes
+        self.changes = 0
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._ids: dict[TenantKey, str] = {}
         self._of_node: dict[str, set[str]] = {}
@@ -149,22 +153,54 @@ class RouteCache:
         :returns: False if something newer is known, which is kept.
         """
         known = self._entries.get(route.tenant_id)
-        if known is not None and _newness(route) < _newness(known.route):
+        # What was read from a file (index 0) gives way to whatever the control plane says.
+        if known is not None and known.index and _newness(route) < _newness(known.route):
             return False
+        if known is not None and index < known.index and _newness(route) == _newness(known.route):
+            # Late, or of a member that is behind: host names may have changed since.
+            route = known.route
         entry = Entry(route, index, now, now + self._ttl_s)
         if known is not None:
             entry.hits, entry.min_epoch = known.hits, known.min_epoch
             entry.doubted = route.epoch < known.min_epoch
             entry.index = max(index, known.index)
             self._unindex(known.route)
+        if known is None or known.route != route:
+            self.changes += 1
         self._entries[route.tenant_id] = entry
         self._of_node.setdefault(route.node_id, set()).add(route.tenant_id)
+        self._absent.pop(TenantKey("tenant_id", route.tenant_id), None)
         for key in keys_of(route):
             self._ids[key] = route.tenant_id
             self._absent.pop(key, None)
         while len(self._entries) > self._max_routes:
             self._remove(next(iter(self._entries)))
         return True
+
+    def warm(self, routes: Iterable[Route], now: float, age_s: float) -> None:
+        """Remember routes of an earlier life: expired, and below whatever is known otherwise.
+
+        :param routes: the longest unused first. :param age_s: how old they are at least.
+        """
+        for route in routes:
+            known = self._entries.get(route.tenant_id)
+            if known is not None and (known.index or _newness(route) <= _newness(known.route)):
+                continue
+            if any(
+                key in self._ids and self._ids[key] != route.tenant_id for key in keys_of(route)
+            ):
+                continue  # its name passed to another tenant
+            self.put(route, 0, now)
+            entry = self._entries[route.tenant_id]
+            entry.cached_at, entry.expires_at = now - age_s, float("-inf")
+
+    def usable(self) -> list[Route]:
+        """All routes that may be used when nobody can be asked, the longest unused first."""
+        return [entry.route for entry in self._entries.values() if entry.usable]
+
+    def set_ttl(self, ttl_s: float) -> None:
+        """What comes from now on is fresh for so long."""
+        self._ttl_s = ttl_s
 
     def put_absent(self, key: TenantKey, now: float) -> None:
         """The control plane knows no tenant under ``key``."""
@@ -221,6 +257,7 @@ class RouteCache:
         if entry is None:
             return
         self._remove(tenant_id)
+        self.put_absent(TenantKey("tenant_id", tenant_id), now)
         for key in keys_of(entry.route):
             # A name may have passed to another tenant meanwhile.
             if key not in self._ids:
@@ -229,6 +266,7 @@ class RouteCache:
     def _remove(self, tenant_id: str) -> None:
         entry = self._entries.pop(tenant_id, None)
         if entry is not None:
+            self.changes += 1
             self._unindex(entry.route)
 
     def _unindex(self, route: Route) -> None:

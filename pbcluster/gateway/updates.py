@@ -45,10 +45,13 @@ class Updates:
         nodes: Nodes,
         moved: Callable[[Route], None],
         members_changed: Callable[[int], None],
+        keys_changed: Callable[[int], None],
     ) -> None:
         """
         :param moved: called with each new route: whoever waits for that tenant looks again.
         :param members_changed: called with the index at which the control plane's members changed.
+        :param keys_changed: called with the index at which the keys of platform tokens changed, or
+            may have.
         """
         self.gaps = 0
         self.received = 0
@@ -59,6 +62,7 @@ class Updates:
         self._nodes = nodes
         self._moved = moved
         self._members_changed = members_changed
+        self._keys_changed = keys_changed
         self._gap_index = 0
         self._refresh: Deferred[None] | None = None
         self._refresh_again = False
@@ -82,6 +86,9 @@ class Updates:
             case "tenant.moved" if event.route is not None:
                 if self._routes.put(event.route, event.index, now):
                     self._moved(event.route)
+            case "tenant.updated" if event.route is not None:
+                # Other host names or bounds, the same node.
+                self._routes.put(event.route, event.index, now)
             case "tenant.moved" | "tenant.updated":
                 self._routes.expire(event.tenant_id)
             case "tenant.deleted":
@@ -92,6 +99,8 @@ class Updates:
                 self._nodes.up(event.node_id, event.incarnation)
             case "members.changed":
                 self._members_changed(event.index)
+            case "keys.changed":
+                self._keys_changed(event.index)
             case _:
                 pass  # tenant.migrating, node.draining: nothing changes before the next event
 
@@ -100,6 +109,7 @@ class Updates:
     def _gap(self, index: int) -> None:
         self.gaps += 1
         self._gap_index = index
+        self._keys_changed(index)
         if self._refresh is not None:
             self._refresh_again = True
             return

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -33,12 +34,11 @@ from pbcluster.node.parts import spawn
 from pbcluster.node.streams import Streams
 from pbcluster.node.tenant import NoProof, Tenant
 from pbcluster.node.tenants import Loading, Tenants
-from pbcluster.web.headers import end_to_end
+from pbcluster.web.headers import encode_lines, end_to_end
 from pbcluster.web.interfaces import (
     Attempt,
     Exchange,
     Forward,
-    Headers,
     Outcome,
     Refuse,
     RequestHead,
@@ -103,16 +103,55 @@ class Front:
         """Take a request."""
         head = exchange.head
         try:
-            if head.target == b"/healthz" and head.get(signing.SIGNATURE.lower()) is None:
+            seen = _seen(head)
+            value = head.first or seen.signed
+            if head.first and seen.signed:
+                raise Unauthorized("a gateway's signature stands twice")
+            if not value and head.target == b"/healthz":
                 exchange.respond(200, b'{"status":"ok"}')
                 return
-            signed = signing.verify(
-                self._keys, head.method, head.target, head.headers, self._unix_ms()
-            )
+            signed = signing.verify(self._keys, head.method, head.target, value, self._unix_ms())
         except Unauthorized as error:
             self.refuse(exchange, error)
             return
-        spawn(self._serve(exchange, signed), f"a request for {signed.tenant_id}")
+        write = head.method not in SAFE_METHODS
+        if write and _restores_a_backup(head):
+            self.refuse(exchange, _NotOffered())
+            return
+        tenant = self._at_hand(head, signed, write=write)
+        if tenant is not None:
+            self._hand_over(exchange, tenant, signed, write=write)
+        else:
+            spawn(self._serve(exchange, signed, write=write), f"a request for {signed.tenant_id}")
+
+    def _at_hand(self, head: RequestHead, signed: signing.Signed, *, write: bool) -> Tenant | None:
+        """The tenant, if all gates are open at this moment: nothing has to be waited for."""
+        if self.draining or self.starting:
+            return None
+        tenant = self._tenants.known(signed.tenant_id)
+        if (
+            tenant is not None
+            and tenant.epoch >= signed.epoch
+            and tenant.upstream(write=write) is not None
+            and tenant.proven()
+            and head.host.decode("latin-1") in tenant.assignment.hosts
+        ):
+            self._tenants.cache.asked(signed.tenant_id)
+            return tenant
+        return None
+
+    def _hand_over(
+        self, exchange: Exchange, tenant: Tenant, signed: signing.Signed, *, write: bool
+    ) -> None:
+        _Handover(
+            self,
+            exchange,
+            tenant,
+            self._tenants,
+            self._streams,
+            request_id=signed.request_id,
+            write=write,
+        ).forward()
 
     def refuse(self, exchange: Exchange, error: PBClusterError) -> None:
         """Answer an error, with the mark if nothing was processed."""
@@ -132,11 +171,7 @@ class Front:
         body = {"status": error.status, "message": error.message, "data": {"code": error.code}}
         exchange.respond(error.status, json.dumps(body).encode(), headers=headers)
 
-    async def _serve(self, exchange: Exchange, signed: signing.Signed) -> None:
-        write = exchange.head.method not in SAFE_METHODS
-        if _restores_a_backup(exchange.head):
-            self.refuse(exchange, _NotOffered())
-            return
+    async def _serve(self, exchange: Exchange, signed: signing.Signed, *, write: bool) -> None:
         if self._held >= MAX_HELD:
             self.refuse(exchange, Busy(f"{MAX_HELD} requests wait on this node"))
             return
@@ -156,7 +191,7 @@ class Front:
             self._held -= 1
         # Nothing may wait between the last gate and the hand-over.
         if not exchange.client_gone:
-            _Handover(self, exchange, tenant, self._tenants, self._streams, write=write).forward()
+            self._hand_over(exchange, tenant, signed, write=write)
 
     async def _admit(self, head: RequestHead, signed: signing.Signed, *, write: bool) -> Tenant:
         """All gates; when it returns, each is open at this moment."""
@@ -203,7 +238,11 @@ def _mark_of(error: PBClusterError) -> bytes:
 
 
 class _Handover:
-    """One request in PocketBase's hands."""
+    """One request in PocketBase's hands; what holds at the start of each stands in the class."""
+
+    _is_stream = False
+    _endless = False
+    _withheld: Withheld | None = None
 
     def __init__(
         self,
@@ -213,17 +252,16 @@ class _Handover:
         tenants: Tenants,
         streams: Streams,
         *,
+        request_id: str,
         write: bool,
     ) -> None:
+        self._request_id = request_id
         self._front = front
         self._exchange = exchange
         self._tenant = tenant
         self._tenants = tenants
         self._streams = streams
         self._write = write
-        self._is_stream = False
-        self._endless = False
-        self._withheld: Withheld | None = None
         self._again = write  # a write is never sent twice
 
     def forward(self) -> None:
@@ -238,11 +276,11 @@ class _Handover:
             return
         head = self._exchange.head
         plan = Forward(
-            host=upstream[0],
-            port=upstream[1],
-            method=head.method,
-            target=head.target,
-            headers=upstream_headers(head),
+            upstream[0],
+            upstream[1],
+            head.method,
+            head.target,
+            lines=upstream_lines(head, self._request_id),
             first_byte_timeout_s=FIRST_BYTE_TIMEOUT_S,
             on_response=self._responded,
             on_end=self._last_chunk if self._write else None,
@@ -251,9 +289,8 @@ class _Handover:
         self._exchange.forward(plan, self._done)
 
     def _responded(self, head: ResponseHead) -> ResponseHead | Deferred[ResponseHead]:
-        clean = ResponseHead(head.status, head.reason, signing.without_marks(head.headers))
-        content_type = head.get(b"content-type") or b""
-        if content_type.lower().startswith(b"text/event-stream"):
+        clean, is_stream = head.memo or _see_answer(head)
+        if is_stream:
             self._is_stream = True
             self._tenants.became_stream(self._tenant)
             self._streams.add(self._tenant, self._exchange)
@@ -334,7 +371,53 @@ class _BadAnswer(PBClusterError):
     code = "tenant_broke_off"
 
 
-def upstream_headers(head: RequestHead) -> Headers:
-    """The fields for PocketBase: the Host that came, no marks, nothing of the connection."""
+class _Seen(NamedTuple):
+    """What was read from a request's fields; requests with the same lines share it.
+
+    :ivar lines: for PocketBase: the Host that came, no marks, nothing of the connection.
+    """
+
+    lines: bytes
+    traced: bool
+    signed: bytes
+
+
+def _seen(head: RequestHead) -> _Seen:
+    """What is to be known of its fields.
+
+    :raises Unauthorized: it is signed twice.
+    """
+    memo = head.memo
+    if memo is not None and memo.value is not None:
+        known: _Seen = memo.value
+        return known
     fields = end_to_end(signing.without_marks(head.headers), _OWN_FIELDS)
-    return [(b"Host", head.get(b"host") or head.host), *fields]
+    fields.insert(0, (b"Host", head.get(b"host") or head.host))
+    traced = head.get(b"traceparent") is not None
+    seen = _Seen(encode_lines(fields), traced, signing.found_in(head.headers))
+    if memo is not None:
+        memo.value = seen
+    return seen
+
+
+def upstream_lines(head: RequestHead, request_id: str) -> bytes:
+    """The field lines for PocketBase.
+
+    :param request_id: 32 hex digits; of a trace that began here, its id.
+    """
+    seen, number = _seen(head), request_id.encode()
+    if seen.traced:
+        return b"%bX-Request-ID: %b\r\n" % (seen.lines, number)
+    trace = (seen.lines, number, number, number[:16])
+    return b"%bX-Request-ID: %b\r\ntraceparent: 00-%b-%b-00\r\n" % trace
+
+
+def _see_answer(head: ResponseHead) -> tuple[ResponseHead, bool]:
+    """PocketBase's head without marks, and whether it begins an event stream; remembered."""
+    content_type = head.get(b"content-type") or b""
+    head.memo = (
+        ResponseHead(head.status, head.reason, signing.without_marks(head.headers)),
+        content_type.lower().startswith(b"text/event-stream"),
+    )
+    answer: tuple[ResponseHead, bool] = head.memo
+    return answer

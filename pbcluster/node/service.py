@@ -27,13 +27,14 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
-from pbcluster import ready_file
+from pbcluster import ready_file, signing
 from pbcluster.config import NodeConfig, Secrets
 from pbcluster.durations import Durations
 from pbcluster.ending import end_process
 from pbcluster.errors import ConfigError, PBClusterError, S3Unavailable
 from pbcluster.generations import ForeignBucket
 from pbcluster.node.front import Front
+from pbcluster.node.front_tls import FrontTLS
 from pbcluster.node.generations import GenerationWatch
 from pbcluster.node.heartbeat import Condition, NodeFacts, Standing
 from pbcluster.node.lifecycle import PRESENT, State
@@ -54,6 +55,7 @@ from pbcluster.web.interfaces import RequestHandler
 from pbcluster.web.limits import HeadLimits, Limits
 from pbcluster.web.pool import UpstreamPool, tcp_endpoints
 from pbcluster.web.server import HTTPServerFactory
+from pbcluster.web.streams import listen_alone, streams_of
 
 #: After SIGTERM open requests may finish within this time.
 DRAIN_S = 10.0
@@ -66,7 +68,6 @@ S3_TELL_EVERY = 30
 LIMITS = Limits(
     head=HeadLimits(fields_bytes=24 * 1024, fields=128), max_body_bytes=2**40, keep_alive_s=90.0
 )
-BACKLOG = 4096
 #: A loop that runs so late makes a node degraded.
 MAX_LOOP_LAG_S = 0.25
 LAG_INTERVAL_S = 0.5
@@ -158,6 +159,7 @@ class NodeService(Service):
             superseded=self._superseded,
         )
         self._pool = UpstreamPool(reactor, tcp_endpoints(reactor))
+        self._tls = FrontTLS.of(reactor, config)
         self._ports: list[IListeningPort] = []
         self._factories: list[HTTPServerFactory] = []
         self._phase = "starting"
@@ -192,7 +194,7 @@ class NodeService(Service):
         config = self._config
         status = StatusPage(not_ready=self.not_ready, metrics=self._show_metrics)
         metrics_url = self._listen(status.handle, config.metrics_listen, "metrics-listen")
-        url = self._listen(self._front.handle, config.listen, "listen")
+        url = self._listen(self._front.handle, config.listen, "listen", self._tls)
         self._watching = spawn(self._watch_lag(), "loop watch")
         await self._shells.prepare()
         await self._wait_for_s3()
@@ -235,12 +237,21 @@ class NodeService(Service):
         ready_file.write(config.data_dir, node=url, metrics=metrics_url)
         log.info("node {id} serves at {url}", id=config.id, url=url)
 
-    def _listen(self, handler: RequestHandler, where: tuple[str, int], option: str) -> str:
+    def _listen(
+        self,
+        handler: RequestHandler,
+        where: tuple[str, int],
+        option: str,
+        tls: FrontTLS | None = None,
+    ) -> str:
         """Serve ``handler``; its URL. :raises ConfigError: the port cannot be had."""
         host, port = where
-        factory = HTTPServerFactory(handler, LIMITS, self._reactor, pool=self._pool)
+        factory = HTTPServerFactory(
+            handler, LIMITS, self._reactor, pool=self._pool, apart=signing.SIGNED
+        )
+        outer = factory if tls is None else tls.before(factory)
         try:
-            listening = self._reactor.listenTCP(port, factory, backlog=BACKLOG, interface=host)
+            listening = listen_alone(streams_of(self._reactor), host, port, outer)
         except CannotListenError as error:
             raise ConfigError(
                 f"cannot listen at {host}:{port} (--{option}): {error.socketError.strerror}"
@@ -248,7 +259,8 @@ class NodeService(Service):
         self._ports.append(listening)
         self._factories.append(factory)
         real = cast(IPv4Address | IPv6Address, listening.getHost()).port
-        return f"http://{f'[{host}]' if ':' in host else host}:{real}"
+        scheme = "http" if tls is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{real}"
 
     async def _wait_for_s3(self) -> None:
         tries = 0
@@ -283,6 +295,11 @@ class NodeService(Service):
                 tenant.fence("the bucket belongs to another cluster", None)
         finally:
             end_process(self._reactor, "pbnode", str(error))
+
+    def reload(self) -> None:
+        """Read again what may change while it runs: the node's certificate."""
+        if self._tls is not None:
+            self._tls.mutual.reload()
 
     # -- what it says of itself --
 
@@ -323,6 +340,7 @@ class NodeService(Service):
             "cache_hits": cache.hits,
             "cache_misses": cache.misses,
             "cache_evictions": cache.evictions,
+            **(self._tls.figures() if self._tls is not None else {}),
             "away_gaps": self._standing.gaps if self._standing is not None else 0,
         }
         return self._metrics.show({state.value: counts[state.value] for state in State}, gauges)
@@ -359,6 +377,8 @@ class NodeService(Service):
             standing.stop()
             self._follower.stop()
             self._client.stop()
+        if self._tls is not None:
+            self._tls.stop()
         for port in self._ports:
             await maybeDeferred(port.stopListening)
         for factory in self._factories:

@@ -60,6 +60,9 @@ class Metrics:
                 ("cache_hits", "Requests whose tenant was loaded"),
                 ("cache_misses", "Requests whose tenant was not loaded"),
                 ("cache_evictions", "Tenants stopped to make room"),
+                ("tls_certificate_days_left", "Days to the expiry of the front door's own"),
+                ("tls_handshakes", "Handshakes of gateways at the front door"),
+                ("tls_handshakes_refused", "Handshakes at the front door that came to nothing"),
                 ("away_gaps", "Times this process was away until its leases ran out"),
             )
         }

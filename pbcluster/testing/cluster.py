@@ -62,6 +62,7 @@ class RealCluster:
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         change_spec: Callable[[ProcessSpec], ProcessSpec] = lambda spec: spec,
         insecure_plain_sockets: bool = False,
+        node_tls: bool = False,
         proxied: bool = False,
         seed: int = 0,
     ) -> None:
@@ -71,6 +72,7 @@ class RealCluster:
         :param members: control-plane members, 1, 3 or 5; None: the default, or what is there.
         :param settings: kind ("node", …) → settings for all processes of that kind.
         :param change_spec: a last word on how a process is started.
+        :param node_tls: whether gateway and nodes speak TLS.
         :param proxied: whether the processes meet through proxies.
         :param seed: of the proxies' dice.
         """
@@ -84,6 +86,7 @@ class RealCluster:
             admin_port=0,
             settings=settings,
             insecure_plain_sockets=insecure_plain_sockets or None,
+            node_tls=node_tls or None,
         )
         if self.where.exists():
             wish = attrs.evolve(wish, gateway_port=None, admin_port=None)

@@ -69,7 +69,7 @@ def _routed(proxies: ProxyNet, own: str, owners: dict[int, str], value: Any) -> 
 def _advertised(proxies: ProxyNet, plan: Plan, node: Process) -> str:
     """The address that the node tells: there is one gateway, and nobody else goes there."""
     port = proxies.link(plan.of("gateway")[0].id, node.id, node.ports["http"])
-    return f"http://{LOOPBACK}:{port}"
+    return f"{'https' if plan.node_tls else 'http'}://{LOOPBACK}:{port}"
 
 
 def _url(use: str) -> str:

@@ -9,14 +9,24 @@ import json
 from email.utils import formatdate
 from http import HTTPStatus
 
-from pbcluster.web.headers import encode_head
+from pbcluster.web.headers import encode_lines
 from pbcluster.web.interfaces import Headers, RequestHead, ResponseHead
 from pbcluster.web.response_head import ParsedResponse
 
 _REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
-_CLOSE = b"Connection: close"
+_CLOSE = b"Connection: close\r\n"
 #: HTTP/1.0 clients close unless they are told otherwise.
-_KEEP_ALIVE_10 = b"Connection: keep-alive"
+_KEEP_ALIVE_10 = b"Connection: keep-alive\r\n"
+
+
+_NOT_CACHED = (b"Cache-Control", b"no-store")
+_ALLOW = (b"Allow", b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")
+
+
+def refusal_headers(status: int) -> Headers:
+    """The fields of a refusal: a cache may keep some of these statuses by itself (RFC 9110, section
+    15.1), and then serve to all what one client's bad request brought about."""
+    return (_NOT_CACHED, _ALLOW) if status == 405 else (_NOT_CACHED,)
 
 
 def error_body(status: int, message: str) -> bytes:
@@ -38,13 +48,14 @@ def local_response(
     :param request: what it answers, or None if that could not be read.
     :param close: the connection ends after it.
     """
-    framing = [b"Date: " + formatdate(usegmt=True).encode("ascii")]
-    if status not in (204, 304):
-        framing.append(b"Content-Type: " + content_type)
-        framing.append(b"Content-Length: %d" % len(body))
-    framing += _connection(request is not None and request.http_10, close)
     line = b"HTTP/1.1 %d %b" % (status, _REASONS.get(status, b"Unknown"))
-    head = encode_head(line, headers, *framing)
+    fields = [*headers, (b"Date", formatdate(usegmt=True).encode("ascii"))]
+    framing = b""
+    if status not in (204, 304):
+        fields.append((b"Content-Type", content_type))
+        framing = b"Content-Length: %d\r\n" % len(body)
+    framing += _connection(request is not None and request.http_10, close)
+    head = encode_lines(fields, line) + framing + b"\r\n"
     without_body = status in (204, 304) or (request is not None and request.method == b"HEAD")
     return head if without_body else head + body
 
@@ -58,20 +69,23 @@ def passed_on_head(
         unknown length is chunked again for HTTP/1.1 clients and ends with the connection for
         HTTP/1.0 ones, in which case ``close`` must be true.
     """
-    framing = _connection(request.http_10, close)
-    if parsed.has_body:
-        if parsed.length is not None:
-            framing.append(b"Content-Length: %d" % parsed.length)
-        elif not request.http_10:
-            framing.append(b"Transfer-Encoding: chunked")
-    elif head.status != 204:
-        length = head.get(b"content-length")  # the size a GET would have had
-        if length is not None:
-            framing.append(b"Content-Length: " + length)
-    return encode_head(b"HTTP/1.1 %d %b" % (head.status, head.reason), head.headers, *framing)
+    framing = parsed.content_length
+    if parsed.has_body and parsed.length is None and not request.http_10:
+        framing = b"Transfer-Encoding: chunked\r\n"
+    if close or request.http_10:
+        framing += _connection(request.http_10, close)
+    return b"".join((encoded_head(head), head.lines, framing, b"\r\n"))
 
 
-def _connection(http_10: bool, close: bool) -> list[bytes]:
+def encoded_head(head: ResponseHead) -> bytes:
+    """Status line and header fields, each with its CRLF, but for the framing."""
+    if not head.encoded:
+        line = b"HTTP/1.1 %d %b" % (head.status, head.reason)
+        head.encoded = encode_lines(head.headers, line)
+    return head.encoded
+
+
+def _connection(http_10: bool, close: bool) -> bytes:
     if close:
-        return [_CLOSE]
-    return [_KEEP_ALIVE_10] if http_10 else []
+        return _CLOSE
+    return _KEEP_ALIVE_10 if http_10 else b""

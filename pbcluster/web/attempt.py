@@ -25,7 +25,7 @@ from pbcluster.errors import LocalProtocolError
 from pbcluster.web.answers import passed_on_head
 from pbcluster.web.chunked import LAST_CHUNK, encode_chunk
 from pbcluster.web.client import UpstreamConnection
-from pbcluster.web.headers import encode_head
+from pbcluster.web.headers import encode_lines
 from pbcluster.web.interfaces import (
     Attempt,
     Forward,
@@ -36,7 +36,7 @@ from pbcluster.web.interfaces import (
 )
 from pbcluster.web.limits import HIGH_WATER_BYTES
 from pbcluster.web.pool import UpstreamPool
-from pbcluster.web.replay import RequestBody
+from pbcluster.web.replay import NO_BODY, NoBody, RequestBody
 from pbcluster.web.response_head import ParsedResponse
 from pbcluster.web.rules import SAFE_METHODS
 
@@ -51,7 +51,7 @@ class ClientSide(Protocol):
         """The request."""
 
     @property
-    def body(self) -> RequestBody:
+    def body(self) -> NoBody | RequestBody:
         """Its body."""
 
     @property
@@ -81,9 +81,27 @@ class ClientSide(Protocol):
 class ForwardAttempt:
     """Carries out one ``Forward``.
 
+    What holds at the start of each stands in the class: most attempts change little of it.
+
     :ivar passed: response bytes went to the client.
     :ivar over: ``done`` was called.
     """
+
+    passed = False
+    over = False
+    _connecting: Deferred[Any] | None = None
+    _connection: UpstreamConnection | None = None
+    _reused = False
+    _upload_paused = False
+    _parsed: ParsedResponse | None = None
+    _prefix = b""
+    _holding = False
+    _held: list[bytes] | None = None
+    _held_bytes = 0
+    _received_all = False
+    _chunk_response = False
+    _request_bytes = 0
+    _response_bytes = 0
 
     def __init__(
         self,
@@ -92,26 +110,11 @@ class ForwardAttempt:
         plan: Forward,
         done: Callable[[Attempt], None],
     ) -> None:
-        self.passed = False
-        self.over = False
         self._client = client
         self._pool = pool
         self._plan = plan
         self._done = done
         self._request_head = self._encode_request_head()
-        self._connecting: Deferred[Any] | None = None
-        self._connection: UpstreamConnection | None = None
-        self._reused = False
-        self._upload_paused = False
-        self._parsed: ParsedResponse | None = None
-        self._prefix = b""
-        self._holding = False
-        self._held: list[bytes] = []
-        self._held_bytes = 0
-        self._received_all = False
-        self._chunk_response = False
-        self._request_bytes = 0
-        self._response_bytes = 0
 
     @property
     def upload_blocked(self) -> bool:
@@ -120,7 +123,11 @@ class ForwardAttempt:
 
     def start(self) -> None:
         """Take a connection and send."""
-        idle = self._pool.take(self._plan.host, self._plan.port) if self._plan.reuse else None
+        plan, idle = self._plan, None
+        if plan.reuse:
+            # What may be sent again needs no certainty.
+            certain = plan.method not in SAFE_METHODS or not self._client.body.whole
+            idle = self._pool.take(plan.host, plan.port, plan.identity, certain=certain)
         if idle is None:
             self._connect()
         else:
@@ -156,22 +163,25 @@ class ForwardAttempt:
     # -- the request ------------------------------------------------------------------------------
 
     def _encode_request_head(self) -> bytes:
-        plan, head, framing = self._plan, self._client.head, []
+        plan, head = self._plan, self._client.head
+        lines = [plan.method + b" " + plan.target + b" HTTP/1.1\r\n", plan.lines]
+        if plan.headers:
+            lines.append(encode_lines(plan.headers))
         if head.chunked:
-            framing.append(b"Transfer-Encoding: chunked")
+            lines.append(b"Transfer-Encoding: chunked\r\n")
         elif head.content_length is not None:
-            framing.append(b"Content-Length: %d" % head.content_length)
-        if self._client.awaits_continue:
-            framing.append(b"Expect: 100-continue")
-        line = plan.method + b" " + plan.target + b" HTTP/1.1"
-        if line.count(b" ") != 2 or b"\r" in line or b"\n" in line:
+            lines.append(b"Content-Length: %d\r\n" % head.content_length)
+        if head.expects_continue and self._client.awaits_continue:
+            lines.append(b"Expect: 100-continue\r\n")
+        if len(lines[0].split()) != 3 or lines[0].count(b" ") != 2:
             raise LocalProtocolError("method or target to be sent has white space in it")
-        return encode_head(line, plan.headers, *framing)
+        lines.append(b"\r\n")
+        return b"".join(lines)
 
     def _connect(self) -> None:
         plan = self._plan
         self._reused = False
-        connecting = self._pool.connect(plan.host, plan.port, plan.connect_timeout_s)
+        connecting = self._pool.connect(plan.host, plan.port, plan.connect_timeout_s, plan.identity)
         self._connecting = connecting
         connecting.addCallbacks(self._send, self._not_connected)
         connecting.addErrback(self._bug)
@@ -188,13 +198,17 @@ class ForwardAttempt:
             return
         plan, client = self._plan, self._client
         self._connection = connection
-        to_head = b"HEAD" in (plan.method, client.head.method)
+        to_head = plan.method == b"HEAD" or client.head.method == b"HEAD"
         connection.begin(self, to_head, plan.first_byte_timeout_s, plan.idle_timeout_s)
         if client.slow:
             connection.pause()
-        kept = client.body.open(self._upload)
+        body = client.body
+        if body is NO_BODY:
+            connection.write(self._request_head)
+            return
+        kept = body.open(self._upload)
         self._request_bytes = len(kept)
-        connection.write(self._request_head + self._framed(kept, client.body.complete))
+        connection.write(self._request_head + self._framed(kept, body.complete))
         client.update_reading()
 
     def _upload(self, data: bytes, complete: bool) -> None:
@@ -236,8 +250,7 @@ class ForwardAttempt:
         self._received_all = done
         if head is not None:
             self._parsed = head
-            self._hold(data)
-            self._ask_gate(head.head)
+            self._ask_gate(head.head, data)
         elif self._holding:
             self._hold(data)
         else:
@@ -265,46 +278,53 @@ class ForwardAttempt:
 
     def _hold(self, data: bytes) -> None:
         if data:
+            if self._held is None:
+                self._held = []
             self._held.append(data)
             self._held_bytes += len(data)
             if self._held_bytes >= HIGH_WATER_BYTES and self._connection is not None:
                 self._connection.pause()
 
     def _take_held(self) -> bytes:
-        held = b"".join(self._held)
-        self._held = []
+        held = b"".join(self._held or ())
+        self._held = None
         self._held_bytes = 0
         self._holding = False
         return held
 
-    def _ask_gate(self, head: ResponseHead) -> None:
+    def _ask_gate(self, head: ResponseHead, data: bytes) -> None:
         gate = self._plan.on_response
-        if gate is None:
-            self._head_allowed(head)
-            return
-        try:
-            answer = gate(head)
-        except Exception:
-            self._refused(Failure())
-            return
+        answer: Awaitable[ResponseHead] | ResponseHead = head
+        if gate is not None:
+            try:
+                answer = gate(head)
+            except Exception:
+                self._refused(Failure())
+                return
         if isinstance(answer, ResponseHead):
-            self._head_allowed(answer)
+            self._pass_head(answer, data)
             return
         self._holding = True
+        self._hold(data)
         _deferred(answer).addCallbacks(self._head_allowed, self._refused).addErrback(self._bug)
 
     def _head_allowed(self, head: ResponseHead) -> None:
-        parsed = self._parsed
+        self._pass_head(head, self._take_held())
+        connection = self._connection
+        if connection is not None and not (self.over or self._holding or self._client.slow):
+            connection.resume()
+
+    def _pass_head(self, head: ResponseHead, data: bytes) -> None:
+        parsed, client = self._parsed, self._client
         if self.over or parsed is None:
             return
-        client = self._client
-        until_close = parsed.has_body and parsed.length is None and client.head.http_10
-        self._chunk_response = parsed.has_body and parsed.length is None and not until_close
+        until_close = False
+        if parsed.length is None and parsed.has_body:
+            until_close = client.head.http_10
+            self._chunk_response = not until_close
         close = client.choose_close(until_close)
         self._prefix = passed_on_head(head, parsed, client.head, close)
-        self._pass_on(self._take_held())
-        if not self.over and not self._holding and not client.slow and self._connection:
-            self._connection.resume()
+        self._pass_on(data)
 
     def _pass_on(self, data: bytes) -> None:
         if not self._received_all:
@@ -341,7 +361,8 @@ class ForwardAttempt:
             data = self._prefix + data
             self._prefix = b""
             self.passed = True
-            self._client.body.stop_keeping()
+            if self._client.body is not NO_BODY:
+                self._client.body.stop_keeping()
         if data:
             self._client.write(data)
         if self._received_all and not self.over:
@@ -380,7 +401,7 @@ class ForwardAttempt:
         self._let_go(outcome)
         head = self._parsed.head if self._parsed is not None else None
         repeatable = not self.passed and body.whole and outcome is not Outcome.CLIENT_GONE
-        self._held = []
+        self._held = None
         self._done(
             Attempt(
                 outcome,

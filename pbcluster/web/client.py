@@ -21,6 +21,7 @@ from zope.interface import implementer
 from pbcluster.web.chunked import BadBody, BodyReader, CloseReader
 from pbcluster.web.deadline import Deadline
 from pbcluster.web.limits import RESPONSE_HEAD_LIMITS
+from pbcluster.web.memory import Remembered
 from pbcluster.web.response_head import BadResponse, ParsedResponse, parse_response
 from pbcluster.web.rules import HeadScanner, Rejected
 
@@ -48,6 +49,19 @@ def notice_dead_peer(handle: socket.socket) -> None:
         handle.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
+class ResponseHeads:
+    """Heads of responses that were read before.
+
+    :ivar usual: of answers to all methods but HEAD. :ivar to_head: of answers to HEAD.
+    """
+
+    __slots__ = ("to_head", "usual")
+
+    def __init__(self) -> None:
+        self.usual: Remembered[ParsedResponse] = Remembered()
+        self.to_head: Remembered[ParsedResponse] = Remembered()
+
+
 class ResponseListener(Protocol):
     """Who asked."""
 
@@ -71,7 +85,7 @@ class ResponseListener(Protocol):
 class UpstreamConnection(TwistedProtocol):
     """A connection that serves one exchange at a time.
 
-    :ivar key: (host, port) of the upstream.
+    :ivar key: (host, port, identity) of the upstream; the identity is empty without TLS.
     :ivar responded: at least one byte of the current response came.
     """
 
@@ -80,18 +94,22 @@ class UpstreamConnection(TwistedProtocol):
     def __init__(
         self,
         clock: IReactorTime,
-        key: tuple[str, int],
+        key: tuple[str, int, str],
         lost: Callable[[UpstreamConnection], None],
+        heads: ResponseHeads,
     ) -> None:
         self.key = key
+        self._heads = heads
         self.responded = False
         self._lost = lost
         self._open = False
         self._listener: ResponseListener | None = None
         self._to_head = False
-        self._scanner = HeadScanner(RESPONSE_HEAD_LIMITS)
+        self._known = heads.usual
+        self._scanner = HeadScanner(RESPONSE_HEAD_LIMITS, forgiving=False)
         self._response: ParsedResponse | None = None
         self._reader: BodyReader | None = None
+        self._whole = False
         self._surplus = False
         self._interim = 0
         self._idle_timeout_s = 0.0
@@ -100,10 +118,13 @@ class UpstreamConnection(TwistedProtocol):
 
     # -- from the pool ----------------------------------------------------------------------------
 
-    def usable(self) -> bool:
-        """Whether an idle connection still stands: its end may wait unread in the kernel."""
-        if not self._open:
-            return False
+    def usable(self, certain: bool = True) -> bool:
+        """Whether an idle connection still stands.
+
+        :param certain: its end may wait unread in the kernel: look there too.
+        """
+        if not self._open or not certain:
+            return self._open
         handle = getattr(self.transport, "getHandle", None)
         peek = getattr(handle() if handle is not None else None, "recv", None)
         if peek is None:
@@ -119,7 +140,8 @@ class UpstreamConnection(TwistedProtocol):
     def rest(self, idle_s: float) -> None:
         """Wait in the pool, at most ``idle_s`` seconds."""
         self._listener = None
-        self.resume()
+        if not self._reading:
+            self.resume()
         self._deadline.set(idle_s)
 
     # -- from the attempt -------------------------------------------------------------------------
@@ -139,9 +161,9 @@ class UpstreamConnection(TwistedProtocol):
         """
         self._listener = listener
         self._to_head = to_head
-        self._scanner.reset()
+        self._known = self._heads.to_head if to_head else self._heads.usual
         self._response = self._reader = None
-        self._surplus = self.responded = False
+        self._whole = self._surplus = self.responded = False
         self._interim = 0
         self._idle_timeout_s = idle_timeout_s
         self._deadline.set(first_byte_timeout_s)
@@ -160,8 +182,7 @@ class UpstreamConnection(TwistedProtocol):
         """Whether the response came whole and the connection can take another request."""
         return (
             self._open
-            and self._reader is not None
-            and self._reader.done
+            and self._whole
             and not self._surplus
             and self._response is not None
             and self._response.keep_alive
@@ -207,12 +228,13 @@ class UpstreamConnection(TwistedProtocol):
             return
         self.responded = True
         try:
-            head = None
-            if self._reader is None:
-                head, data = self._read_head(data)
-                if head is None:
-                    return
-            self._read_body(head, data)
+            if self._response is not None:
+                self._read_body(None, data)
+                return
+            head, data = self._read_head(data)
+            if head is not None:
+                self._response = head
+                self._read_first(head, data)
         except (BadResponse, BadBody) as error:
             self._fail(f"bad response: {error}", timed_out=False)
         except Rejected as error:
@@ -224,10 +246,10 @@ class UpstreamConnection(TwistedProtocol):
         self._deadline.stop()
         self._lost(self)
         listener, self._listener = self._listener, None
-        if listener is None or (self._reader is not None and self._reader.done):
+        if listener is None or self._whole:
             return
         if isinstance(self._reader, CloseReader) and reason.check(ConnectionDone):
-            self._reader.done = True
+            self._whole = True
             listener.response_received(None, b"", True)
             return
         listener.upstream_failed(f"connection lost: {reason.getErrorMessage()}", False)
@@ -248,12 +270,16 @@ class UpstreamConnection(TwistedProtocol):
     # -- inside -----------------------------------------------------------------------------------
 
     def _read_head(self, data: bytes) -> tuple[ParsedResponse | None, bytes]:
+        if self._scanner.empty:
+            end = data.find(b"\r\n\r\n")
+            head = self._known.known.get(data[:end]) if end > 0 else None
+            if head is not None:
+                return head, data[end + 4 :]
         while (found := self._scanner.feed(data)) is not None:
             raw, data = found
             head = parse_response(raw, self._to_head)
             if head.head.status >= 200:
-                self._response = head
-                self._reader = head.reader()
+                self._known.put(raw, head)
                 return head, data
             self._interim += 1
             if head.head.status == 101 or self._interim > MAX_INTERIM:
@@ -264,9 +290,21 @@ class UpstreamConnection(TwistedProtocol):
                 break
         return None, b""
 
+    def _read_first(self, head: ParsedResponse, data: bytes) -> None:
+        """What came with the head: usually the whole body."""
+        if len(data) == head.length:
+            self._whole = True
+            self._deadline.clear()
+            if self._listener is not None:
+                self._listener.response_received(head, data, True)
+            return
+        self._reader = head.reader()
+        self._read_body(head, data)
+
     def _read_body(self, head: ParsedResponse | None, data: bytes) -> None:
         reader, listener = self._reader, self._listener
-        if reader is None or listener is None:
+        if self._whole or reader is None:
+            self._surplus = True  # more after the end, which was told
             return
         if reader.done:
             body, surplus = b"", data
@@ -275,12 +313,12 @@ class UpstreamConnection(TwistedProtocol):
         if surplus:
             self._surplus = True
         if reader.done:
+            self._whole = True
             self._deadline.clear()
-            if head is None and not body and surplus == data and data:
-                return  # more after the end: already told
         else:
             self._deadline.set(self._idle_timeout_s)
-        listener.response_received(head, body, reader.done)
+        if listener is not None:
+            listener.response_received(head, body, self._whole)
 
     def _expired(self) -> None:
         if self._listener is None:

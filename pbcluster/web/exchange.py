@@ -12,12 +12,12 @@ from typing import Protocol
 from twisted.logger import Logger
 
 from pbcluster.errors import LocalProtocolError
-from pbcluster.web.answers import error_body, local_response
+from pbcluster.web.answers import error_body, local_response, refusal_headers
 from pbcluster.web.attempt import ForwardAttempt
 from pbcluster.web.interfaces import Attempt, Forward, Headers, Outcome, RequestHead
 from pbcluster.web.limits import DISCARD_BYTES
 from pbcluster.web.pool import UpstreamPool
-from pbcluster.web.replay import ReplayBudget, RequestBody
+from pbcluster.web.replay import NO_BODY, NoBody, ReplayBudget, RequestBody
 
 _log = Logger()
 
@@ -54,21 +54,19 @@ class ClientConnection(Protocol):
 class ServerExchange:
     """See ``interfaces.Exchange``.
 
+    What holds at the start of each stands in the class: most exchanges change little of it.
+
     :ivar head: the request. :ivar body: its body, as far as it came.
     """
 
-    __slots__ = (
-        "_attempt",
-        "_close",
-        "_connection",
-        "_continued",
-        "_finished",
-        "_gone",
-        "_on_gone",
-        "_pool",
-        "body",
-        "head",
-    )
+    body: NoBody | RequestBody = NO_BODY
+    _attempt: ForwardAttempt | None = None
+    _done: Callable[[Attempt], None] | None = None
+    _on_gone: list[Callable[[], None]] | None = None
+    _close = False
+    _continued = False
+    _finished = False
+    _gone = False
 
     def __init__(
         self,
@@ -78,15 +76,10 @@ class ServerExchange:
         budget: ReplayBudget,
     ) -> None:
         self.head = head
-        self.body = RequestBody(budget, not head.has_body)
+        if head.chunked or head.content_length:
+            self.body = RequestBody(budget, False)
         self._connection = connection
         self._pool = pool
-        self._attempt: ForwardAttempt | None = None
-        self._on_gone: list[Callable[[], None]] = []
-        self._close = False
-        self._continued = False
-        self._finished = False
-        self._gone = False
 
     # -- for the handler --------------------------------------------------------------------------
 
@@ -107,24 +100,28 @@ class ServerExchange:
         if self._finished or self._attempt is not None or not self.body.whole:
             raise LocalProtocolError("this exchange cannot be forwarded (again)")
 
-        def over(result: Attempt) -> None:
-            self._attempt = None
-            completed = result.outcome is Outcome.COMPLETED
-            if completed:
-                self._finish()
-            else:
-                self._connection.update_reading()
-            try:
-                done(result)
-            except Exception:
-                _log.failure("the handler of a forward's end failed")
-                self.fail(500, "internal error")
-            if completed:
-                self._connection.exchange_over(not self._close)
-
-        attempt = ForwardAttempt(self, self._pool, plan, over)
+        self._done = done
+        attempt = ForwardAttempt(self, self._pool, plan, self._over)
         self._attempt = attempt
         attempt.start()
+
+    def _over(self, result: Attempt) -> None:
+        """The attempt under way ended."""
+        self._attempt = None
+        done, self._done = self._done, None
+        completed = result.outcome is Outcome.COMPLETED
+        if completed:
+            self._finish()
+        else:
+            self._connection.update_reading()
+        try:
+            if done is not None:
+                done(result)
+        except Exception:
+            _log.failure("the handler of a forward's end failed")
+            self.fail(500, "internal error")
+        if completed:
+            self._connection.exchange_over(not self._close)
 
     def respond(
         self,
@@ -171,6 +168,8 @@ class ServerExchange:
         if self._gone:
             callback()
         elif not self._finished:
+            if self._on_gone is None:
+                self._on_gone = []
             self._on_gone.append(callback)
 
     def limit_body(self, max_bytes: int) -> bool:
@@ -193,12 +192,12 @@ class ServerExchange:
         """The client is gone: cancel everything at once."""
         if self._finished or self._gone:
             return
-        callbacks, self._on_gone = self._on_gone, []
+        callbacks, self._on_gone = self._on_gone, None
         self._gone = True
         if self._attempt is not None:
             self._attempt.cancel(Outcome.CLIENT_GONE, error)
         self.body.forget()
-        for callback in callbacks:
+        for callback in callbacks or ():
             try:
                 callback()
             except Exception:
@@ -215,7 +214,7 @@ class ServerExchange:
                     status,
                     error_body(status, message),
                     b"application/json",
-                    (),
+                    refusal_headers(status),
                     request=self.head,
                     close=True,
                 )
@@ -270,7 +269,7 @@ class ServerExchange:
 
     def cut(self) -> None:
         """See ``attempt.ClientSide``."""
-        self._on_gone = []
+        self._on_gone = None
         self._gone = True
         self.body.forget()
         self._connection.cut()
@@ -283,7 +282,9 @@ class ServerExchange:
 
     def _finish(self) -> None:
         self._finished = True
-        self._on_gone = []
+        self._on_gone = None
+        if self.body is NO_BODY:
+            return
         self.body.forget()
         if not self.body.complete and not self._discardable():
             self._close = True

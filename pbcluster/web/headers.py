@@ -128,17 +128,17 @@ def replaced(headers: Headers, name: bytes, value: bytes) -> list[Field]:
     return [*without(headers, name.lower()), (name, value)]
 
 
-def encode_head(first_line: bytes, headers: Headers, *framing: bytes) -> bytes:
-    """The bytes of a head, its last empty line included.
+def encode_lines(headers: Headers, first_line: bytes = b"") -> bytes:
+    """Lines of a head, each with its CRLF.
 
     :param headers: fields; those of ``FRAMING`` are left out.
-    :param framing: whole lines that the core itself decided on, without line ends.
+    :param first_line: stands before them if there is one.
     :raises LocalProtocolError: a CR or LF in a field: it would become a field of its own.
     """
-    lines = [first_line]
+    lines = [first_line] if first_line else []
     lines += [name + b": " + value for name, value in headers if name.lower() not in FRAMING]
-    lines += framing
-    head = b"\r\n".join(lines)
-    if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1:
+    lines.append(b"")
+    encoded = b"\r\n".join(lines)
+    if encoded.count(b"\n") != len(lines) - 1 or encoded.count(b"\r") != len(lines) - 1:
         raise LocalProtocolError("a header field to be sent has a line break in it")
-    return head + b"\r\n\r\n"
+    return encoded

@@ -10,15 +10,29 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import attrs
 
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-@attrs.frozen
-class RequestHead:
+class Memo:
+    """A place for what was derived from header fields, kept as long as the fields themselves.
+
+    Clients and servers send the same field lines again and again; what was read from them is
+    remembered (``memory.Remembered``) and carries such a place for whoever derives more from it.
+
+    :ivar value: the handler's own; nothing at first.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: Any = None
+
+
+class RequestHead(NamedTuple):
     """A request line and header fields that passed every check of ``web.rules``.
 
     :ivar target: origin-form, byte for byte as it came (absolute-form was reduced to it).
@@ -29,6 +43,10 @@ class RequestHead:
     :ivar http_10: the client speaks HTTP/1.0: no chunked answer, no 100 Continue.
     :ivar keep_alive: it wants to use the connection again.
     :ivar expects_continue: it waits for 100 Continue before it sends the body.
+    :ivar memo: for what the handler derives from ``headers`` alone, not from the request line or
+        the peer; requests with the same field lines share it. None: these are not remembered.
+    :ivar first: the value of the first field if it has the name that the server sets apart (see
+        ``HTTPServerFactory``); it is not among ``headers`` then.
     """
 
     method: bytes
@@ -42,6 +60,8 @@ class RequestHead:
     http_10: bool = False
     keep_alive: bool = True
     expects_continue: bool = False
+    memo: Memo | None = None
+    first: bytes = b""
 
     @property
     def has_body(self) -> bool:
@@ -56,13 +76,28 @@ class RequestHead:
         return None
 
 
-@attrs.frozen
+@attrs.define
 class ResponseHead:
-    """A response's status line and header fields, without hop-by-hop fields."""
+    """A response's status line and header fields, without hop-by-hop fields. Not to be changed.
+
+    :ivar lines: further field lines, each with its CRLF, that are sent behind ``headers``.
+    :ivar encoded: what is sent of the status line and ``headers``, once it was needed; shared by
+        heads that differ in ``lines`` only.
+    :ivar memo: for what the handler derives from the head; answers with the same head share it.
+    """
 
     status: int
     reason: bytes
     headers: Headers
+    lines: bytes = b""
+    encoded: bytes = attrs.field(default=b"", init=False, eq=False, repr=False)
+    memo: Any = attrs.field(default=None, init=False, eq=False, repr=False)
+
+    def with_lines(self, lines: bytes) -> ResponseHead:
+        """The same head with these further field lines."""
+        head = ResponseHead(self.status, self.reason, self.headers, lines)
+        head.encoded = self.encoded
+        return head
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of the field ``name`` (given in lower case), or None."""
@@ -95,8 +130,7 @@ class Refuse(Exception):
     """Raised by ``Forward.on_response``: drop this response, close the upstream connection."""
 
 
-@attrs.frozen
-class Attempt:
+class Attempt(NamedTuple):
     """The result of one :meth:`Exchange.forward`.
 
     :ivar repeatable: the request's body is unread or still whole in the replay buffer, and nothing
@@ -115,13 +149,14 @@ class Attempt:
     reused: bool = False
 
 
-@attrs.frozen(kw_only=True)
-class Forward:
+class Forward(NamedTuple):
     """One attempt to send an exchange upstream.
 
     :ivar host: IP address of the upstream. :ivar port: its port.
+    :ivar identity: the name that it must prove by TLS; empty: it is spoken to without TLS.
     :ivar headers: every field to send, Host included, framing (Content-Length, Transfer-Encoding,
         Connection) excluded: the core adds it.
+    :ivar lines: further field lines, each with its CRLF, sent before ``headers``.
     :ivar on_response: called with the head; may wait, give back a changed head, or raise
         :class:`Refuse`. While it waits, the response is held (at most 64 KiB of it, then the
         upstream is paused).
@@ -136,12 +171,14 @@ class Forward:
     port: int
     method: bytes
     target: bytes
-    headers: Headers
+    headers: Headers = ()
+    lines: bytes = b""
     connect_timeout_s: float = 1.0
     first_byte_timeout_s: float = 300.0
     on_response: Callable[[ResponseHead], Awaitable[ResponseHead] | ResponseHead] | None = None
     on_end: Callable[[], Awaitable[None] | None] | None = None
     reuse: bool = True
+    identity: str = ""
     idle_timeout_s: float = 600.0
 
 

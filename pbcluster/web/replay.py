@@ -35,6 +35,36 @@ class ReplayBudget:
         self.used_bytes -= size_bytes
 
 
+class NoBody:
+    """The body of all requests without one: nothing of it can come, be kept or be lost."""
+
+    __slots__ = ()
+
+    complete = True
+    whole = True
+    received_bytes = 0
+    crowded = False
+
+    def received(self, data: bytes, complete: bool) -> None:
+        """See :class:`RequestBody`."""
+
+    def open(self, sink: Sink) -> bytes:
+        """See :class:`RequestBody`."""
+        return b""
+
+    def close(self) -> None:
+        """See :class:`RequestBody`."""
+
+    def stop_keeping(self) -> None:
+        """See :class:`RequestBody`."""
+
+    def forget(self) -> None:
+        """See :class:`RequestBody`."""
+
+
+NO_BODY = NoBody()
+
+
 class RequestBody:
     """One request's body.
 

@@ -38,6 +38,8 @@ class ParsedResponse:
     :ivar length: the body's size in bytes if it is known; 0 without a body.
     :ivar has_body: False for answers to HEAD and for 1xx, 204, 304, whatever their fields say.
     :ivar keep_alive: the upstream will take another request on this connection.
+    :ivar content_length: the field line for a body of known length, or for the size that a GET
+        would have had.
     """
 
     head: ResponseHead
@@ -45,6 +47,7 @@ class ParsedResponse:
     chunked: bool
     has_body: bool
     keep_alive: bool
+    content_length: bytes = b""
 
     def reader(self) -> BodyReader:
         """A new reader for the body."""
@@ -81,12 +84,18 @@ def parse_response(
     keep_alive = not http_10
     if b"connection" in decisive:
         keep_alive &= b"close" not in connection_options(decisive[b"connection"])
+    if status == 204 and (length or chunked):
+        keep_alive = False  # who frames what may not be might send it too, later
+    line = b""
+    if length is not None and status >= 200 and status != 204:
+        line = b"Content-Length: %d\r\n" % length
     return ParsedResponse(
         ResponseHead(status, match[3] or b"", end_to_end(fields)),
         0 if bodyless else length,
         chunked,
         not bodyless,
         keep_alive and (bodyless or chunked or length is not None),
+        line,
     )
 
 

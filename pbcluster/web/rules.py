@@ -20,8 +20,9 @@ import re
 import attrs
 
 from pbcluster.web.headers import TOKEN, BadField, check_lines, connection_options, scan_fields
-from pbcluster.web.interfaces import RequestHead
+from pbcluster.web.interfaces import Memo, RequestHead
 from pbcluster.web.limits import HeadLimits
+from pbcluster.web.memory import Remembered
 
 METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 #: Tunnels, and a method that echoes credentials.
@@ -29,6 +30,8 @@ FORBIDDEN_METHODS = frozenset((b"CONNECT", b"TRACE"))
 SAFE_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 #: More digits could not be a size on any machine.
 MAX_LENGTH_DIGITS = 18
+#: The longest name, its trailing dot and a port.
+MAX_AUTHORITY_BYTES = 253 + 1 + 6
 
 _TARGET_BYTES = bytes(byte for byte in range(0x21, 0x7F) if byte != ord("#"))
 _LABEL = rb"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -38,6 +41,7 @@ _AUTHORITY = re.compile(
 _ABSOLUTE = re.compile(rb"(https?)://([^/?]*)(.*)", re.IGNORECASE)
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _STRAY = re.compile(rb"\r[^\n]|[^\r]\n|\A\n")
+_BAD_LINE = "the request line is not METHOD TARGET VERSION with single spaces"
 _DEFAULT_PORTS = {b"http": 80, b"https": 443}
 
 
@@ -69,10 +73,22 @@ class HeadScanner:
     :ivar timed: for its owner: the deadline of the head under way is set.
     """
 
-    __slots__ = ("_buffer", "_first_line_end", "_limits", "_searched", "_skipped", "timed")
+    __slots__ = (
+        "_buffer",
+        "_first_line_end",
+        "_forgiving",
+        "_limits",
+        "_searched",
+        "_skipped",
+        "timed",
+    )
 
-    def __init__(self, limits: HeadLimits) -> None:
+    def __init__(self, limits: HeadLimits, *, forgiving: bool = True) -> None:
+        """
+        :param forgiving: one empty line may stand before a head; not so before responses.
+        """
         self._limits = limits
+        self._forgiving = forgiving
         self.reset()
 
     def reset(self) -> None:
@@ -80,7 +96,7 @@ class HeadScanner:
         self._buffer = b""
         self._searched = 0
         self._first_line_end = -1
-        self._skipped = False
+        self._skipped = not self._forgiving
         self.timed = False
 
     @property
@@ -115,7 +131,7 @@ class HeadScanner:
     def _check_partial(self, buffer: bytes) -> None:
         if not buffer:
             return
-        if not buffer[:1].isalpha():
+        if TOKEN.match(buffer) is None:
             raise Rejected(400, "the request does not begin with a method")
         if _STRAY.search(buffer, max(0, self._searched - 1)):
             raise Rejected(400, "bare CR or bare LF in the head")
@@ -135,62 +151,118 @@ def _check_sizes(size: int, first_line_end: int, limits: HeadLimits) -> None:
 # -- the head -------------------------------------------------------------------------------------
 
 
+@attrs.frozen
+class Fields:
+    """What a request's field lines say, whatever its request line is."""
+
+    host: bytes
+    port: int | None
+    headers: list[tuple[bytes, bytes]]
+    content_length: int | None
+    chunked: bool
+    keep_alive: bool
+    expects_continue: bool
+    memo: Memo
+
+
 def parse_request(
-    raw: bytes, limits: HeadLimits, peer_host: str = "", secure: bool = False
+    raw: bytes,
+    limits: HeadLimits,
+    peer_host: str = "",
+    secure: bool = False,
+    memory: Remembered[Fields] | None = None,
+    apart: bytes = b"",
 ) -> RequestHead | Rejection:
     """Judge a request's head.
 
     :param raw: the head as :meth:`HeadScanner.feed` gave it.
     :param peer_host: the client's address. :param secure: whether it came over TLS.
+    :param memory: field lines read under the same limits.
+    :param apart: ``NAME: `` of a field that differs from request to request; if it stands first,
+        and spelt so, it is set apart, so that the others can be remembered.
     """
     try:
-        return _parse(raw, limits, peer_host, secure)
+        return _parse(raw, limits, peer_host, secure, memory, apart)
     except BadField as error:
         return Rejection(400, str(error))
     except Rejected as error:
         return error.rejection
 
 
-def _parse(raw: bytes, limits: HeadLimits, peer_host: str, secure: bool) -> RequestHead:
-    lines = raw.split(b"\r\n")
-    line = lines[0]
-    _check_sizes(len(raw) + 2, len(line), limits)
-    if len(lines) - 1 > limits.fields:
-        raise Rejected(431, f"more than {limits.fields} header fields")
-    check_lines(raw)
+def _parse(
+    raw: bytes,
+    limits: HeadLimits,
+    peer_host: str,
+    secure: bool,
+    memory: Remembered[Fields] | None,
+    apart: bytes,
+) -> RequestHead:
+    line, _, block = raw.partition(b"\r\n")
+    first = b""
+    if apart and block.startswith(apart):
+        first, _, block = block[len(apart) :].partition(b"\r\n")
+        check_lines(first)
+    fields = memory.known.get(block) if memory is not None else None
+    if fields is None or len(line) > limits.line_bytes:
+        _check_sizes(len(raw) + 2, len(line), limits)
+        if raw.count(b"\r\n") > limits.fields:
+            raise Rejected(431, f"more than {limits.fields} header fields")
+        check_lines(raw)
     method, target, http_10 = _request_line(line)
-    del lines[0]
-    fields, decisive = scan_fields(lines)
-    if b"_" in raw:
+    if fields is None or http_10:
+        fields = _read_fields(block, http_10)
+        # The same lines mean something else in HTTP/1.0.
+        if memory is not None and not http_10:
+            memory.put(block, fields)
+    if target[:1] != b"/":
+        target = _origin_form(fields, target, method, secure)
+    return RequestHead(
+        method,
+        target,
+        fields.host,
+        fields.headers,
+        fields.content_length,
+        fields.chunked,
+        peer_host,
+        secure,
+        http_10,
+        fields.keep_alive,
+        fields.expects_continue,
+        fields.memo,
+        first.strip(b" \t"),
+    )
+
+
+def _read_fields(block: bytes, http_10: bool) -> Fields:
+    fields, decisive = scan_fields(block.split(b"\r\n") if block else ())
+    if b"_" in block:
         fields = [field for field in fields if b"_" not in field[0]]
-    host, target = _host_and_target(decisive.get(b"host", []), target, method, secure)
+    hosts = decisive.get(b"host", [])
+    if len(hosts) != 1:
+        raise Rejected(400, "exactly one Host field is required")
+    # What cannot be a name is not remembered either: 4096 of 16 KiB would be 64 MiB.
+    authority = parse_authority(hosts[0]) if len(hosts[0]) <= MAX_AUTHORITY_BYTES else None
+    if authority is None:
+        raise Rejected(400, "the Host field is not a host name with an optional port")
     length, chunked = _framing(decisive, http_10)
     keep_alive = not http_10
     if b"connection" in decisive:
         keep_alive = _keep_alive(decisive[b"connection"], http_10)
     expects_continue = b"expect" in decisive and _expects(decisive[b"expect"], http_10)
-    return RequestHead(
-        method,
-        target,
-        host,
-        fields,
-        length,
-        chunked,
-        peer_host,
-        secure,
-        http_10,
-        keep_alive,
-        expects_continue,
-    )
+    return Fields(*authority, fields, length, chunked, keep_alive, expects_continue, Memo())
 
 
 def _request_line(line: bytes) -> tuple[bytes, bytes, bool]:
     parts = line.split(b" ")
-    if len(parts) != 3 or TOKEN.fullmatch(parts[0]) is None or not parts[1]:
-        raise Rejected(400, "the request line is not METHOD TARGET VERSION with single spaces")
+    if len(parts) != 3:
+        raise Rejected(400, _BAD_LINE)
     method, target, version = parts
     if method not in METHODS or version != b"HTTP/1.1":
+        if TOKEN.fullmatch(method) is None:
+            raise Rejected(400, _BAD_LINE)
         _check_unusual(method, version)
+    if not target:
+        raise Rejected(400, _BAD_LINE)
     if target.translate(None, _TARGET_BYTES):
         raise Rejected(400, "the request target has a character that is not allowed")
     if b"%00" in target:
@@ -209,26 +281,22 @@ def _check_unusual(method: bytes, version: bytes) -> None:
         raise Rejected(501, "this method is not known")
 
 
-def _host_and_target(
-    hosts: list[bytes], target: bytes, method: bytes, secure: bool
-) -> tuple[bytes, bytes]:
-    if len(hosts) != 1:
-        raise Rejected(400, "exactly one Host field is required")
-    authority = parse_authority(hosts[0])
-    if authority is None:
-        raise Rejected(400, "the Host field is not a host name with an optional port")
-    if target[:1] == b"/" or (target == b"*" and method == b"OPTIONS"):
-        return authority[0], target
+def _origin_form(fields: Fields, target: bytes, method: bytes, secure: bool) -> bytes:
+    """The target of a request that does not name a path alone."""
+    if target == b"*" and method == b"OPTIONS":
+        return target
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
         raise Rejected(400, "the request target is neither a path nor an absolute URL")
-    named = parse_authority(absolute[2])
+    named = parse_authority(absolute[2]) if len(absolute[2]) <= MAX_AUTHORITY_BYTES else None
     port = _DEFAULT_PORTS[b"https" if secure else b"http"]
     default = _DEFAULT_PORTS[absolute[1].lower()]
-    if named is None or (named[0], named[1] or default) != (authority[0], authority[1] or port):
+    if named is None or (named[0], named[1] or default) != (fields.host, fields.port or port):
         raise Rejected(400, "the absolute request target differs from the Host field")
     rest = absolute[3]
-    return authority[0], rest if rest[:1] == b"/" else b"/" + rest
+    if not rest and method == b"OPTIONS":
+        return b"*"  # about the server, not about its root (section 3.2.4)
+    return rest if rest[:1] == b"/" else b"/" + rest
 
 
 @functools.lru_cache(maxsize=4096)

@@ -13,11 +13,13 @@ TCP, TLS and other streams behind Twisted's endpoints serve alike.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
+    IHandshakeListener,
     IPushProducer,
     IReactorTime,
     ISSLTransport,
@@ -28,20 +30,24 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pbcluster.web.answers import error_body, local_response
+from pbcluster.web.answers import error_body, local_response, refusal_headers
 from pbcluster.web.chunked import BadBody, BodyReader, ChunkedReader, LengthReader
 from pbcluster.web.deadline import Deadline
 from pbcluster.web.exchange import ServerExchange
 from pbcluster.web.interfaces import RequestHandler, RequestHead
 from pbcluster.web.limits import HIGH_WATER_BYTES, LINGER_BYTES, LINGER_S, Limits
+from pbcluster.web.memory import Remembered
 from pbcluster.web.pool import UpstreamPool
 from pbcluster.web.replay import ReplayBudget
-from pbcluster.web.rules import HeadScanner, Rejected, Rejection, parse_request
+from pbcluster.web.rules import Fields, HeadScanner, Rejected, Rejection, parse_request
 
 _log = Logger()
 
 
-@implementer(IPushProducer)
+_MISDIRECTED = Rejection(421, "this connection was opened for another host")
+
+
+@implementer(IPushProducer, IHandshakeListener)
 class HTTPServerConnection(Protocol):
     """One client connection.
 
@@ -56,6 +62,8 @@ class HTTPServerConnection(Protocol):
         self._limits = factory.limits
         self._peer_host = ""
         self._secure = False
+        #: Whether a request for a host came on the wrong TLS connection.
+        self._misdirected: Callable[[bytes], bool] | None = None
         self._scanner = HeadScanner(self._limits.head)
         self._exchange: ServerExchange | None = None
         #: Finds the end of the current request's body; None when it is complete.
@@ -86,6 +94,11 @@ class HTTPServerConnection(Protocol):
             return
         self.transport.registerProducer(self, True)
         self._deadline.set(self._limits.header_timeout_s)
+
+    def handshakeCompleted(self) -> None:
+        """Over TLS (``web.tls``): requests may come now; the deadline of the first one stands."""
+        over = getattr(self.transport, "handshake_over", None)
+        self._misdirected = over() if over is not None else None
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes of a head, of a body, or of a request whose turn has not come."""
@@ -186,11 +199,22 @@ class HTTPServerConnection(Protocol):
 
     # -- for the factory --------------------------------------------------------------------------
 
-    def close_if_idle(self) -> None:
-        """End the connection unless it serves a request or began to receive one."""
+    def close_if_idle(self, quiet_s: float = 0.0) -> None:
+        """End the connection unless it serves a request or began to receive one.
+
+        :param quiet_s: only after it stayed idle for so long from now: a request that is on its way
+            is still answered.
+        """
         busy = self._exchange is not None or self._reader is not None or self._closing
         if not busy and self._scanner.empty and not self._pending:
-            self._close(unread=False)
+            if quiet_s:
+                self._deadline.set(quiet_s)
+            else:
+                self._close(unread=False)
+
+    def use_limits(self, limits: Limits) -> None:
+        """Other limits hold from the next request on, but for the size of a head."""
+        self._limits = limits
 
     def abort(self) -> None:
         """End the connection whatever it does."""
@@ -234,13 +258,22 @@ class HTTPServerConnection(Protocol):
         if self._pending:
             self._deadline.clear()  # the client is slow; its stall has a deadline of its own
         elif self._scanner.empty:
-            if self._factory.draining:
-                self._close(unread=False)
-            else:
-                self._deadline.set(self._limits.keep_alive_s)
+            self._await_request()
         elif not self._scanner.timed:
             self._scanner.timed = True
             self._deadline.set(self._limits.header_timeout_s)
+
+    def _await_request(self) -> None:
+        """Nothing of a further request came yet."""
+        factory = self._factory
+        if not factory.draining:
+            if not self._deadline.pending:  # an empty line alone moves no deadline
+                self._deadline.set(self._limits.keep_alive_s)
+        elif factory.quiet_s:
+            # Its last answer began before the drain and did not say that it was the last.
+            self._deadline.set(factory.quiet_s)
+        else:
+            self._close(unread=False)
 
     def _begin(self, raw: bytes, data: bytes) -> bytes:
         """Start the exchange of one request.
@@ -248,7 +281,17 @@ class HTTPServerConnection(Protocol):
         :param raw: its head. :param data: what followed it.
         :return: what follows the request.
         """
-        head = parse_request(raw, self._limits.head, self._peer_host, self._secure)
+        factory = self._factory
+        head = parse_request(
+            raw,
+            self._limits.head,
+            self._peer_host,
+            self._secure,
+            factory.remembered,
+            factory.apart,
+        )
+        if self._misdirected is not None and isinstance(head, RequestHead):
+            head = _MISDIRECTED if self._misdirected(head.host) else head
         if isinstance(head, Rejection):
             self._reject(head)
             return b""
@@ -257,7 +300,6 @@ class HTTPServerConnection(Protocol):
             limit = self._limits.max_body_bytes
             self._reject(Rejection(413, f"the request body is larger than {limit} bytes"), head)
             return b""
-        factory = self._factory
         factory.requests += 1
         self._deadline.clear()
         exchange = ServerExchange(self, head, factory.pool, factory.replay)
@@ -282,7 +324,12 @@ class HTTPServerConnection(Protocol):
         body = error_body(rejection.status, rejection.message)
         self.transport.write(
             local_response(
-                rejection.status, body, b"application/json", (), request=head, close=True
+                rejection.status,
+                body,
+                b"application/json",
+                refusal_headers(rejection.status),
+                request=head,
+                close=True,
             )
         )
         self._close(unread=True)
@@ -373,7 +420,8 @@ class HTTPServerConnection(Protocol):
             transport.resumeProducing()
         # What is still to be sent may take a slow client longer than we would wait for nothing.
         half = unread and not self._secure and hasattr(transport, "loseWriteConnection")
-        self._deadline.set(LINGER_S if half and not self.slow else self._limits.send_stall_s)
+        lingers = half or (unread and self._secure)
+        self._deadline.set(LINGER_S if lingers and not self.slow else self._limits.send_stall_s)
         if half:
             transport.loseWriteConnection()
         else:
@@ -402,21 +450,28 @@ class HTTPServerFactory(Factory):
         *,
         pool: UpstreamPool,
         replay: ReplayBudget | None = None,
+        apart: bytes = b"",
     ) -> None:
         """
         :param handler: called with each exchange.
         :param pool: upstream connections, may be shared by several factories.
         :param replay: memory for repeatable bodies, may be shared too.
+        :param apart: name of a field that is another one in each request; where it stands first it
+            comes as ``RequestHead.first``. Such a field costs nothing, any other that differs makes
+            the server read all of them anew.
         """
         self.handler = handler
         self.limits = limits
         self.clock = clock
         self.pool = pool
         self.replay = replay if replay is not None else ReplayBudget()
+        self.apart = apart + b": " if apart else b""
         self.draining = False
+        self.quiet_s = 0.0
         self.requests = 0
         self.refused_connections = 0
         self.rejected: Counter[int] = Counter()
+        self.remembered: Remembered[Fields] = Remembered()
         self._connections: set[HTTPServerConnection] = set()
         self._drained: list[Deferred[None]] = []
 
@@ -445,8 +500,24 @@ class HTTPServerFactory(Factory):
             for waiting in drained:
                 waiting.callback(None)
 
+    def begin_drain(self, quiet_s: float) -> None:
+        """From now on each connection ends with its next answer, which says so.
+
+        :param quiet_s: an idle one is not closed before it was silent for so long: a request that
+            is on its way is still answered.
+        """
+        self.draining = True
+        self.quiet_s = quiet_s
+
+    def use_limits(self, limits: Limits) -> None:
+        """Other limits hold from now on, on open connections too."""
+        self.limits = limits
+        for connection in self._connections:
+            connection.use_limits(limits)
+
     def drain(self, timeout_s: float) -> Deferred[None]:
-        """End all connections: idle ones now, busy ones after their response.
+        """End all connections: idle ones now (see :meth:`begin_drain`), busy ones after their
+        response.
 
         The listener is the caller's and must not accept any more.
 
@@ -456,7 +527,7 @@ class HTTPServerFactory(Factory):
         self.draining = True
         done: Deferred[None] = Deferred()
         for connection in tuple(self._connections):
-            connection.close_if_idle()
+            connection.close_if_idle(min(self.quiet_s, timeout_s))
         if not self._connections:
             done.callback(None)
             return done

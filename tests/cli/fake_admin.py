@@ -16,6 +16,8 @@ class FakeCluster:
         self.passwords: dict[str, str] = {}
         self.refuse: tuple[int, dict[str, Any]] | None = None
         self.unready_answers = 0
+        self.changing = 0
+        self.token_bodies: list[Any] = []
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
         self.port = self.server.server_address[1]
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
@@ -49,9 +51,17 @@ class FakeCluster:
         if what == "nodes":
             items = [{"id": "node_1", "status": "healthy", "activeCount": 1, "capacity": 200}]
             return 200, {"page": 1, "perPage": 200, "totalItems": 1, "items": items}
+        if what == "tokens":
+            return self.tokens(method, name, body)
         if method == "POST":
             self.passwords[body["name"]] = body["superuser"]["password"]
-            tenant = {"id": f"tenant_{body['name']:x>8}", "name": body["name"], "nodeID": "node_1"}
+            tenant = {
+                "id": f"tenant_{body['name']:x>8}",
+                "name": body["name"],
+                "nodeID": "node_1",
+                "version": 1,
+                "customDomains": [],
+            }
             self.tenants[tenant["id"]] = tenant
             return 200, tenant
         if not name:
@@ -65,7 +75,26 @@ class FakeCluster:
         if method == "DELETE":
             del self.tenants[found[0]["id"]]
             return 200, found[0] | {"status": "deleted"}
+        if method == "PUT":
+            if self.changing:
+                self.changing -= 1
+                found[0]["version"] += 1
+            if body["version"] != found[0]["version"]:
+                return 409, {"status": 409, "message": "It was changed meanwhile.", "data": {}}
+            if "taken.example.com" in body["customDomains"]:
+                return 409, {"status": 409, "message": "The domain is taken.", "data": {}}
+            found[0]["customDomains"] = body["customDomains"]
+            found[0]["version"] += 1
         return 200, found[0]
+
+    def tokens(self, method: str, name: str, body: Any) -> tuple[int, Any]:
+        self.token_bodies.append(body)
+        key = {"kid": "pb1", "status": "signs", "created": "now", "retired": None}
+        if name and method == "GET":
+            return 200, {"page": 1, "perPage": 200, "totalItems": 1, "items": [key]}
+        if name:
+            return 201, key
+        return 201, {"token": "a.b.c" * 50, "tenantID": "t", "kid": "pb1", "expires": "soon"}
 
     def handler(self) -> type[BaseHTTPRequestHandler]:
         fake = self
@@ -87,7 +116,7 @@ class FakeCluster:
                 self.end_headers()
                 self.wfile.write(text)
 
-            do_GET = do_POST = do_DELETE = any
+            do_GET = do_POST = do_PUT = do_DELETE = any
 
             def log_message(self, format: str, *args: object) -> None:
                 pass

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane import outcomes
-from pbcluster.controlplane import registry as registry_module
+from pbcluster.controlplane.node_changes import MAX_STARTS
 from pbcluster.controlplane.registry import Applied, Registry
 from pbcluster.records import (
     InitialSuperuser,
@@ -189,10 +189,10 @@ class TestNodes(SynchronousTestCase):
 
     def test_the_memory_of_starts_is_bounded(self) -> None:
         """Only the newest starts are kept."""
-        for number in range(3 * registry_module.MAX_STARTS):
+        for number in range(3 * MAX_STARTS):
             self.log.node(start=f"n{number}")
         kept = self.log.registry._starts["node_a"]
-        self.assertEqual(len(kept), registry_module.MAX_STARTS)
+        self.assertEqual(len(kept), MAX_STARTS)
         self.assertNotIn("s1", kept)
 
     def test_a_full_node_takes_nothing_more(self) -> None:

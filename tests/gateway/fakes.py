@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -16,6 +16,10 @@ from pbcluster.gateway.nodes import Nodes
 from pbcluster.gateway.parts import Record
 from pbcluster.gateway.proxy import Proxy
 from pbcluster.gateway.routes import RouteCache
+from pbcluster.gateway.tenant_id import TenantFinder
+from pbcluster.gateway.token_keys import TokenKeyQuestions
+from pbcluster.gateway.tokens import Tokens
+from pbcluster.gateway.trusted import TrustedNetworks
 from pbcluster.web.interfaces import (
     Attempt,
     Forward,
@@ -66,6 +70,12 @@ def marked(reason: bytes, status: int = 503, epoch: int | None = None) -> Respon
     if epoch is not None:
         fields.append((signing.NODE_EPOCH, b"%d" % epoch))
     return ResponseHead(status, b"", fields)
+
+
+def fields_of(lines: bytes) -> list[tuple[bytes, bytes]]:
+    """Field lines as they are sent, taken apart."""
+    split = (line.partition(b": ") for line in lines.split(b"\r\n")[:-1])
+    return [(name, value) for name, _, value in split]
 
 
 #: What a node does with one attempt: an answer, a failure, or None: nothing yet.
@@ -182,6 +192,7 @@ class FakeControlPlane:
         self.delay_s = 0.0
         self.asked: list[wire.Body] = []
         self.index = 1
+        self.token_keys: list[wire.TokenKey] = []
 
     @property
     def lookups(self) -> list[wire.LookupRoute]:
@@ -220,6 +231,8 @@ class FakeControlPlane:
             return wire.Ok()
         if self.error is not None:
             raise self.error
+        if isinstance(body, wire.ListTokenKeys):
+            return wire.TokenKeys(self.index, tuple(self.token_keys))
         if isinstance(body, wire.SnapshotRequest):
             found = [self.routes[one] for one in body.tenant_ids if one in self.routes]
             return wire.Snapshot(self.index, tuple(found))
@@ -242,7 +255,9 @@ class World:
     :ivar well: node's base URL → what it says of its health.
     """
 
-    def __init__(self, *, hold_s: float = 30.0, ttl_s: float = 300.0) -> None:
+    def __init__(
+        self, *, hold_s: float = 30.0, ttl_s: float = 300.0, trusted: Sequence[str] = ()
+    ) -> None:
         self.clock = Clock()
         self.clock.advance(1000.0)
         self.cp = FakeControlPlane(self.clock)
@@ -254,10 +269,13 @@ class World:
         self.records: list[Record] = []
         self.behave: dict[int, Callable[[Forward], Step]] = {}
         ids = iter(range(1, 1_000_000))
+        self.tokens = Tokens("cluster_1", self.clock.seconds)
+        self.token_keys = TokenKeyQuestions(self.clock, self.cp, self.tokens)
         self.proxy = Proxy(
             gateway_id="gateway_1",
             key=KEY,
-            base_domains=("localhost",),
+            tenants=TenantFinder(("localhost",), self.tokens, TrustedNetworks(trusted)),
+            token_keys=self.token_keys,
             hold_s=hold_s,
             clock=self.clock,
             random=Random(2),
@@ -269,7 +287,7 @@ class World:
             told=self.records.append,
         )
 
-    async def _health(self, address: str, timeout_s: float) -> bool:
+    async def _health(self, node_id: str, address: str, timeout_s: float) -> bool:
         self.health_questions.append(address)
         return self.well.get(address, True)
 

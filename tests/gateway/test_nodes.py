@@ -18,7 +18,7 @@ class NodesTests(SynchronousTestCase):
         self.world.routes.put(route(), 1, self.world.clock.seconds())
 
     def fail_once(self, at: Route, *, unreachable: bool) -> None:
-        ticket = self.nodes.admit(at, safe=True)
+        ticket = self.nodes.admit(at, self.world.clock.seconds(), safe=True)
         assert ticket is not None
         self.nodes.failed(at, ticket, "refused", unreachable=unreachable)
 
@@ -56,7 +56,7 @@ class NodesTests(SynchronousTestCase):
         others = [route(name, node_id=f"node_{name}") for name in ("b", "c")]
         for at in others:
             self.world.routes.put(at, 1, self.world.clock.seconds())
-            self.nodes.admit(at, safe=True)
+            self.nodes.admit(at, self.world.clock.seconds(), safe=True)
         self.open(route())
         self.world.advance(SUSPECT_EVERY_S)
         self.open(others[0])

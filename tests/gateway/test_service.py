@@ -20,7 +20,6 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from pbcluster import config, signing, wire
 from pbcluster.config import GatewayConfig, Secrets
 from pbcluster.errors import ConfigError, NotFound, PBClusterError
-from pbcluster.gateway import metrics as metrics_module
 from pbcluster.gateway.service import ControlPlane, GatewayService, gateway_key
 from tests.gateway.fakes import route
 
@@ -83,7 +82,9 @@ class FakeNode(Resource):
         flat = [(name, value) for name, values in fields for value in values]
         now_ms = int(reactor.seconds() * 1000)
         keys = {"gateway_1": KEY.encode()}
-        self.signed.append(signing.verify(keys, request.method, request.uri, flat, now_ms))
+        self.signed.append(
+            signing.verify(keys, request.method, request.uri, signing.found_in(flat), now_ms)
+        )
         if request.path == b"/events":
             request.setHeader(b"content-type", b"text/event-stream")
             request.write(b"data: 1\n\n")
@@ -162,6 +163,8 @@ def settings(data_dir: Path, **changes: Any) -> GatewayConfig:
         "members": "tcp://127.0.0.1:1",
         "broadcasts": "tcp://127.0.0.1:2",
         "hold_s": 10,
+        "drain_ready_s": 0,
+        "drain_s": 10,
     }
     return config.load(GatewayConfig, None, flags | changes)
 
@@ -177,13 +180,17 @@ class ServiceTests(TestCase):
         self.node = FakeNode()
         self.addCleanup(self.stop_node, self.node)
         self.cp.know(route(address=self.node.address))
-        self.lines: list[str] = []
-        self.patch(metrics_module.access, "observer", self.logged)
         self.service = self.start()
         self.pool = HTTPConnectionPool(reactor, persistent=False)
 
-    def logged(self, event: dict[str, Any]) -> None:
-        self.lines.append(event["line"])
+    async def logged(self) -> dict[str, Any]:
+        """The first line of the access log, once it is written."""
+        file = self.data / "access.log"
+        for _ in range(500):
+            if file.exists() and (lines := file.read_text().splitlines()):
+                return dict(json.loads(lines[0]))
+            await deferLater(reactor, 0.01)
+        self.fail("nothing was logged")
 
     def start(self, **changes: Any) -> GatewayService:
         service = GatewayService(
@@ -223,7 +230,7 @@ class ServiceTests(TestCase):
         self.assertIsNone(answer.headers.getRawHeaders("x-pbcluster-node-epoch"))
         (signed,) = self.node.signed
         self.assertEqual(signed.tenant_id, route().tenant_id)
-        line = json.loads(self.lines[0])
+        line = await self.logged()
         self.assertEqual((line["path"], line["status"], line["node"]), ("/echo", 200, "node_a"))
         self.assertEqual(line["request_id"], signed.request_id)
 
@@ -260,11 +267,7 @@ class ServiceTests(TestCase):
         await client.until(b"data: 2\n\n")
         client.transport.abortConnection()
         await self.node.stream_over
-        for _ in range(100):
-            if self.lines:
-                break
-            await deferLater(reactor, 0.01)
-        line = json.loads(self.lines[0])
+        line = await self.logged()
         self.assertEqual((line["outcome"], line["stream"]), ("client_gone", True))
 
     async def test_node_dies(self) -> None:

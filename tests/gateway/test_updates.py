@@ -27,6 +27,7 @@ class UpdatesTests(SynchronousTestCase):
         self.subscriber = FakeSubscriber()
         self.moved: list[Route] = []
         self.members: list[int] = []
+        self.keys: list[int] = []
         self.updates = Updates(
             self.world.clock,
             self.subscriber,
@@ -35,6 +36,7 @@ class UpdatesTests(SynchronousTestCase):
             self.world.nodes,
             self.moved.append,
             self.members.append,
+            self.keys.append,
         )
         self.updates.start()
 
@@ -67,6 +69,28 @@ class UpdatesTests(SynchronousTestCase):
         cached = self.world.lookups.cached(TenantKey("name", "shop"))
         assert cached is not None
         self.assertEqual(cached.max_body_bytes, 5)
+
+    def test_updated_with_its_route(self) -> None:
+        """New host names answer at once, though they were just said to be none; removed ones answer
+        no more, and a late answer of a member that is behind brings none back."""
+        before = route(hosts=("shop.localhost", "old.example.com"))
+        after = route(hosts=("shop.localhost", "new.example.com"))
+        self.put(before)
+        new, old = TenantKey("domain", "new.example.com"), TenantKey("domain", "old.example.com")
+        self.world.routes.put_absent(new, self.world.clock.seconds())
+        self.tell("tenant.updated", tenant_id=after.tenant_id, route=after)
+        self.assertEqual(self.world.lookups.cached(new), after)
+        self.assertFalse(self.world.routes.is_absent(new, self.world.clock.seconds()))
+        self.assertIsNone(self.world.lookups.cached(old))
+        self.world.routes.put(before, 9, self.world.clock.seconds())
+        self.assertIsNone(self.world.lookups.cached(old))
+        self.assertEqual(self.world.lookups.cached(new), after)
+
+    def test_keys(self) -> None:
+        """Changed keys, and every gap, make the gateway ask for keys as new as that."""
+        self.tell("keys.changed")
+        self.subscriber.gap(12)
+        self.assertEqual(self.keys, [10, 12])
 
     def test_deleted(self) -> None:
         """A deleted tenant is gone without a question."""

@@ -12,9 +12,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster import signing
-from pbcluster.node.front import Front, upstream_headers
+from pbcluster.node.front import Front, upstream_lines
 from pbcluster.node.streams import Streams
-from pbcluster.signing import Signed, sign
+from pbcluster.signing import SIGNED, Signed, sign
 from pbcluster.testing.node_fakes import FakeS3
 from pbcluster.web.interfaces import (
     Attempt,
@@ -30,6 +30,9 @@ from tests.node.harness import HOST, NodeHarness, T, assignment
 KEY = b"gateway key"
 NOW_MS = 1_700_000_000_000
 OK = ResponseHead(200, b"OK", [(b"Content-Length", b"2")])
+
+
+ID = "0123456789abcdef0123456789abcdef"
 
 
 class FakeExchange:
@@ -152,7 +155,7 @@ class Base(SynchronousTestCase):
     ) -> FakeExchange:
         what = Signed("gateway_a", T, epoch, NOW_MS, "r1")
         fields = [(b"Host", host + b":8080"), *headers]
-        fields += sign(key, method, target, what) if signed else []
+        fields += [(SIGNED, sign(key, method, target, what))] if signed else []
         head = RequestHead(method, target, host, fields, None, False, "127.0.0.1")
         exchange = FakeExchange(head)
         self.front.handle(exchange)
@@ -182,8 +185,8 @@ class GateTests(Base):
         workload = self.node.fake.workloads.running[T]
         self.assertEqual((exchange.plan.host, exchange.plan.port), (workload.host, workload.port))
         self.assertEqual(
-            list(exchange.plan.headers),
-            [(b"Host", HOST.encode() + b":8080"), (b"X-Real-IP", b"1.2.3.4")],
+            exchange.plan.lines.split(b"\r\n")[:2],
+            [b"Host: " + HOST.encode() + b":8080", b"X-Real-IP: 1.2.3.4"],
         )
 
     def test_not_here(self) -> None:
@@ -319,7 +322,19 @@ class GateTests(Base):
             (b"Accept", b"*/*"),
         ]
         head = RequestHead(b"GET", b"/", b"h", fields, None, False, "::1")
-        self.assertEqual(list(upstream_headers(head)), [(b"Host", b"h"), (b"Accept", b"*/*")])
+        made = b"traceparent: 00-" + ID.encode() + b"-" + ID[:16].encode() + b"-00"
+        self.assertEqual(
+            upstream_lines(head, ID).split(b"\r\n"),
+            [b"Host: h", b"Accept: */*", b"X-Request-ID: " + ID.encode(), made, b""],
+        )
+
+    def test_trace_is_kept(self) -> None:
+        """What the gateway let through as a valid trace reaches PocketBase."""
+        trace = (b"traceparent", b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01")
+        head = RequestHead(b"GET", b"/", b"h", [trace], None, False, "::1")
+        lines = upstream_lines(head, ID)
+        self.assertEqual(lines.count(b"traceparent"), 1)
+        self.assertIn(b": ".join(trace), lines)
 
 
 class WriteTests(Base):

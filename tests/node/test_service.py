@@ -29,7 +29,7 @@ from pbcluster.node.generations import S3Generations
 from pbcluster.node.service import NodeService, encryption_key
 from pbcluster.node.shells import Shells
 from pbcluster.records import MemberRecord
-from pbcluster.signing import NOT_PROCESSED, Signed, sign
+from pbcluster.signing import NOT_PROCESSED, SIGNED, Signed, sign
 from pbcluster.testing.node_fakes import FakeS3, fake_node
 from pbcluster.transport import following
 from pbcluster.transport.curve import PlainSockets
@@ -163,7 +163,7 @@ class NodeServiceTests(TestCase):
     ) -> tuple[int, bytes, Headers]:
         what = Signed("gateway_a", T, 1, time.time_ns() // 1_000_000, "r")
         headers = Headers({b"Host": [HOST.encode()]})
-        for name, value in sign(b"k", method, target, what) if signed else []:
+        for name, value in [(SIGNED, sign(b"k", method, target, what))] if signed else []:
             headers.addRawHeader(name, value)
         answer = await Agent(reactor).request(method, url.encode() + target, headers)
         return answer.code, await readBody(answer), answer.headers

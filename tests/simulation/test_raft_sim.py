@@ -57,6 +57,11 @@ class SeedTests(SynchronousTestCase):
             drawn |= {fault.kind for fault in schedule}
         self.assertEqual(drawn, set(KINDS))
 
+    def test_adds_end_before_the_registry_forgets(self) -> None:
+        """Seed 77728 had more adds of one key than the registry remembers starts of a node: its
+        clients could not say any more what they saw."""
+        self.assertEqual(run_seed(77728).broken, "")
+
     def test_the_same_seed_gives_the_same_trace(self) -> None:
         """Twice in this process, and in others with other hash seeds."""
         here = run_seed(7)

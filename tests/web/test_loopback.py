@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Factory, Protocol
@@ -19,9 +19,11 @@ from zope.interface import implementer
 
 from pbcluster.web.headers import end_to_end
 from pbcluster.web.interfaces import Attempt, Exchange, Forward, Outcome, ResponseHead
+from pbcluster.web.libuv.transport import LibuvTransport
 from pbcluster.web.limits import MIB, Limits
 from pbcluster.web.pool import UpstreamPool, tcp_endpoints
 from pbcluster.web.server import HTTPServerFactory
+from pbcluster.web.streams import listen_alone, streams_of
 from tests.web.corpus import get, post
 
 LARGE = 50 * MIB
@@ -114,12 +116,13 @@ class Loopback(TestCase):
         factory = Factory()
         factory.buildProtocol = self.build_upstream  # type: ignore[method-assign]
         factory.noisy = False
-        self.upstream_port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.streams = streams_of(reactor)
+        self.upstream_port: Any = listen_alone(self.streams, "127.0.0.1", 0, factory)
         self.pool = UpstreamPool(reactor, tcp_endpoints(reactor))
         self.factory = HTTPServerFactory(
             self.handle, Limits(max_body_bytes=2 * LARGE), reactor, pool=self.pool
         )
-        self.port = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
+        self.port: Any = listen_alone(self.streams, "127.0.0.1", 0, self.factory)
         self.peers: list[Peer] = []
 
     async def tearDown(self) -> None:
@@ -153,8 +156,8 @@ class Loopback(TestCase):
         exchange.forward(plan, self.attempts.append)
 
     async def client(self) -> Peer:
-        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port.getHost().port)
-        peer: Peer = await endpoint.connect(Factory.forProtocol(Peer))
+        endpoint = self.streams.endpoint("127.0.0.1", self.port.getHost().port, 5.0)
+        peer: Any = await endpoint.connect(Factory.forProtocol(Peer))
         self.peers.append(peer)
         return peer
 
@@ -171,7 +174,11 @@ class Loopback(TestCase):
         """Bytes waiting in our own send buffers."""
         held = 0
         for connection in self.factory._connections:
-            held += len(connection.transport.dataBuffer) + connection.transport._tempDataLen
+            transport = connection.transport
+            if isinstance(transport, LibuvTransport):
+                held += transport._stream.get_write_buffer_size()
+            else:
+                held += len(transport.dataBuffer) + transport._tempDataLen
         return held
 
     async def test_large_download_to_a_slow_reader(self) -> None:
@@ -297,7 +304,8 @@ class Loopback(TestCase):
         upstream.transport.write(OK)
         await client.has(OK)
         # Closed behind the reactor's back, in the same turn in which the pool is asked.
-        upstream.transport.socket.shutdown(socket.SHUT_WR)
+        with socket.socket(fileno=os.dup(upstream.transport.getHandle().fileno())) as handle:
+            handle.shutdown(socket.SHUT_WR)
         key = ("127.0.0.1", self.upstream_port.getHost().port)
         self.assertEqual(self.pool.idle_count, 1)
         self.assertIsNone(self.pool.take(*key))

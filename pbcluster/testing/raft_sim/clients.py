@@ -58,6 +58,8 @@ class SimClient:
         if not self._only_reads and random.random() < 0.7:
             kind = WRITES[int(random.random() * len(WRITES))]
         key = KEYS[int(random.random() * len(KEYS))]
+        if kind == "add" and not self.world.adds.take(key):
+            kind = "put"
         value = str(self._epochs[key]) if kind == "assign" else name
         self._current = (kind, key, value, name, self.world.now)
         self._try()

@@ -18,6 +18,7 @@ from pbcluster.controlplane.raft_reads import Reads
 from pbcluster.controlplane.raft_snapshots import Snapshots
 from pbcluster.controlplane.raft_store import Write
 from pbcluster.controlplane.registry import Applied, Registry
+from pbcluster.controlplane.tenant_changes import TenantChanges
 from pbcluster.raft import AnyMessage, Entry, MemberId, Ready
 from pbcluster.raft.messages import SnapshotMeta
 from pbcluster.testing.raft_sim.disk import Batch, SimDisk
@@ -259,20 +260,20 @@ def outcomes_forgotten_too_early(self: Outcomes, key: str, outcome: Any) -> None
             del self._newest[next(iter(self._newest))]
 
 
-_update_tenant = Registry._update_tenant
+_update_tenant = TenantChanges._update_tenant
 
 
-@_mutant(Registry, "_update_tenant", "linearizable")
+@_mutant(TenantChanges, "_update_tenant", "linearizable")
 def acknowledged_update_not_stored(self: Registry, index: int, command: Any) -> Any:
     if index % 5 == 0:
         command = msgspec.structs.replace(command, metadata=None)
     return _update_tenant(self, index, command)
 
 
-_assign_tenant = Registry._assign_tenant
+_assign_tenant = TenantChanges._assign_tenant
 
 
-@_mutant(Registry, "_assign_tenant", "linearizable")
+@_mutant(TenantChanges, "_assign_tenant", "linearizable")
 def assignment_by_anybody(self: Registry, index: int, command: Any) -> Any:
     epoch = self.tenant(command.tenant_id).epoch
     command = msgspec.structs.replace(command, expected_epoch=epoch)

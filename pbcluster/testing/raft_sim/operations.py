@@ -17,6 +17,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from pbcluster.controlplane import commands as c
+from pbcluster.controlplane.node_changes import MAX_STARTS
 from pbcluster.controlplane.registry import Registry
 from pbcluster.errors import NotFound
 from pbcluster.records import NodeStatus, TenantQuotas, TenantStatus
@@ -42,6 +43,19 @@ def genesis() -> Registry:
         registry.apply(index, c.Keyed("", command))
     registry.applied_index = registry.last_broadcast = 1
     return registry
+
+
+class AddsLeft:
+    """How often a key may still be added to: the registry forgets a node's oldest starts, and a
+    list without its beginning tells a checker nothing. All clients together have these."""
+
+    def __init__(self) -> None:
+        self._left = dict.fromkeys(KEYS, MAX_STARTS)
+
+    def take(self, key: str) -> bool:
+        """Begin an *add* of ``key``; False: none is left."""
+        self._left[key] -= 1
+        return self._left[key] >= 0
 
 
 def command(kind: str, key: str, value: str, attempt: int) -> c.AnyCommand:

@@ -27,7 +27,7 @@ from pbcluster.testing.raft_sim.clients import SimClient
 from pbcluster.testing.raft_sim.linearizability import Operation, SearchGaveUp, first_bad_key
 from pbcluster.testing.raft_sim.member import SimMember
 from pbcluster.testing.raft_sim.network import LONGEST_DELAY_TIMEOUTS, SimNetwork
-from pbcluster.testing.raft_sim.operations import genesis
+from pbcluster.testing.raft_sim.operations import AddsLeft, genesis
 from pbcluster.testing.raft_sim.operator import SimOperator
 from pbcluster.testing.raft_sim.process import SimProcess
 from pbcluster.testing.raft_sim.properties import Broken
@@ -90,6 +90,7 @@ class World:
         self.checker = Checker(self)
         self.network = SimNetwork(self)
         self.operator = SimOperator(self)
+        self.adds = AddsLeft()
         self.clients = [SimClient(self, f"k{i}.") for i in range(self.profile.clients)]
         self.clients.append(SimClient(self, "r.", only_reads=True))
         self.healed = False

@@ -1,0 +1,150 @@
+"""The cluster's own certificate authority, for connections between gateways and nodes.
+
+It makes certificates and keeps nothing: who calls it stores what it gives, the keys with mode 0600.
+The authority's key signs only; no service ever reads it. A node's certificate is good for answering
+(serverAuth), a gateway's for asking (clientAuth), so that neither can be used as the other.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from pbcluster import identities
+from pbcluster.errors import ConfigError
+
+AUTHORITY_DAYS = 7300
+#: Long, since only ``pbcluster up`` renews them, when less than half is left.
+LEAF_DAYS = 1825
+#: Clocks of a cluster agree better than this.
+_SKEW = timedelta(minutes=5)
+_USES = {
+    identities.NODE: ExtendedKeyUsageOID.SERVER_AUTH,
+    identities.GATEWAY: ExtendedKeyUsageOID.CLIENT_AUTH,
+}
+
+
+@attrs.frozen
+class Pair:
+    """A certificate and its private key, both PEM. Its ``repr`` does not show the key."""
+
+    certificate: bytes
+    key: bytes = attrs.field(repr=False)
+
+
+def new(cluster_id: str, now: datetime, days: float = AUTHORITY_DAYS) -> Pair:
+    """An authority. :param cluster_id: stands in its name, for people."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _name(f"pbcluster {cluster_id}"[:64])
+    public = key.public_key()
+    builder = (
+        _builder(name, name, public, now, days)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+    )
+    return _pair(builder.sign(key, hashes.SHA256()), key)
+
+
+def issue(
+    authority: Pair, role: str, process_id: str, now: datetime, days: float = LEAF_DAYS
+) -> Pair:
+    """A certificate of a process.
+
+    :param role: ``node`` or ``gateway``.
+    :raises ConfigError: the authority's files are not what :func:`new` made.
+    """
+    try:
+        issuer = x509.load_pem_x509_certificate(authority.certificate)
+        signer = load_pem_private_key(authority.key, password=None)
+    except (ValueError, TypeError):
+        raise ConfigError("the cluster's certificate authority is damaged") from None
+    if not isinstance(signer, ec.EllipticCurvePrivateKey):
+        raise ConfigError("the key of the cluster's certificate authority is of another kind")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = identities.name_of(role, process_id)
+    use = x509.ExtendedKeyUsage([_USES[role]])
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    builder = (
+        # An id has up to 63 characters, a common name up to 64.
+        _builder(_name(process_id), issuer.subject, key.public_key(), now, days)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(signs=False), critical=True)
+        .add_extension(use, critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(identifier, critical=False)
+    )
+    return _pair(builder.sign(signer, hashes.SHA256()), key)
+
+
+def worth_keeping(authority: bytes, pair: Pair, name: str, now: datetime) -> bool:
+    """Whether a certificate is the authority's, for ``name``, with its own key, and more than half
+    of it is left.
+
+    :param authority: its certificate, PEM.
+    """
+    try:
+        own = x509.load_pem_x509_certificate(pair.certificate)
+        if load_pem_private_key(pair.key, None).public_key() != own.public_key():
+            return False
+        own.verify_directly_issued_by(x509.load_pem_x509_certificate(authority))
+        found = own.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        names = found.value.get_values_for_type(x509.DNSName)
+    except Exception:  # whatever is wrong with it: it is made anew
+        return False
+    half = own.not_valid_before_utc + (own.not_valid_after_utc - own.not_valid_before_utc) / 2
+    return names == [name] and now < half
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    now: datetime,
+    days: float,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _SKEW)
+        .not_valid_after(now + timedelta(days=days))
+    )
+
+
+def _key_usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pair:
+    return Pair(
+        certificate.public_bytes(Encoding.PEM),
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    )

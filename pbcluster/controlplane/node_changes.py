@@ -1,0 +1,89 @@
+"""How commands about nodes change the registry. Pure; the invariants are the registry's."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pbcluster.controlplane import commands as c
+from pbcluster.controlplane.outcomes import Outcome
+from pbcluster.controlplane.registry_records import Change, RegistryRecords
+from pbcluster.errors import WrongEpoch
+from pbcluster.records import NodeRecord, NodeStatus, TenantStatus
+
+#: Starts remembered of each node, so that a process that was replaced cannot come back as a new
+#: one; it would have to sleep through this many starts of its successor.
+MAX_STARTS = 32
+
+
+class NodeChanges(RegistryRecords):
+    """One method a command; each raises what refuses it, and has changed nothing then."""
+
+    def _register_node(self, index: int, command: c.RegisterNode) -> Change:
+        known = self._nodes.get(command.node_id)
+        if known is not None and known.start_id == command.start_id:
+            return Change(Outcome(index, incarnation=known.incarnation))
+        if command.start_id in self._starts.get(command.node_id, ()):
+            raise WrongEpoch(f"this start of node {command.node_id!r} was replaced by a newer one")
+        if known is not None:
+            starts = [*self._starts.get(known.id, ()), known.start_id]
+            self._starts[known.id] = starts[-MAX_STARTS:]
+            self._end_deleting(index, known.id, command)
+        incarnation = known.incarnation + 1 if known is not None else 1
+        self._nodes[command.node_id] = NodeRecord(
+            id=command.node_id,
+            address=command.address,
+            capacity=command.capacity,
+            status=NodeStatus.HEALTHY,
+            incarnation=incarnation,
+            start_id=command.start_id,
+            region=command.region,
+            zone=command.zone,
+            software_version=command.software_version,
+            version=index,
+            assignments_index=index,
+        )
+        return Change(
+            Outcome(index, incarnation=incarnation),
+            nodes=(command.node_id,),
+            topic="node.up",
+            node_id=command.node_id,
+        )
+
+    def _end_deleting(self, index: int, node_id: str, command: c.RegisterNode) -> None:
+        """A new start never had what was being deleted, so it will never report its release."""
+        for tenant_id in sorted(self.tenants_of(node_id)):
+            tenant = self._tenants[tenant_id]
+            if tenant.status is TenantStatus.DELETING:
+                ended = msgspec.structs.replace(
+                    tenant,
+                    status=TenantStatus.DELETED,
+                    node_id="",
+                    version=index,
+                    updated=command.at,
+                )
+                self._put(ended)
+
+    def _set_node_status(self, index: int, command: c.SetNodeStatus) -> Change:
+        node = self._of_incarnation(command.node_id, command.incarnation)
+        if node.status is command.status:
+            return Change(Outcome(index, incarnation=node.incarnation))
+        self._nodes[node.id] = msgspec.structs.replace(node, status=command.status, version=index)
+        topics = {NodeStatus.DOWN: "node.down", NodeStatus.DRAINING: "node.draining"}
+        return Change(
+            Outcome(index, incarnation=node.incarnation),
+            topic=topics.get(command.status, "node.up"),
+            node_id=node.id,
+        )
+
+    def _set_node_capacity(self, index: int, command: c.SetNodeCapacity) -> Change:
+        node = self._of_incarnation(command.node_id, command.incarnation)
+        self._nodes[node.id] = msgspec.structs.replace(
+            node, capacity=command.capacity, version=index
+        )
+        return Change(Outcome(index, incarnation=node.incarnation))
+
+    def _of_incarnation(self, node_id: str, incarnation: int) -> NodeRecord:
+        node = self.node(node_id)
+        if node.incarnation != incarnation:
+            raise WrongEpoch(f"node {node_id!r} is at incarnation {node.incarnation}")
+        return node

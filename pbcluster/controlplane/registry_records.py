@@ -1,0 +1,181 @@
+"""What the registry knows of tenants and nodes, indexed, and the ways to read it. Pure.
+
+Stored by :meth:`RegistryRecords._put` and its like only, which keep every index right; what is
+stored when, is for the classes above it: ``tenant_changes`` and ``node_changes`` apply commands,
+``registry`` is the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+import msgspec
+
+from pbcluster import wire
+from pbcluster.controlplane.outcomes import Outcome
+from pbcluster.errors import Conflict, NotFound
+from pbcluster.records import NodeRecord, TenantRecord, TenantStatus
+
+#: Statuses of a tenant that has an owner and routes.
+LIVING = frozenset({TenantStatus.CREATED, TenantStatus.ACTIVE, TenantStatus.IDLE})
+
+
+@attrs.frozen
+class Change:
+    """What a command did.
+
+    :ivar nodes: those whose list of assignments changed. :ivar topic: of its broadcast; empty: it
+        has none.
+    """
+
+    outcome: Outcome
+    nodes: tuple[str, ...] = ()
+    topic: str = ""
+    node_id: str = ""
+    route: wire.Route | None = None
+
+
+class RegistryRecords:
+    """See the module."""
+
+    def __init__(self, base_domain: str) -> None:
+        """
+        :param base_domain: a tenant's domain is ``NAME.base_domain``.
+        """
+        self.base_domain = base_domain
+        self._tenants: dict[str, TenantRecord] = {}
+        self._nodes: dict[str, NodeRecord] = {}
+        self._names: dict[str, str] = {}
+        self._domains: dict[str, str] = {}
+        self._tenants_of: dict[str, set[str]] = {}
+        #: Node → its former ``start_id``s, the newest last.
+        self._starts: dict[str, list[str]] = {}
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def tenant(self, key: str) -> TenantRecord:
+        """A tenant by id (deleted ones too) or by the name of a living one.
+
+        :raises NotFound: there is none.
+        """
+        record = self._tenants.get(key) or self._tenants.get(self._names.get(key, ""))
+        if record is None:
+            raise NotFound(f"no tenant {key!r}")
+        return record
+
+    def tenant_by_domain(self, domain: str) -> TenantRecord:
+        """The tenant that answers to a custom domain. :raises NotFound: there is none."""
+        record = self._tenants.get(self._domains.get(domain, ""))
+        if record is None:
+            raise NotFound(f"no tenant answers to {domain!r}")
+        return record
+
+    def node(self, node_id: str) -> NodeRecord:
+        """A node by id. :raises NotFound: it never registered."""
+        record = self._nodes.get(node_id)
+        if record is None:
+            raise NotFound(f"no node {node_id!r}")
+        return record
+
+    def tenants(self) -> Iterator[TenantRecord]:
+        """All tenants that are not deleted, in the order of creation."""
+        return (t for t in self._tenants.values() if t.status is not TenantStatus.DELETED)
+
+    def nodes(self) -> Iterator[NodeRecord]:
+        """All nodes that ever registered."""
+        return iter(self._nodes.values())
+
+    def tenants_of(self, node_id: str) -> frozenset[str]:
+        """Ids of the tenants that a node has, those that are being deleted included."""
+        return frozenset(self._tenants_of.get(node_id, ()))
+
+    def count_of(self, node_id: str) -> int:
+        """How many tenants a node has."""
+        return len(self._tenants_of.get(node_id, ()))
+
+    def hosts_of(self, tenant: TenantRecord) -> tuple[str, ...]:
+        """All host names of a tenant."""
+        return (tenant.domain, *tenant.custom_domains)
+
+    def assignments(self, node_id: str) -> wire.NodeAssignments:
+        """Everything a node must own. :raises NotFound: it never registered."""
+        node = self.node(node_id)
+        owned = (self._tenants[tenant_id] for tenant_id in sorted(self.tenants_of(node_id)))
+        return wire.NodeAssignments(
+            node_id,
+            node.incarnation,
+            node.assignments_index,
+            tuple(self._assignment(t) for t in owned if t.status in LIVING),
+        )
+
+    def _assignment(self, tenant: TenantRecord) -> wire.Assignment:
+        return wire.Assignment(
+            tenant_id=tenant.id,
+            epoch=tenant.epoch,
+            name=tenant.name,
+            hosts=self.hosts_of(tenant),
+            ever_ready=tenant.ever_ready,
+            durability=tenant.durability,
+            wanted=tenant.status is not TenantStatus.IDLE,
+            quotas=tenant.quotas,
+            initial_superuser=tenant.initial_superuser,
+            degraded=tenant.degraded,
+        )
+
+    def route(self, tenant: TenantRecord) -> wire.Route:
+        """The way to a tenant. :raises NotFound: it has no owner."""
+        if tenant.status not in LIVING or not tenant.node_id:
+            raise NotFound(f"tenant {tenant.name!r} has no node")
+        node = self.node(tenant.node_id)
+        return wire.Route(
+            tenant_id=tenant.id,
+            name=tenant.name,
+            node_id=node.id,
+            address=node.address,
+            incarnation=node.incarnation,
+            epoch=tenant.epoch,
+            hosts=self.hosts_of(tenant),
+            max_body_bytes=tenant.quotas.max_body_bytes,
+        )
+
+    # -- storing ----------------------------------------------------------------------------------
+
+    def _put(self, tenant: TenantRecord) -> None:
+        """Store a tenant and keep every index of it right."""
+        old = self._tenants.get(tenant.id)
+        if old is not None:
+            self._forget_indexes(old)
+        self._tenants[tenant.id] = tenant
+        if tenant.status in LIVING or tenant.status is TenantStatus.ARCHIVED:
+            self._names[tenant.name] = tenant.id
+            self._domains.update(dict.fromkeys(tenant.custom_domains, tenant.id))
+        if tenant.node_id:
+            self._tenants_of.setdefault(tenant.node_id, set()).add(tenant.id)
+
+    def _forget_indexes(self, tenant: TenantRecord) -> None:
+        if self._names.get(tenant.name) == tenant.id:
+            del self._names[tenant.name]
+        for domain in tenant.custom_domains:
+            if self._domains.get(domain) == tenant.id:
+                del self._domains[domain]
+        self._tenants_of.get(tenant.node_id, set()).discard(tenant.id)
+
+    def _touch_node(self, index: int, node_id: str) -> None:
+        node = self._nodes[node_id]
+        self._nodes[node_id] = msgspec.structs.replace(node, assignments_index=index)
+
+    def _living(self, tenant_id: str) -> TenantRecord:
+        tenant = self.tenant(tenant_id)
+        if tenant.status not in LIVING:
+            raise Conflict(f"tenant {tenant.name!r} is {tenant.status.value}")
+        return tenant
+
+    @staticmethod
+    def _check_version(tenant: TenantRecord, expected: int) -> None:
+        if expected not in (0, tenant.version):
+            raise Conflict(
+                f"tenant {tenant.name!r} was changed meanwhile: it has version {tenant.version}, "
+                f"not {expected}",
+                version=tenant.version,
+            )

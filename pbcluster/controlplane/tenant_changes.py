@@ -1,0 +1,165 @@
+"""How commands about tenants change the registry. Pure; the invariants are the registry's."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pbcluster.controlplane import commands as c
+from pbcluster.controlplane.outcomes import Outcome
+from pbcluster.controlplane.registry_records import Change, RegistryRecords
+from pbcluster.errors import Conflict, NoCapacity, WrongEpoch
+from pbcluster.records import NodeStatus, TenantRecord, TenantStatus
+
+
+class TenantChanges(RegistryRecords):
+    """One method a command; each raises what refuses it, and has changed nothing then."""
+
+    def _create_tenant(self, index: int, command: c.CreateTenant) -> Change:
+        if command.name in self._names:
+            raise Conflict(f"the name {command.name!r} is taken", field="name")
+        if command.tenant_id in self._tenants:
+            raise Conflict(f"the id {command.tenant_id!r} was used before", field="id")
+        self._put(
+            TenantRecord(
+                id=command.tenant_id,
+                name=command.name,
+                domain=command.domain,
+                status=TenantStatus.CREATED,
+                created=command.at,
+                updated=command.at,
+                version=index,
+                durability=command.durability,
+                metadata=command.metadata,
+                quotas=command.quotas,
+                initial_superuser=command.initial_superuser,
+            )
+        )
+        return Change(Outcome(index, command.tenant_id))
+
+    def _update_tenant(self, index: int, command: c.UpdateTenant) -> Change:
+        tenant = self._living(command.tenant_id)
+        self._check_version(tenant, command.expected_version)
+        changed = {
+            name: value
+            for name in ("metadata", "quotas", "custom_domains")
+            if (value := getattr(command, name)) is not None
+        }
+        for domain in changed.get("custom_domains", ()):
+            self._check_free(domain, tenant)
+        updated = msgspec.structs.replace(tenant, **changed, version=index, updated=command.at)
+        self._put(updated)
+        if changed.keys() <= {"metadata"} or not tenant.node_id:
+            return Change(Outcome(index, tenant.id), topic="tenant.updated")
+        self._touch_node(index, tenant.node_id)
+        return Change(
+            Outcome(index, tenant.id),
+            nodes=(tenant.node_id,),
+            topic="tenant.updated",
+            # Gateways follow at once: a domain that was removed must not answer any more.
+            route=self.route(updated),
+        )
+
+    def _check_free(self, domain: str, tenant: TenantRecord) -> None:
+        """:raises Conflict: another tenant answers to this host name."""
+        own = self._tenants.get(self._names.get(domain.partition(".")[0], ""))
+        holder = own if own is not None and own.domain == domain else None
+        holder = holder or self._tenants.get(self._domains.get(domain, ""))
+        if holder is not None and holder.id != tenant.id:
+            told = f"the domain {domain!r} belongs to tenant {holder.name!r}"
+            raise Conflict(told, field="customDomains")
+
+    def _assign_tenant(self, index: int, command: c.AssignTenant) -> Change:
+        tenant = self._living(command.tenant_id)
+        node = self.node(command.node_id)
+        if tenant.epoch != command.expected_epoch:
+            raise WrongEpoch(
+                f"tenant {tenant.name!r} is at epoch {tenant.epoch}, not {command.expected_epoch}"
+            )
+        if node.status in (NodeStatus.DRAINING, NodeStatus.DOWN):
+            raise NoCapacity(f"node {node.id!r} is {node.status.value}")
+        if tenant.node_id != node.id and self.count_of(node.id) >= node.capacity:
+            raise NoCapacity(f"node {node.id!r} has its {node.capacity} tenants")
+        epoch = max(tenant.epoch, command.above_epoch) + 1
+        moved = msgspec.structs.replace(
+            tenant, node_id=node.id, epoch=epoch, version=index, updated=command.at
+        )
+        self._put(moved)
+        nodes = tuple(dict.fromkeys(n for n in (tenant.node_id, node.id) if n))
+        for changed in nodes:
+            self._touch_node(index, changed)
+        return Change(
+            Outcome(index, tenant.id, epoch, node.incarnation),
+            nodes=nodes,
+            topic="tenant.moved",
+            node_id=node.id,
+            route=self.route(moved),
+        )
+
+    def _mark_ready(self, index: int, command: c.MarkReady) -> Change:
+        tenant = self._owned(command.tenant_id, command.node_id, command.epoch)
+        self._put(
+            msgspec.structs.replace(
+                tenant,
+                ever_ready=True,
+                status=TenantStatus.ACTIVE,
+                initial_superuser=None,
+                version=index,
+                updated=command.at,
+            )
+        )
+        return Change(Outcome(index, tenant.id, tenant.epoch))
+
+    def _set_tenant_status(self, index: int, command: c.SetTenantStatus) -> Change:
+        tenant = self._living(command.tenant_id)
+        if tenant.epoch != command.epoch:
+            raise WrongEpoch(f"tenant {tenant.name!r} is at epoch {tenant.epoch}")
+        self._put(
+            msgspec.structs.replace(
+                tenant, status=command.status, version=index, updated=command.at
+            )
+        )
+        return Change(Outcome(index, tenant.id, tenant.epoch))
+
+    def _delete_tenant(self, index: int, command: c.DeleteTenant) -> Change:
+        tenant = self.tenant(command.tenant_id)
+        if tenant.status in (TenantStatus.DELETING, TenantStatus.DELETED):
+            return Change(Outcome(index, tenant.id, tenant.epoch))
+        self._check_version(tenant, command.expected_version)
+        status = TenantStatus.DELETING if tenant.node_id else TenantStatus.DELETED
+        self._put(
+            msgspec.structs.replace(
+                tenant, status=status, initial_superuser=None, version=index, updated=command.at
+            )
+        )
+        nodes = (tenant.node_id,) if tenant.node_id else ()
+        for changed in nodes:
+            self._touch_node(index, changed)
+        return Change(Outcome(index, tenant.id, tenant.epoch), nodes=nodes, topic="tenant.deleted")
+
+    def _tenant_released(self, index: int, command: c.TenantReleased) -> Change:
+        tenant = self.tenant(command.tenant_id)
+        if not tenant.node_id or (tenant.node_id, tenant.epoch) != (command.node_id, command.epoch):
+            raise WrongEpoch(f"tenant {tenant.name!r} is at epoch {tenant.epoch}")
+        deleting = tenant.status is TenantStatus.DELETING
+        self._put(
+            msgspec.structs.replace(
+                tenant,
+                status=TenantStatus.DELETED if deleting else tenant.status,
+                node_id="",
+                version=index,
+                updated=command.at,
+            )
+        )
+        if deleting:
+            # It left the node's list when the deletion began.
+            return Change(Outcome(index, tenant.id, tenant.epoch))
+        self._touch_node(index, command.node_id)
+        return Change(Outcome(index, tenant.id, tenant.epoch), nodes=(command.node_id,))
+
+    def _owned(self, tenant_id: str, node_id: str, epoch: int) -> TenantRecord:
+        tenant = self._living(tenant_id)
+        if (tenant.node_id, tenant.epoch) != (node_id, epoch):
+            raise WrongEpoch(
+                f"tenant {tenant.name!r} belongs to {tenant.node_id!r} under epoch {tenant.epoch}"
+            )
+        return tenant

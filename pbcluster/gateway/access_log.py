@@ -1,0 +1,183 @@
+"""The access log: one line of JSON for each request that is over.
+
+Lines are collected and written together, by a thread, so that neither a request nor the loop waits
+for a disk. A file that is full is put aside under a number; the oldest goes. If the disk takes
+nothing for so long that :data:`MAX_WAITING` lines wait, further ones are dropped and counted: the
+log gives way, not the requests.
+
+No query and no header stands in a line: they may hold secrets.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pbcluster.gateway.parts import Record
+
+#: Lines reach the file within so long.
+FLUSH_S = 0.25
+#: ... or when so many wait: a write of about 1.5 MiB.
+FLUSH_LINES = 4_000
+#: About 8 MiB.
+MAX_WAITING = 20_000
+MAX_FILE_BYTES = 64 * 1024 * 1024
+#: Full files kept beside the one that is written.
+KEPT_FILES = 4
+
+log = Logger()
+
+
+def access_line(record: Record, at_s: float) -> str:
+    """One line, with its end.
+
+    :param at_s: when the request was over, Unix seconds.
+    """
+    path = record.path
+    if '"' in path or "\\" in path:
+        path = path.replace("\\", "\\\\").replace('"', '\\"')
+    # Every other value is of the platform's making: no character in it needs escaping.
+    return (
+        f'{{"time":{at_s:.3f},"request_id":"{record.request_id}","peer":"{record.peer}",'
+        f'"method":"{record.method}","path":"{path}","status":{record.status},'
+        f'"tenant":"{record.tenant}","node":"{record.node}","route":"{record.source}",'
+        f'"breaker":"{record.breaker}","outcome":"{record.outcome}","attempts":{record.attempts},'
+        f'"stream":{"true" if record.stream else "false"},"held_ms":{record.held_s * 1000:.0f},'
+        f'"first_byte_ms":{record.first_byte_s * 1000:.1f},'
+        f'"duration_ms":{record.duration_s * 1000:.1f},"bytes_in":{record.request_bytes},'
+        f'"bytes_out":{record.response_bytes}}}\n'
+    )
+
+
+class AccessLog:
+    """Writes the lines of one process.
+
+    :ivar dropped: lines that found no room.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        file: Path,
+        *,
+        max_file_bytes: int = MAX_FILE_BYTES,
+        unix_s: Callable[[], float] = time.time,
+    ) -> None:
+        """
+        :param reactor: provides IReactorTime and IReactorThreads.
+        """
+        self.dropped = 0
+        self._reactor = reactor
+        self._clock: IReactorTime = reactor
+        self._unix_s = unix_s
+        self._file = _RotatedFile(file, max_file_bytes)
+        self._waiting: list[str] = []
+        self._writing = False
+        self._due: IDelayedCall | None = None
+
+    def add(self, record: Record) -> None:
+        """Log one request that is over."""
+        waiting = self._waiting
+        if len(waiting) >= MAX_WAITING:
+            self.dropped += 1
+            return
+        waiting.append(access_line(record, self._unix_s()))
+        if len(waiting) >= FLUSH_LINES and not self._writing:
+            self._write()
+        elif self._due is None:
+            self._due = self._clock.callLater(FLUSH_S, self._flush)
+
+    def reopen(self) -> None:
+        """Whoever rotates logs moved the file: the next lines go to a new one."""
+        self._file.reopen_wanted = True
+
+    def close(self) -> None:
+        """Write what waits, in this thread: the process ends."""
+        lines, self._waiting = self._waiting, []
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        try:
+            self._file.append("".join(lines).encode("ascii", "backslashreplace"))
+        except OSError as error:
+            log.warn("the last lines of the access log are lost: {error}", error=error)
+        self._file.close()
+
+    def _flush(self) -> None:
+        self._due = None
+        if self._waiting and not self._writing:
+            self._write()
+
+    def _write(self) -> None:
+        lines, self._waiting = self._waiting, []
+        self._writing = True
+        data = "".join(lines).encode("ascii", "backslashreplace")
+        pool = self._reactor.getThreadPool()
+        written = deferToThreadPool(self._reactor, pool, self._file.append, data)
+        written.addErrback(self._failed, len(lines))
+        written.addCallback(self._written)
+
+    def _failed(self, failure: Failure, lines: int) -> None:
+        self.dropped += lines
+        log.warn("the access log cannot be written: {error}", error=failure.getErrorMessage())
+
+    def _written(self, _: object) -> None:
+        self._writing = False
+        if len(self._waiting) >= FLUSH_LINES:
+            self._write()
+
+
+class _RotatedFile:
+    """The file and the full ones before it."""
+
+    def __init__(self, file: Path, max_bytes: int) -> None:
+        self.reopen_wanted = False
+        self._lock = threading.Lock()
+        self._path = file
+        self._max_bytes = max_bytes
+        self._fd = -1
+        self._size = 0
+
+    def append(self, data: bytes) -> None:
+        if data:
+            with self._lock:
+                self._append(data)
+
+    def _append(self, data: bytes) -> None:
+        if self.reopen_wanted:
+            self.reopen_wanted = False
+            self.close()
+        if self._fd >= 0 and self._size >= self._max_bytes:
+            self.close()
+            self._rotate()
+        if self._fd < 0:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            self._fd = os.open(self._path, flags, 0o600)
+            self._size = os.fstat(self._fd).st_size
+        while data:
+            written = os.write(self._fd, data)
+            self._size += written
+            data = data[written:]
+
+    def _rotate(self) -> None:
+        for number in range(KEPT_FILES, 0, -1):
+            older = self._numbered(number - 1)
+            if older.exists():
+                older.replace(self._numbered(number))
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

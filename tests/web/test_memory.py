@@ -1,0 +1,89 @@
+from twisted.trial.unittest import SynchronousTestCase
+
+from pbcluster.web.interfaces import RequestHead
+from pbcluster.web.limits import HeadLimits
+from pbcluster.web.memory import MAX_BLOCK_BYTES, Remembered
+from pbcluster.web.rules import Fields, Rejection, parse_request
+
+LIMITS = HeadLimits(line_bytes=64)
+
+
+class RememberedTests(SynchronousTestCase):
+    def test_the_oldest_goes_first(self) -> None:
+        """It holds so many blocks, and no long ones."""
+        memory: Remembered[int] = Remembered(max_blocks=2)
+        for number, block in enumerate((b"a", b"b", b"c", b"x" * (MAX_BLOCK_BYTES + 1))):
+            memory.put(block, number)
+        self.assertEqual(memory.known, {b"b": 1, b"c": 2})
+
+
+class RequestTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.memory: Remembered[Fields] = Remembered()
+
+    def read(self, raw: bytes, secure: bool = False) -> RequestHead | Rejection:
+        fresh = parse_request(raw, LIMITS, "::1", secure)
+        found = parse_request(raw, LIMITS, "::1", secure, self.memory)
+        if isinstance(found, RequestHead) and isinstance(fresh, RequestHead):
+            self.assertEqual(found._replace(memo=None), fresh._replace(memo=None))
+        else:
+            assert isinstance(found, Rejection)
+            assert isinstance(fresh, Rejection)
+            self.assertEqual(found.status, fresh.status)
+        return found
+
+    def test_the_same_lines(self) -> None:
+        """Requests with the same field lines share what was read from them, and nothing else."""
+        lines = b"\r\nHost: a\r\nContent-Length: 3"
+        one = self.read(b"GET /1 HTTP/1.1" + lines)
+        two = self.read(b"POST /2 HTTP/1.1" + lines)
+        assert isinstance(one, RequestHead)
+        assert isinstance(two, RequestHead)
+        self.assertIs(one.memo, two.memo)
+        self.assertEqual((two.method, two.target, two.content_length), (b"POST", b"/2", 3))
+
+    def test_the_request_line_is_judged_each_time(self) -> None:
+        """However well known the field lines are."""
+        lines = b"\r\nHost: a"
+        self.read(b"GET / HTTP/1.1" + lines)
+        for line, status in {
+            b"GET  / HTTP/1.1": 400,
+            b"GET /#x HTTP/1.1": 400,
+            b"GET / HTTP/1.1 ": 400,
+            b"GET /\n HTTP/1.1": 400,
+            b"GET /" + b"x" * 64 + b" HTTP/1.1": 414,
+            b"TRACE / HTTP/1.1": 405,
+            b"GET / HTTP/2.0": 505,
+            b"GET http://b/ HTTP/1.1": 400,
+        }.items():
+            found = self.read(line + lines)
+            assert isinstance(found, Rejection)
+            self.assertEqual(found.status, status, line)
+
+    def test_http_10(self) -> None:
+        """The same lines mean something else in HTTP/1.0, whichever came first."""
+        lines = b"\r\nHost: a\r\nConnection: keep-alive"
+        for _ in range(2):
+            for version, keep in ((b"1.0", True), (b"1.1", True)):
+                found = self.read(b"GET / HTTP/" + version + lines)
+                assert isinstance(found, RequestHead)
+                self.assertEqual((found.http_10, found.keep_alive), (version == b"1.0", keep))
+        plain = self.read(b"GET / HTTP/1.0\r\nHost: a")
+        assert isinstance(plain, RequestHead)
+        self.assertFalse(plain.keep_alive)
+        chunked = b"\r\nHost: a\r\nTransfer-Encoding: chunked"
+        self.assertIsInstance(self.read(b"POST / HTTP/1.1" + chunked), RequestHead)
+        self.assertIsInstance(self.read(b"POST / HTTP/1.0" + chunked), Rejection)
+
+    def test_what_was_refused_is_refused_again(self) -> None:
+        """Only what passed every check is remembered."""
+        raw = b"GET / HTTP/1.1\r\nHost: a\r\nHost: b"
+        for _ in range(2):
+            self.assertIsInstance(self.read(raw), Rejection)
+        self.assertEqual(self.memory.known, {})
+
+    def test_absolute_form_by_the_connection(self) -> None:
+        """An absolute target is compared with the port of the connection that it came on."""
+        lines = b"\r\nHost: a:443"
+        self.assertIsInstance(self.read(b"GET https://a/ HTTP/1.1" + lines, True), RequestHead)
+        self.assertIsInstance(self.read(b"GET http://a/ HTTP/1.1" + lines), Rejection)
