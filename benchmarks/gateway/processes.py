@@ -130,11 +130,11 @@ def forget_peak(*pids: int) -> None:
         Path(f"/proc/{each}/clear_refs").write_text("5")
 
 
-def pin(pid: int, core: int) -> None:
-    """Bring a process that runs, with all its threads, to one core."""
+def pin(pid: int, *cores: int) -> None:
+    """Bring a process that runs, with all its threads, to these cores."""
     for thread in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError):
-            os.sched_setaffinity(int(thread.name), {core})
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 def wait_until(happened: Callable[[], bool], what: str, within_s: float = WITHIN_S) -> None:

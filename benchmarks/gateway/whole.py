@@ -4,8 +4,10 @@ a PocketBase of the same build with the same records.
 Every PocketBase has a core to itself (the one that proxies have elsewhere), as Go sees one core;
 whatever else there is (the load, the gateway, the node, nginx, S3, Litestream) shares the other. So
 the throughput shows whether the chain can keep PocketBase busy, as it would on machines of their
-own. Latencies are taken at half of the smaller of both throughputs, by a load with a rate
-(``paced``): what is told as added is ours less nginx's of the same round.
+own. Latencies are taken by a load with a rate
+(``paced``), at half of the smaller of both throughputs and at a rate that keeps nobody waiting for
+a core: gateway and node share theirs with each other and with the load, which at half load is a
+part of what is told. What is told as added is ours less nginx's of the same round.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ TARGETS = (
     Target("added_p50_ms", "", 0.3),
     Target("added_p99_ms", "", 2.0),
 )
+#: Requests a second at which nobody waits for a core.
+CALM_RATE = 500
 EMAIL, PASSWORD = "bench@example.com", "a password for the bench"
 
 
@@ -135,7 +139,7 @@ def _measure(options: Options, name: str, tail: Any, what: str) -> Measured:
         rate = min(rates) / 2
         click.echo(f"latencies at {rate:,.0f} requests a second", err=True)
         slow = take_turns(
-            systems, options.rounds, lambda each, _: _latency(each, path(each), rate, options)
+            systems, options.rounds, lambda each, _: _latencies(each, path(each), rate, options)
         )
     for system in systems:
         for number in range(options.rounds):
@@ -147,8 +151,8 @@ def _measure(options: Options, name: str, tail: Any, what: str) -> Measured:
         options.labels,
         TARGETS,
         notes=(
-            f"Latencies at {rate:,.0f} requests a second. CPU is of the gateway and the node's own "
-            "process together, or of nginx; PocketBase's own is counted apart.",
+            f"Half load is {rate:,.0f} requests a second, calm {CALM_RATE}. CPU is of the gateway and "
+            "the node's own process together, or of nginx; PocketBase's own is counted apart.",
         ),
     )
 
@@ -175,6 +179,11 @@ def _fast(system: Any, path: str, number: int, options: Options) -> dict[str, fl
     return figures | {"pocketbase_us": used / figures["requests"] * 1e6}
 
 
+def _latencies(system: Any, path: str, rate: float, options: Options) -> dict[str, float]:
+    calm = _latency(system, path, CALM_RATE, options)
+    return _latency(system, path, rate, options) | {f"calm_{n}": v for n, v in calm.items()}
+
+
 def _latency(system: Any, path: str, rate: float, options: Options) -> dict[str, float]:
     job = {
         "port": system.port,
@@ -184,7 +193,7 @@ def _latency(system: Any, path: str, rate: float, options: Options) -> dict[str,
         "seconds": options.seconds,
         "connections": CONNECTIONS,
     }
-    told = told_by(child("paced", job, None), options.seconds + 60)
+    told = told_by(child("paced", job, options.other), options.seconds + 60)
     if told["failed"] > told["requests"] / 1000:
         raise RuntimeError(f"{system.name}: {told['failed']} requests failed")
     return {"p50_ms": told["p50_s"] * 1000, "p99_ms": told["p99_s"] * 1000}
@@ -193,5 +202,4 @@ def _latency(system: Any, path: str, rate: float, options: Options) -> dict[str,
 def _merge(figures: dict[str, float], own: dict[str, float], nginx: dict[str, float]) -> None:
     figures.update(own)
     if own is not nginx:
-        for name in ("p50_ms", "p99_ms"):
-            figures[f"added_{name}"] = own[name] - nginx[name]
+        figures.update({f"added_{name}": own[name] - nginx[name] for name in nginx})
