@@ -151,8 +151,8 @@ def _measure(options: Options, name: str, tail: Any, what: str) -> Measured:
         options.labels,
         TARGETS,
         notes=(
-            f"Half load is {rate:,.0f} requests a second, calm {CALM_RATE}. CPU is of the gateway and "
-            "the node's own process together, or of nginx; PocketBase's own is counted apart.",
+            f"Half load is {rate:,.0f} requests a second, calm {CALM_RATE}. CPU is of gateway and "
+            "node together, or of nginx; that of PocketBase is counted apart.",
         ),
     )
 
