@@ -6,11 +6,11 @@ come from the control plane and are few.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from twisted.logger import Logger
 
@@ -104,6 +104,28 @@ class Metrics:
     def watch_breakers(self, show: Callable[[], list[Shown]]) -> None:
         """Show the breakers' states: 0 closed, 1 half open, 2 open."""
         self.registry.register(_BreakerStates(show))
+
+    def watch_counts(
+        self, name: str, text: str, label: str, counts: Callable[[], Mapping[str, int]]
+    ) -> None:
+        """Show counters that live elsewhere, by the values of one label."""
+        self.registry.register(_Counts(f"pbcluster_gateway_{name}", text, label, counts))
+
+
+class _Counts(Collector):
+    def __init__(
+        self, name: str, text: str, label: str, counts: Callable[[], Mapping[str, int]]
+    ) -> None:
+        self._about = (name, text)
+        self._label = label
+        self._counts = counts
+
+    def collect(self) -> list[CounterMetricFamily]:
+        """As ``prometheus_client`` wants it."""
+        family = CounterMetricFamily(*self._about, labels=[self._label])
+        for value, count in self._counts().items():
+            family.add_metric([value], count)
+        return [family]
 
 
 class _BreakerStates(Collector):

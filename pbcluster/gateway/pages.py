@@ -18,6 +18,7 @@ _TITLES = {
     400: "This request is malformed",
     404: "There is nothing here",
     413: "That is too large",
+    429: "Too many requests",
     502: "The answer broke off",
     503: "Just a moment",
     504: "No answer in time",

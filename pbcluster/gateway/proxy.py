@@ -1,6 +1,6 @@
 """The handler of all exchanges: makes a passage of each and counts those under way.
 
-The bound of what is under way is the server's ``Limits.max_connections``.
+What is under way is bounded by ``admission``, and by the server's ``Limits.max_connections``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from pbcluster.gateway import retries
+from pbcluster.gateway.admission import Admission
 from pbcluster.gateway.breaker import Uniform
 from pbcluster.gateway.flights import Flights
 from pbcluster.gateway.holds import Holds
@@ -46,11 +47,13 @@ class Proxy:
         lookups: Lookups,
         nodes: Nodes,
         told: Callable[[Record], None],
+        admission: Admission | None = None,
     ) -> None:
         """
         :param key: HMAC key of this gateway. :param hold_s: longest wait of a request.
         :param unix_ms: wall clock. :param new_id: a fresh request id, 32 hex digits.
         :param told: gets the record of each request that is over.
+        :param admission: turns requests away before anything is done for them; None: none.
         """
         self.active = 0
         self.holds = Holds()
@@ -58,6 +61,7 @@ class Proxy:
         self._waits = Waits(clock)
         self._flights = Flights(clock)
         self._told = told
+        self._admission = admission
         self._parts = Parts(
             gateway_id=gateway_id,
             key=key,
@@ -80,6 +84,9 @@ class Proxy:
 
     def handle(self, exchange: Exchange) -> None:
         """The core's ``RequestHandler``."""
+        admission = self._admission
+        if admission is not None and not admission.admit(exchange, self.active):
+            return
         self.active += 1
         passage = Passage(self._parts, exchange)
         try:
@@ -96,4 +103,6 @@ class Proxy:
 
     def _over(self, record: Record) -> None:
         self.active -= 1
+        if self._admission is not None:
+            self._admission.done(record.peer)
         self._told(record)

@@ -24,22 +24,25 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pbcluster import ready_file
+from pbcluster import descriptors, ready_file
 from pbcluster.config import GatewayConfig, Secrets
 from pbcluster.errors import ConfigError, PBClusterError, RemoteProtocolError
 from pbcluster.gateway import local_pages
+from pbcluster.gateway.admission import Admission, LoadWatch
 from pbcluster.gateway.health import ask_health
+from pbcluster.gateway.limits import AddressLimits, AddressQuota
+from pbcluster.gateway.listening import LimitedFactory
 from pbcluster.gateway.lookups import Lookups
 from pbcluster.gateway.metrics import Metrics
 from pbcluster.gateway.nodes import Nodes
 from pbcluster.gateway.proxy import Proxy
 from pbcluster.gateway.routes import RouteCache
+from pbcluster.gateway.shedding import Overload, Shedding
 from pbcluster.gateway.updates import Updates
 from pbcluster.transport.following import Follower
 from pbcluster.transport.interfaces import Asked, ControlPlaneClient, Subscriber
 from pbcluster.web.limits import Limits
 from pbcluster.web.pool import UpstreamPool, tcp_endpoints
-from pbcluster.web.server import HTTPServerFactory
 from pbcluster.wire import Body, SnapshotRequest
 
 #: Without contact for so long the gateway says that it is ready all the same.
@@ -112,6 +115,17 @@ class GatewayService(Service):
         self._lookups = Lookups(reactor, client, self._routes)
         self._nodes = Nodes(reactor, client, self._routes, ask_health(reactor, endpoints), random)
         self._metrics = Metrics()
+        self._shedding = Shedding(
+            max_lag_s=config.shed_loop_lag_s, max_share=config.shed_descriptors
+        )
+        self._watching = LoadWatch(reactor, self._shedding)
+        self._admission = Admission(
+            limits=_address_limits(config),
+            shedding=self._shedding,
+            max_requests=config.max_requests,
+            clock=reactor,
+            new_id=_new_id,
+        )
         self._proxy = Proxy(
             gateway_id=config.id,
             key=gateway_key(config, own),
@@ -120,11 +134,12 @@ class GatewayService(Service):
             clock=reactor,
             random=random,
             unix_ms=lambda: time.time_ns() // 1_000_000,
-            new_id=lambda: secrets.token_hex(16),
+            new_id=_new_id,
             routes=self._routes,
             lookups=self._lookups,
             nodes=self._nodes,
             told=self._metrics.over,
+            admission=self._admission,
         )
         self._updates = Updates(
             reactor,
@@ -136,8 +151,16 @@ class GatewayService(Service):
             control_plane.follower.changed,
         )
         self._pool = UpstreamPool(reactor, endpoints)
-        limits = Limits(max_body_bytes=config.max_body_bytes)
-        self._factory = HTTPServerFactory(self._proxy.handle, limits, reactor, pool=self._pool)
+        self._factory = LimitedFactory(
+            self._proxy.handle,
+            Limits(
+                max_body_bytes=config.max_body_bytes,
+                max_connections=descriptors.fit_connections(config.max_connections),
+            ),
+            reactor,
+            pool=self._pool,
+            admission=self._admission,
+        )
         self._watch()
 
     def _watch(self) -> None:
@@ -159,6 +182,16 @@ class GatewayService(Service):
         watch("routes_stale", "Uses of stale routes", lambda: lookups.stale)
         watch("broadcast_gaps", "Gaps in the broadcasts", lambda: self._updates.gaps)
         watch("suspicions", "Nodes reported as unreachable", lambda: self._nodes.suspected)
+        shedding = self._shedding
+        watch("shedding", "1: new work is refused", lambda: shedding.state is not Overload.NONE)
+        watch("loop_lag_seconds", "How late the loop is, smoothed", lambda: shedding.lag_s)
+        watch("descriptor_share", "Descriptors in use, 0 to 1", lambda: shedding.share)
+        self._metrics.watch_counts(
+            "limited",
+            "Requests and connections turned away at a limit",
+            "reason",
+            lambda: self._admission.refused,
+        )
         self._metrics.watch_breakers(lambda: self._nodes.breakers.show(self._reactor.seconds()))
 
     # -- start ------------------------------------------------------------------------------------
@@ -198,12 +231,14 @@ class GatewayService(Service):
             routes=self._routes,
             now=self._reactor.seconds,
             not_ready=self._not_ready,
+            limits=self._admission.show,
         )
         self.local = self._listen(config.metrics_listen, pages, "metrics-listen")
         self._control_plane.client.start(_not_for_gateways)
         self._updates.start()
         self._control_plane.follower.start()
         self._nodes.start()
+        self._watching.start()
 
     async def _tell_ready(self) -> None:
         await self._first_contact()
@@ -260,6 +295,7 @@ class GatewayService(Service):
         if self.public is not None:
             await maybeDeferred(self.public.stopListening)
         await self._factory.drain(DRAIN_S)
+        self._watching.stop()
         self._nodes.stop()
         self._control_plane.follower.stop()
         self._updates.stop()
@@ -268,6 +304,20 @@ class GatewayService(Service):
         if self.local is not None:
             await maybeDeferred(self.local.stopListening)
         self._control_plane.close()
+
+
+def _new_id() -> str:
+    return secrets.token_hex(16)
+
+
+def _address_limits(config: GatewayConfig) -> AddressLimits:
+    quota = AddressQuota(
+        requests_per_second=config.requests_per_second_per_address,
+        burst=config.burst_per_address,
+        requests=config.requests_per_address,
+        connections=config.connections_per_address,
+    )
+    return AddressLimits(quota, exempt=config.limit_exempt_networks)
 
 
 async def _not_for_gateways(asked: Asked, body: Body) -> Body:

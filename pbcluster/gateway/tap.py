@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from twisted.application.service import IService
 
+from pbcluster import descriptors
 from pbcluster.config import GatewayConfig
 from pbcluster.errors import ConfigError
 from pbcluster.options import Parsed, ServiceOptions, make_options
@@ -41,6 +42,7 @@ def _service(reactor: Any, parsed: Parsed[GatewayConfig]) -> IService:
     from pbcluster.transport.sockets import Sockets
 
     config = parsed.config
+    descriptors.raise_limit()
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     security = (
         PlainSockets() if config.insecure_plain_sockets else Curve.of(parsed.secrets, parsed.peers)
