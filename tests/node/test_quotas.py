@@ -154,7 +154,7 @@ class QuotaTests(SynchronousTestCase):
         self.enter(busy, tenant="tenant_busy")
         self.enter(debt, tenant="tenant_debt").end()
         for number in range(5 * SWEEP_AT):
-            self.enter(own(), NOW + number, f"tenant_{number}").end()
+            self.enter(own(), NOW + number / 50, f"tenant_{number}").end()
         self.assertLessEqual(len(self.quotas), SWEEP_AT)
         self.assertEqual(self.refused(busy, tenant="tenant_busy").reason, "concurrency")
         self.assertEqual(self.refused(debt, tenant="tenant_debt").reason, "rate")
