@@ -16,6 +16,8 @@ class FakeCluster:
         self.passwords: dict[str, str] = {}
         self.refuse: tuple[int, dict[str, Any]] | None = None
         self.unready_answers = 0
+        #: So many changes find that somebody else was faster.
+        self.meddling = 0
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
         self.port = self.server.server_address[1]
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
@@ -52,6 +54,7 @@ class FakeCluster:
         if method == "POST":
             self.passwords[body["name"]] = body["superuser"]["password"]
             tenant = {"id": f"tenant_{body['name']:x>8}", "name": body["name"], "nodeID": "node_1"}
+            tenant |= {"version": 1, "quotas": {"burst": 3, "eventStreams": 0}}
             self.tenants[tenant["id"]] = tenant
             return 200, tenant
         if not name:
@@ -62,10 +65,24 @@ class FakeCluster:
         found = [t for t in self.tenants.values() if name in (t["id"], t["name"])]
         if not found:
             return 404, {"status": 404, "message": f"There is no tenant {name!r}.", "data": {}}
+        if method == "PUT":
+            return self.change(found[0], body)
         if method == "DELETE":
             del self.tenants[found[0]["id"]]
             return 200, found[0] | {"status": "deleted"}
         return 200, found[0]
+
+    def change(self, tenant: dict[str, Any], body: dict[str, Any]) -> tuple[int, Any]:
+        """Quotas are replaced as a whole, under the version that was read."""
+        if self.meddling:
+            self.meddling -= 1
+            tenant["version"] = tenant.get("version", 1) + 1
+            tenant["quotas"] = tenant.get("quotas", {}) | {"memoryBytes": 5}
+        if body.get("version") != tenant.get("version", 1):
+            return 409, {"status": 409, "message": "It was changed meanwhile.", "data": {}}
+        tenant["version"] = body["version"] + 1
+        tenant["quotas"] = body["quotas"]
+        return 200, tenant
 
     def handler(self) -> type[BaseHTTPRequestHandler]:
         fake = self
@@ -87,7 +104,7 @@ class FakeCluster:
                 self.end_headers()
                 self.wfile.write(text)
 
-            do_GET = do_POST = do_DELETE = any
+            do_GET = do_POST = do_PUT = do_DELETE = any
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
