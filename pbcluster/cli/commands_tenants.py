@@ -152,9 +152,7 @@ def set_command(tenant: str, directory: str, as_json: bool, **wanted: float | No
       pbcluster tenants set shop --requests-per-second 50 --burst 200
       pbcluster tenants set shop --requests-per-second 0
     """
-    quotas = {
-        records.json_name(name): value for name, value in wanted.items() if value is not None
-    }
+    quotas = {records.json_name(name): value for name, value in wanted.items() if value is not None}
     if not quotas:
         allowed = ", ".join(f"--{name.replace('_', '-')}" for name in wanted)
         raise InvalidInput(f"nothing to set; give one of {allowed}", field="quotas")
