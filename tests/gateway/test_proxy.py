@@ -76,7 +76,7 @@ class UsualTests(ProxyCase):
         self.assertEqual(self.world.send().status, 404)
 
     def test_tenants_error_is_passed_on(self) -> None:
-        """A tenant's own 5xx or 421 is its answer, and a success of the node; so is a 429, which the
+        """A tenant's own 5xx or 421 is its answer, and a success of the node; so is a 429 that the
         node made, with what tells when to come back."""
         limit = ((b"Retry-After", b"7"), (b"RateLimit-Limit", b"20"), (b"RateLimit-Reset", b"7"))
         for status in (500, 502, 503, 421, 429):
