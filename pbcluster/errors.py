@@ -86,6 +86,13 @@ class TooLarge(CallerError):
     code = "too_large"
 
 
+class Limited(CallerError):
+    """Somebody asked more often, or for more at once, than is allowed: later it may be served."""
+
+    status = 429
+    code = "limited"
+
+
 class WrongEpoch(CallerError):
     """The message speaks of an older or newer ownership than the receiver knows."""
 

@@ -116,6 +116,8 @@ class TenantQuotas(Record, frozen=True):
     max_body_bytes: int = 0
     memory_bytes: int = 0
     cpu_share: float = 0.0
+    #: Open at once; they count here and not among ``concurrent_requests``.
+    event_streams: int = 0
 
 
 class InitialSuperuser(Record, frozen=True):

@@ -38,6 +38,8 @@ MAX_DOWNLOAD_BYTES = 1024**3
 _PER_PAGE = 200
 _MAX_PAGES = 1000
 _POLL_S = 0.05
+#: A change of a record that was changed since it was read is made so often.
+_CHANGE_TRIES = 5
 #: So long a call is repeated while the members have no leader; an election takes half a second.
 ELECTION_WITHIN_S = 10.0
 _ELECTION = ("not_leader", "deadline")
@@ -173,6 +175,24 @@ class AdminClient:
     def tenant(self, name_or_id: str) -> dict[str, Any]:
         """One tenant's record."""
         return dict(self.request("GET", f"/tenants/{quote(name_or_id, safe='')}"))
+
+    def set_quotas(self, name_or_id: str, quotas: dict[str, float]) -> dict[str, Any]:
+        """Change some quotas of a tenant and leave the others; returns its record.
+
+        :param quotas: by their JSON names; 0 is the platform's default.
+        :raises Conflict: somebody else changes it again and again.
+        """
+        for left in reversed(range(_CHANGE_TRIES)):
+            found = self.tenant(name_or_id)
+            body = {"quotas": found.get("quotas", {}) | quotas, "version": found["version"]}
+            # By id: the name could belong to another tenant by now.
+            path = f"/tenants/{quote(str(found['id']), safe='')}"
+            try:
+                return dict(self.request("PUT", path, body))
+            except Conflict:
+                if not left:
+                    raise
+        raise AssertionError
 
     def delete_tenant(self, name_or_id: str) -> dict[str, Any]:
         """Delete a tenant. :returns: its record, whose status tells whether the end is done."""

@@ -1,7 +1,8 @@
-"""``tenants create|list|show|delete``."""
+"""``tenants create|list|show|set|delete``."""
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
@@ -19,7 +20,7 @@ _MAX_PASSWORD_BYTES = 4096
 
 @click.group()
 def tenants() -> None:
-    """Create, list, show and delete tenants. A tenant is named by its name or its id."""
+    """Create, list, show, change and delete tenants. A tenant is named by its name or its id."""
 
 
 @tenants.command()
@@ -123,6 +124,52 @@ def show_command(tenant: str, directory: str, as_json: bool) -> None:
         show.print_json(found)
         return
     show.table(("field", "value"), [(name, _text(value)) for name, value in found.items()])
+
+
+_MOST = 2**53 - 1
+_COUNT = click.IntRange(0, _MOST)
+
+
+@tenants.command(name="set")
+@click.argument("tenant")
+@click.option(
+    "--requests-per-second", type=click.FloatRange(0, _MOST), help="Requests a second on average."
+)
+@click.option("--burst", type=_COUNT, help="Requests at once after a rest.")
+@click.option("--concurrent-requests", type=_COUNT, help="Requests under way at once.")
+@click.option("--event-streams", type=_COUNT, help="Event streams (realtime) open at once.")
+@click.option("--max-body-bytes", type=_COUNT, help="Bytes of a request's body.")
+@dir_option
+@json_option
+def set_command(tenant: str, directory: str, as_json: bool, **wanted: float | None) -> None:
+    """Set quotas of a tenant; what is not given stays as it is. They count at once.
+
+    0 is the platform's default. What is over a quota is answered 429 with Retry-After, a body that
+    is too large 413.
+
+    \b
+    Examples:
+      pbcluster tenants set shop --requests-per-second 50 --burst 200
+      pbcluster tenants set shop --requests-per-second 0
+    """
+    quotas = {records.json_name(name): value for name, value in wanted.items() if value is not None}
+    if not quotas:
+        allowed = ", ".join(f"--{name.replace('_', '-')}" for name in wanted)
+        raise InvalidInput(f"nothing to set; give one of {allowed}", field="quotas")
+    if not all(math.isfinite(value) for value in quotas.values()):
+        raise InvalidInput("requests-per-second must be a number", field="requests-per-second")
+    _, _, client = admin_of(directory)
+    changed = client.set_quotas(tenant, quotas)
+    if as_json:
+        show.print_json(changed)
+        return
+    rows = [(name, _text(value) if value else "default") for name, value in _quotas_of(changed)]
+    show.table(("quota", "value"), rows)
+
+
+def _quotas_of(tenant: dict[str, Any]) -> list[tuple[str, Any]]:
+    quotas = tenant.get("quotas")
+    return list(quotas.items()) if isinstance(quotas, dict) else []
 
 
 @tenants.command()

@@ -76,3 +76,27 @@ class NodeConfig(ServiceConfig):
         several(text),
         (),
     )
+    tenant_requests_per_second: float = setting(
+        "requests a second of a tenant whose quotas name none; 0: no limit",
+        "0 to 1000000",
+        between(0, 1_000_000, float),
+        10_000.0,
+    )
+    tenant_burst: int = setting(
+        "requests at once that a rest earns a tenant without a rate of its own; 0: two seconds'",
+        "0 to 10000000",
+        between(0, 10_000_000, int),
+        0,
+    )
+    tenant_concurrent_requests: int = setting(
+        "requests under way of a tenant whose quotas name no number; 0: no limit",
+        "0 to 1000000",
+        between(0, 1_000_000, int),
+        1_000,
+    )
+    tenant_event_streams: int = setting(
+        "open event streams of a tenant whose quotas name no number; 0: no limit",
+        "0 to 1000000",
+        between(0, 1_000_000, int),
+        2_000,
+    )

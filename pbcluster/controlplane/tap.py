@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from twisted.application.service import IService
 
+from pbcluster import descriptors
 from pbcluster.config import MemberConfig
 from pbcluster.options import ServiceOptions, make_options
 
@@ -33,6 +34,7 @@ def makeService(options: ServiceOptions) -> IService:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     parsed = options.parsed
     config = parsed.config
+    descriptors.raise_limit()
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     security = (
         PlainSockets() if config.insecure_plain_sockets else Curve.of(parsed.secrets, parsed.peers)

@@ -1,13 +1,13 @@
 """The pages of the metrics listener: for operators and supervisors, never on the public one.
 
 ``/healthz`` (the process answers), ``/readyz`` (it should get requests, else 503 and why),
-``/metrics`` (Prometheus), ``/debug/breakers`` and ``/debug/routes`` (JSON).
+``/metrics`` (Prometheus), ``/debug/breakers``, ``/debug/routes`` and ``/debug/limits`` (JSON).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -60,11 +60,13 @@ def site(
     routes: RouteCache,
     now: Callable[[], float],
     not_ready: Callable[[], list[str]],
+    limits: Callable[[], Mapping[str, Any]] = dict,
 ) -> Site:
     """The site of the metrics listener.
 
     :param now: seconds of the clock that breakers and routes use.
     :param not_ready: why the gateway should get no requests; empty: it should.
+    :param limits: what is limited now, and who.
     """
 
     def readyz() -> Answer:
@@ -101,4 +103,5 @@ def site(
     root.putChild(b"debug", debug)
     debug.putChild(b"breakers", _Page(shown_breakers))
     debug.putChild(b"routes", _Page(shown_routes))
+    debug.putChild(b"limits", _Page(lambda: _json(200, limits())))
     return _QuietSite(root, timeout=TIMEOUT_S)

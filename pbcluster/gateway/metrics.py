@@ -6,7 +6,7 @@ when somebody looks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -41,6 +41,28 @@ class Metrics:
     def watch_breakers(self, show: Callable[[], list[Shown]]) -> None:
         """Show the breakers' states: 0 closed, 1 half open, 2 open."""
         self.registry.register(_BreakerStates(show))
+
+    def watch_counts(
+        self, name: str, text: str, label: str, counts: Callable[[], Mapping[str, int]]
+    ) -> None:
+        """Show counters that live elsewhere, by the values of one label."""
+        self.registry.register(_Counts(f"{_SPACE}_{name}", text, label, counts))
+
+
+class _Counts(Collector):
+    def __init__(
+        self, name: str, text: str, label: str, counts: Callable[[], Mapping[str, int]]
+    ) -> None:
+        self._about = (name, text)
+        self._label = label
+        self._counts = counts
+
+    def collect(self) -> list[CounterMetricFamily]:
+        """As ``prometheus_client`` wants it."""
+        family = CounterMetricFamily(*self._about, labels=[self._label])
+        for value, count in self._counts().items():
+            family.add_metric([value], count)
+        return [family]
 
 
 class _Requests(Collector):

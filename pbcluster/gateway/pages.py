@@ -19,6 +19,7 @@ _TITLES = {
     401: "This token is not valid",
     404: "There is nothing here",
     413: "That is too large",
+    429: "Too many requests",
     502: "The answer broke off",
     503: "Just a moment",
     504: "No answer in time",

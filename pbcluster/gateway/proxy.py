@@ -1,6 +1,6 @@
 """The handler of all exchanges: makes a passage of each and counts those under way.
 
-The bound of what is under way is the server's ``Limits.max_connections``.
+What is under way is bounded by ``admission``, and by the server's ``Limits.max_connections``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from pbcluster.gateway import retries
+from pbcluster.gateway.admission import Admission
 from pbcluster.gateway.breaker import Uniform
 from pbcluster.gateway.flights import Flights
 from pbcluster.gateway.forwarding import Forwarder, NodeTLS
@@ -53,6 +54,7 @@ class Proxy:
         node_tls: NodeTLS = NodeTLS.OFF,
         hsts: bytes = b"",
         holds: Holds | None = None,
+        admission: Admission | None = None,
     ) -> None:
         """
         :param key: HMAC key of this gateway. :param hold_s: longest wait of a request.
@@ -61,6 +63,7 @@ class Proxy:
         :param node_tls: whether nodes are spoken to by TLS.
         :param hsts: value of Strict-Transport-Security for clients over TLS; empty: none.
         :param holds: how many may wait; None: the usual bounds.
+        :param admission: turns requests away before anything is done for them; None: none.
         """
         self.active = 0
         self.holds = holds if holds is not None else Holds()
@@ -69,6 +72,7 @@ class Proxy:
         self._flights = Flights(clock)
         self._told = told
         self._gateway_id = gateway_id
+        self._admission = admission
         self._parts = Parts(
             forwarder=Forwarder(gateway_id, key),
             hold_s=hold_s,
@@ -98,6 +102,9 @@ class Proxy:
 
     def handle(self, exchange: Exchange) -> None:
         """The core's ``RequestHandler``."""
+        admission = self._admission
+        if admission is not None and not admission.admit(exchange, self.active):
+            return
         self.active += 1
         passage = Passage(self._parts, exchange)
         try:
@@ -114,4 +121,6 @@ class Proxy:
 
     def _over(self, record: Record) -> None:
         self.active -= 1
+        if self._admission is not None:
+            self._admission.done(record.peer)
         self._told(record)

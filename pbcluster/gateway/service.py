@@ -26,15 +26,19 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pbcluster import descriptors
 from pbcluster.config import GatewayConfig, Secrets
 from pbcluster.errors import ConfigError, PBClusterError, RemoteProtocolError
 from pbcluster.gateway import local_pages
 from pbcluster.gateway.access_log import AccessLog
+from pbcluster.gateway.admission import Admission, LoadWatch
 from pbcluster.gateway.doors import METRICS, Doors, door_name
 from pbcluster.gateway.entrance import Entrance, as_worker
 from pbcluster.gateway.figures import Figures
 from pbcluster.gateway.health import ask_health
 from pbcluster.gateway.holds import MAX_PER_TENANT, MAX_TOTAL, Holds
+from pbcluster.gateway.limited_factory import LimitedFactory
+from pbcluster.gateway.limits import AddressLimits, AddressQuota
 from pbcluster.gateway.lookups import Lookups
 from pbcluster.gateway.metrics import Metrics
 from pbcluster.gateway.nodes import Nodes
@@ -45,6 +49,7 @@ from pbcluster.gateway.reloading import Reloadable, Reloading
 from pbcluster.gateway.remembered import Remembered
 from pbcluster.gateway.request_ids import RequestIds
 from pbcluster.gateway.routes import RouteCache
+from pbcluster.gateway.shedding import Overload, Shedding
 from pbcluster.gateway.tenant_id import TenantFinder
 from pbcluster.gateway.tls import GatewayTLS
 from pbcluster.gateway.token_keys import TokenKeyQuestions
@@ -61,7 +66,6 @@ from pbcluster.web.interfaces import Exchange
 from pbcluster.web.limits import Limits
 from pbcluster.web.listening import Listener
 from pbcluster.web.pool import UpstreamPool, tcp_endpoints
-from pbcluster.web.server import HTTPServerFactory
 from pbcluster.web.streams import streams_of
 from pbcluster.wire import Body, SnapshotRequest
 
@@ -168,6 +172,18 @@ class GatewayService(Service):
             self._access = AccessLog(reactor, config.data_dir / "access.log")
         self._tokens = Tokens(config.cluster_id, time.time)
         self._token_keys = TokenKeyQuestions(reactor, client, self._tokens)
+        self._shedding = Shedding(
+            max_lag_s=config.shed_loop_lag_s, max_share=config.shed_descriptors
+        )
+        self._watching = LoadWatch(reactor, self._shedding)
+        new_id = RequestIds(os.urandom).new
+        self._admission = Admission(
+            limits=_address_limits(config),
+            shedding=self._shedding,
+            max_requests=config.max_requests,
+            clock=reactor,
+            new_id=new_id,
+        )
         self._proxy = Proxy(
             gateway_id=config.id,
             key=gateway_key(config, own),
@@ -177,7 +193,7 @@ class GatewayService(Service):
             clock=reactor,
             random=random,
             unix_ms=lambda: time.time_ns() // 1_000_000,
-            new_id=RequestIds(os.urandom).new,
+            new_id=new_id,
             routes=self._routes,
             lookups=self._lookups,
             nodes=self._nodes,
@@ -187,6 +203,7 @@ class GatewayService(Service):
             ),
             node_tls=tls.node_tls,
             hsts=tls.hsts,
+            admission=self._admission,
         )
         self._updates = Updates(
             reactor,
@@ -203,9 +220,12 @@ class GatewayService(Service):
             max_body_bytes=config.max_body_bytes,
             header_timeout_s=config.header_timeout_s,
             body_idle_s=config.body_idle_s,
+            max_connections=descriptors.fit_connections(config.max_connections),
         )
         handler = self._proxy.handle if config.http_redirect == OFF else self._handle
-        self._factory = HTTPServerFactory(handler, limits, reactor, pool=self._pool)
+        self._factory = LimitedFactory(
+            handler, limits, reactor, pool=self._pool, admission=self._admission
+        )
         self._listen = listen if listen is not None else streams_of(reactor).listen
         self._doors: Doors | None = None
         #: Those of endpoint strings: they are nobody's to hand over.
@@ -280,6 +300,16 @@ class GatewayService(Service):
         watch("suspicions", "Nodes reported as unreachable", lambda: self._nodes.suspected)
         watch("redirects", "Requests sent to https", lambda: self._tls.redirects.made)
         self._metrics.registry.register(self._tls)
+        shedding = self._shedding
+        watch("shedding", "1: new work is refused", lambda: shedding.state is not Overload.NONE)
+        watch("loop_lag_seconds", "How late the loop is, smoothed", lambda: shedding.lag_s)
+        watch("descriptor_share", "Descriptors in use, 0 to 1", lambda: shedding.share)
+        self._metrics.watch_counts(
+            "limited",
+            "Requests and connections turned away at a limit",
+            "reason",
+            lambda: self._admission.refused,
+        )
         self._metrics.watch_breakers(lambda: self._nodes.breakers.show(self._reactor.seconds()))
 
     def _told(self, record: Record) -> None:
@@ -328,6 +358,7 @@ class GatewayService(Service):
             routes=self._routes,
             now=self._reactor.seconds,
             not_ready=self._not_ready,
+            limits=self._admission.show,
         )
         self.local = doors.open(METRICS, pages)
         self._remembered.start()
@@ -336,6 +367,7 @@ class GatewayService(Service):
         self._control_plane.follower.start()
         self._token_keys.start()
         self._nodes.start()
+        self._watching.start()
 
     async def _tell_ready(self) -> None:
         await self._first_contact()
@@ -405,6 +437,7 @@ class GatewayService(Service):
         self._tls.stop()
         self._entrance.closes()
         await self._factory.drain(self._config.drain_s)
+        self._watching.stop()
         self._nodes.stop()
         self._token_keys.stop()
         self._control_plane.follower.stop()
@@ -439,6 +472,16 @@ class _Proxied:
 
 def _finder(config: GatewayConfig, tokens: Tokens) -> TenantFinder:
     return TenantFinder(config.base_domains, tokens, TrustedNetworks(config.trusted_networks))
+
+
+def _address_limits(config: GatewayConfig) -> AddressLimits:
+    quota = AddressQuota(
+        requests_per_second=config.requests_per_second_per_address,
+        burst=config.burst_per_address,
+        requests=config.requests_per_address,
+        connections=config.connections_per_address,
+    )
+    return AddressLimits(quota, exempt=config.limit_exempt_networks)
 
 
 async def _not_for_gateways(asked: Asked, body: Body) -> Body:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import attrs
 from twisted.application.service import IService
 
+from pbcluster import descriptors
 from pbcluster.config import GatewayConfig
 from pbcluster.errors import ConfigError
 from pbcluster.options import Parsed, ServiceOptions, make_options
@@ -50,6 +51,7 @@ def _service(reactor: Any, parsed: Parsed[GatewayConfig]) -> IService:
     from pbcluster.signals import on_signal
 
     config = parsed.config
+    descriptors.raise_limit()
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     place = worker.place(os.environ)
     reloading = Reloading(parsed, parsed.again)

@@ -4,10 +4,11 @@ A request goes through these gates, in this order; each refusal before the hand-
 mark "not processed", so that the gateway may send it elsewhere whatever its method:
 
 1. the gateway's signature, else 401;
-2. the tenant is assigned here, under the request's epoch or a newer one, and the Host is one of its
+2. the tenant is within its quotas (``quotas``), else 429, which goes to the client and has no mark;
+3. the tenant is assigned here, under the request's epoch or a newer one, and the Host is one of its
    names, else 421;
-3. it is loaded: the request waits, its body unread, else 503;
-4. a proof of ownership is held at the very moment of the hand-over, else 503.
+4. it is loaded: the request waits, its body unread, else 503;
+5. a proof of ownership is held at the very moment of the hand-over, else 503.
 
 What comes back of a write is held until ``durability`` releases it. Marks of the platform are
 removed in both directions, so that neither a client nor a tenant's hook can speak in the node's
@@ -27,13 +28,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pbcluster import signing
-from pbcluster.errors import Busy, OwnershipLost, PBClusterError, Unauthorized, Unavailable
+from pbcluster.errors import Busy, Limited, OwnershipLost, PBClusterError, Unauthorized, Unavailable
 from pbcluster.node.acks import Withheld
 from pbcluster.node.durability import Reason
 from pbcluster.node.parts import spawn
+from pbcluster.node.quotas import Defaults, Quotas, Use
 from pbcluster.node.streams import Streams
 from pbcluster.node.tenant import NoProof, Tenant
 from pbcluster.node.tenants import Loading, Tenants
+from pbcluster.rates import Refusal
 from pbcluster.web.headers import encode_lines, end_to_end
 from pbcluster.web.interfaces import (
     Attempt,
@@ -49,7 +52,7 @@ log = Logger()
 
 #: A request waits so long for its tenant to load.
 HOLD_S = 30.0
-#: Requests that wait on this node in all.
+#: Requests that wait on this node in all; of one tenant: ``quotas.MAX_HELD_PER_TENANT``.
 MAX_HELD = 10_000
 #: A tenant that comes and goes between two gates: more rounds would mean that it flaps.
 MAX_ROUNDS = 5
@@ -71,6 +74,7 @@ class Front:
 
     :ivar starting: the node does not know yet what it owns: nothing is taken.
     :ivar draining: the node ends: nothing new is taken.
+    :ivar tenants: of this node. :ivar streams: their event streams.
     """
 
     def __init__(
@@ -83,20 +87,26 @@ class Front:
         unix_ms: Callable[[], int],
         answered: Callable[[int], None],
         hold_s: float = HOLD_S,
+        quotas: Quotas | None = None,
+        limited: Callable[[str], None] = lambda reason: None,
     ) -> None:
         """
         :param gateway_keys: gateway id → HMAC key. :param unix_ms: wall clock.
         :param answered: counts the statuses that this node itself answered.
+        :param quotas: what tenants may use; None: as much as they like.
+        :param limited: counts requests refused because of a tenant's limit, by reason.
         """
         self.starting = True
         self.draining = False
-        self._tenants = tenants
-        self._streams = streams
+        self.tenants = tenants
+        self.streams = streams
         self._keys = gateway_keys
         self._clock = clock
         self._unix_ms = unix_ms
         self._answered = answered
         self._hold_s = hold_s
+        self._quotas = quotas if quotas is not None else Quotas(Defaults())
+        self._limited = limited
         self._held = 0
 
     def handle(self, exchange: Exchange) -> None:
@@ -118,40 +128,34 @@ class Front:
         if write and _restores_a_backup(head):
             self.refuse(exchange, _NotOffered())
             return
-        tenant = self._at_hand(head, signed, write=write)
-        if tenant is not None:
-            self._hand_over(exchange, tenant, signed, write=write)
+        known = self.tenants.find(signed.tenant_id)
+        quotas = known.assignment.quotas if known is not None else None
+        use = self._quotas.enter(signed.tenant_id, quotas, self._clock.seconds())
+        if isinstance(use, Refusal):
+            self.turn_away(exchange, use)
+        elif known is not None and self._open(known, head, signed, write=write):
+            self.tenants.cache.asked(signed.tenant_id)
+            self._hand_over(exchange, known, signed, use, write=write)
         else:
-            spawn(self._serve(exchange, signed, write=write), f"a request for {signed.tenant_id}")
+            serving = self._serve(exchange, signed, use, write=write)
+            spawn(serving, f"a request for {signed.tenant_id}")
 
-    def _at_hand(self, head: RequestHead, signed: signing.Signed, *, write: bool) -> Tenant | None:
-        """The tenant, if all gates are open at this moment: nothing has to be waited for."""
-        if self.draining or self.starting:
-            return None
-        tenant = self._tenants.known(signed.tenant_id)
-        if (
-            tenant is not None
+    def _open(
+        self, tenant: Tenant, head: RequestHead, signed: signing.Signed, *, write: bool
+    ) -> bool:
+        """Whether all further gates are open at this moment: nothing has to be waited for."""
+        return (
+            not (self.draining or self.starting)
             and tenant.epoch >= signed.epoch
             and tenant.upstream(write=write) is not None
             and tenant.proven()
             and head.host.decode("latin-1") in tenant.assignment.hosts
-        ):
-            self._tenants.cache.asked(signed.tenant_id)
-            return tenant
-        return None
+        )
 
     def _hand_over(
-        self, exchange: Exchange, tenant: Tenant, signed: signing.Signed, *, write: bool
+        self, exchange: Exchange, tenant: Tenant, signed: signing.Signed, use: Use, *, write: bool
     ) -> None:
-        _Handover(
-            self,
-            exchange,
-            tenant,
-            self._tenants,
-            self._streams,
-            request_id=signed.request_id,
-            write=write,
-        ).forward()
+        _Handover(self, exchange, tenant, use, request_id=signed.request_id, write=write).forward()
 
     def refuse(self, exchange: Exchange, error: PBClusterError) -> None:
         """Answer an error, with the mark if nothing was processed."""
@@ -171,27 +175,59 @@ class Front:
         body = {"status": error.status, "message": error.message, "data": {"code": error.code}}
         exchange.respond(error.status, json.dumps(body).encode(), headers=headers)
 
-    async def _serve(self, exchange: Exchange, signed: signing.Signed, *, write: bool) -> None:
-        if self._held >= MAX_HELD:
-            self.refuse(exchange, Busy(f"{MAX_HELD} requests wait on this node"))
+    def turn_away(self, exchange: Exchange, refusal: Refusal) -> None:
+        """Answer a request over a tenant's limit. No mark: this is for the client, and no trouble
+        of the node."""
+        if exchange.client_gone:
             return
-        self._held += 1
+        self._answered(refusal.status)
+        self._limited(refusal.reason)
+        data = {"code": Limited.code if refusal.status == Limited.status else Busy.code}
+        body = {"status": refusal.status, "message": refusal.message, "data": data}
+        exchange.respond(refusal.status, json.dumps(body).encode(), headers=refusal.headers())
+
+    async def _serve(
+        self, exchange: Exchange, signed: signing.Signed, use: Use, *, write: bool
+    ) -> None:
+        handed_over = False
         try:
             admitted = Deferred.fromCoroutine(self._admit(exchange.head, signed, write=write))
-            if not admitted.called:
-                # Who is gone takes no other's place; only its waiting ends, never a load.
-                exchange.when_gone(admitted.cancel)
-            tenant = await admitted
+            tenant = await (admitted if admitted.called else self._wait(exchange, admitted, use))
+            # Nothing may wait between the last gate and the hand-over.
+            if tenant is not None and not exchange.client_gone:
+                self._hand_over(exchange, tenant, signed, use, write=write)
+                handed_over = True
         except CancelledError:
             return
         except PBClusterError as error:
+            if _mark_of(error):
+                use.untouched()
             self.refuse(exchange, error)
-            return
+        finally:
+            if not handed_over:
+                use.end()
+
+    async def _wait(
+        self, exchange: Exchange, admitted: Deferred[Tenant], use: Use
+    ) -> Tenant | None:
+        """Wait for all gates; None: too many wait, and the request was answered."""
+        crowded = use.begin_waiting()
+        if crowded is not None or self._held >= MAX_HELD:
+            # Only its waiting ends: the load goes on, for whoever comes next.
+            admitted.addErrback(lambda failure: failure.trap(CancelledError, PBClusterError))
+            admitted.cancel()
+            if crowded is None:
+                raise Busy(f"{MAX_HELD} requests wait on this node")
+            self.turn_away(exchange, crowded)
+            return None
+        self._held += 1
+        try:
+            # Who is gone takes no other's place; only its waiting ends, never a load.
+            exchange.when_gone(admitted.cancel)
+            return await admitted
         finally:
             self._held -= 1
-        # Nothing may wait between the last gate and the hand-over.
-        if not exchange.client_gone:
-            self._hand_over(exchange, tenant, signed, write=write)
+            use.end_waiting()
 
     async def _admit(self, head: RequestHead, signed: signing.Signed, *, write: bool) -> Tenant:
         """All gates; when it returns, each is open at this moment."""
@@ -200,12 +236,12 @@ class Front:
         if self.starting:
             raise Loading("this node is starting")
         deadline = self._clock.seconds() + self._hold_s
-        self._tenants.cache.asked(signed.tenant_id)
+        self.tenants.cache.asked(signed.tenant_id)
         for _ in range(MAX_ROUNDS):
-            tenant = await self._tenants.assigned(signed.tenant_id, signed.epoch)
+            tenant = await self.tenants.assigned(signed.tenant_id, signed.epoch)
             if head.host.decode("latin-1") not in tenant.assignment.hosts:
                 raise OwnershipLost("this host name is not the tenant's", epoch=tenant.epoch)
-            tenant = await self._tenants.ready(signed.tenant_id, write=write, deadline=deadline)
+            tenant = await self.tenants.ready(signed.tenant_id, write=write, deadline=deadline)
             if tenant.proven():
                 return tenant
             await tenant.prove()
@@ -243,14 +279,14 @@ class _Handover:
     _is_stream = False
     _endless = False
     _withheld: Withheld | None = None
+    _over: Refusal | None = None
 
     def __init__(
         self,
         front: Front,
         exchange: Exchange,
         tenant: Tenant,
-        tenants: Tenants,
-        streams: Streams,
+        use: Use,
         *,
         request_id: str,
         write: bool,
@@ -259,18 +295,24 @@ class _Handover:
         self._front = front
         self._exchange = exchange
         self._tenant = tenant
-        self._tenants = tenants
-        self._streams = streams
+        self._tenants = front.tenants
+        self._streams = front.streams
+        self._use = use
         self._write = write
         self._again = write  # a write is never sent twice
 
     def forward(self) -> None:
         self._tenants.opened(self._tenant)
-        self._send(reuse=True)
+        try:
+            self._send(reuse=True)
+        except BaseException:
+            self._ended()  # a bug of ours must not leave it counted
+            raise
 
     def _send(self, *, reuse: bool) -> None:
         upstream = self._tenant.upstream(write=self._write)
         if upstream is None:
+            self._use.untouched()
             self._ended()
             self._front.refuse(self._exchange, Loading("the tenant stopped"))
             return
@@ -291,6 +333,9 @@ class _Handover:
     def _responded(self, head: ResponseHead) -> ResponseHead | Deferred[ResponseHead]:
         clean, is_stream = head.memo or _see_answer(head)
         if is_stream:
+            self._over = self._use.become_stream()
+            if self._over is not None and not self._write:
+                raise Refuse(self._over.message)
             self._is_stream = True
             self._tenants.became_stream(self._tenant)
             self._streams.add(self._tenant, self._exchange)
@@ -325,13 +370,16 @@ class _Handover:
         self._ended()
         if outcome in (Outcome.COMPLETED, Outcome.BROKEN, Outcome.CLIENT_GONE):
             return
-        if outcome is Outcome.REFUSED:
+        if outcome is Outcome.REFUSED and self._over is not None and not self._write:
+            self._front.turn_away(self._exchange, self._over)
+        elif outcome is Outcome.REFUSED:
             withheld = self._withheld or Withheld(Reason.STOPPED)
             if withheld.reason in _CUT:
                 self._exchange.abort()
             else:
                 self._front.refuse(self._exchange, withheld)
         elif outcome is Outcome.NOT_SENT:
+            self._use.untouched()
             self._front.refuse(self._exchange, Loading("the tenant's PocketBase is not there"))
         elif outcome is Outcome.TIMEOUT:
             self._front.refuse(self._exchange, _NoAnswer("PocketBase did not answer in time"))
@@ -339,6 +387,7 @@ class _Handover:
             self._front.refuse(self._exchange, _BadAnswer("PocketBase broke off"))
 
     def _ended(self) -> None:
+        self._use.end()
         if self._is_stream:
             self._streams.remove(self._tenant, self._exchange)
         self._tenants.closed(self._tenant, stream=self._is_stream)

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from random import SystemRandom
 from typing import Any, cast
 
+import attrs
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -27,7 +28,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
-from pbcluster import ready_file, signing
+from pbcluster import descriptors, ready_file, signing
 from pbcluster.config import NodeConfig, Secrets
 from pbcluster.durations import Durations
 from pbcluster.ending import end_process
@@ -40,6 +41,7 @@ from pbcluster.node.heartbeat import Condition, NodeFacts, Standing
 from pbcluster.node.lifecycle import PRESENT, State
 from pbcluster.node.parts import NodeParts, pause, spawn
 from pbcluster.node.proofs import Proofs
+from pbcluster.node.quotas import Defaults, Quotas
 from pbcluster.node.reports import Reports
 from pbcluster.node.resources import Resources, is_short
 from pbcluster.node.shells import MakeShells
@@ -148,6 +150,8 @@ class NodeService(Service):
             clock=reactor,
             unix_ms=lambda: time.time_ns() // 1_000_000,
             answered=self._metrics.answered,
+            quotas=Quotas(_default_quotas(config)),
+            limited=self._metrics.limited,
         )
         self._generation = GenerationWatch(
             self._shells.generations,
@@ -160,6 +164,8 @@ class NodeService(Service):
         )
         self._pool = UpstreamPool(reactor, tcp_endpoints(reactor))
         self._tls = FrontTLS.of(reactor, config)
+        fit = descriptors.fit_connections(LIMITS.max_connections)
+        self._limits = attrs.evolve(LIMITS, max_connections=fit)
         self._ports: list[IListeningPort] = []
         self._factories: list[HTTPServerFactory] = []
         self._phase = "starting"
@@ -247,7 +253,7 @@ class NodeService(Service):
         """Serve ``handler``; its URL. :raises ConfigError: the port cannot be had."""
         host, port = where
         factory = HTTPServerFactory(
-            handler, LIMITS, self._reactor, pool=self._pool, apart=signing.SIGNED
+            handler, self._limits, self._reactor, pool=self._pool, apart=signing.SIGNED
         )
         outer = factory if tls is None else tls.before(factory)
         try:
@@ -390,3 +396,12 @@ class NodeService(Service):
 
 def _random_word() -> str:
     return secrets.token_hex(16)
+
+
+def _default_quotas(config: NodeConfig) -> Defaults:
+    return Defaults(
+        requests_per_second=config.tenant_requests_per_second,
+        burst=config.tenant_burst,
+        requests=config.tenant_concurrent_requests,
+        event_streams=config.tenant_event_streams,
+    )

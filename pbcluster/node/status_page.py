@@ -49,6 +49,9 @@ class Metrics:
         self._answers = Counter(
             "own_answers", "Requests the node answered itself", ["status"], **to
         )
+        self._limited = Counter(
+            "limited_requests", "Requests refused at a limit of their tenant", ["reason"], **to
+        )
         self._tenants = Gauge("tenants", "Assigned tenants by state", ["state"], **to)
         self._gauges = {
             name: Gauge(name, help, **to)
@@ -102,6 +105,10 @@ class Metrics:
     def answered(self, status: int) -> None:
         """The node itself answered a request."""
         self._answers.labels(str(status)).inc()
+
+    def limited(self, reason: str) -> None:
+        """A request was refused because its tenant is at a limit."""
+        self._limited.labels(reason).inc()
 
     def show(self, states: Mapping[str, int], gauges: Mapping[str, float]) -> bytes:
         """The page.

@@ -173,10 +173,6 @@ class Tenants:
 
     # -- loading --
 
-    def known(self, tenant_id: str) -> Tenant | None:
-        """The tenant, if it is assigned to this node as far as it knows."""
-        return self._tenants.get(tenant_id)
-
     async def assigned(self, tenant_id: str, epoch: int) -> Tenant:
         """The tenant under ``epoch`` or a newer one; waits a moment if the sender knows more.
 

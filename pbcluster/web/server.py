@@ -52,6 +52,7 @@ class HTTPServerConnection(Protocol):
     """One client connection.
 
     :ivar slow: the client takes no more bytes for now.
+    :ivar peer_host: the client's IP address as text, from when it connected.
     """
 
     transport: Any
@@ -60,7 +61,7 @@ class HTTPServerConnection(Protocol):
         self.slow = False
         self._factory = factory
         self._limits = factory.limits
-        self._peer_host = ""
+        self.peer_host = ""
         self._secure = False
         #: Whether a request for a host came on the wrong TLS connection.
         self._misdirected: Callable[[bytes], bool] | None = None
@@ -84,7 +85,7 @@ class HTTPServerConnection(Protocol):
 
     def connectionMade(self) -> None:
         """Expect a request within the header deadline."""
-        self._peer_host = getattr(self.transport.getPeer(), "host", "")
+        self.peer_host = getattr(self.transport.getPeer(), "host", "")
         self._secure = ISSLTransport.providedBy(self.transport)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
@@ -285,7 +286,7 @@ class HTTPServerConnection(Protocol):
         head = parse_request(
             raw,
             self._limits.head,
-            self._peer_host,
+            self.peer_host,
             self._secure,
             factory.remembered,
             factory.apart,

@@ -18,6 +18,8 @@ class FakeCluster:
         self.unready_answers = 0
         self.changing = 0
         self.token_bodies: list[Any] = []
+        #: So many changes find that somebody else was faster.
+        self.meddling = 0
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
         self.port = self.server.server_address[1]
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
@@ -61,6 +63,7 @@ class FakeCluster:
                 "nodeID": "node_1",
                 "version": 1,
                 "customDomains": [],
+                "quotas": {"burst": 3, "eventStreams": 0},
             }
             self.tenants[tenant["id"]] = tenant
             return 200, tenant
@@ -72,6 +75,8 @@ class FakeCluster:
         found = [t for t in self.tenants.values() if name in (t["id"], t["name"])]
         if not found:
             return 404, {"status": 404, "message": f"There is no tenant {name!r}.", "data": {}}
+        if method == "PUT" and "quotas" in body:
+            return self.change(found[0], body)
         if method == "DELETE":
             del self.tenants[found[0]["id"]]
             return 200, found[0] | {"status": "deleted"}
@@ -95,6 +100,18 @@ class FakeCluster:
         if name:
             return 201, key
         return 201, {"token": "a.b.c" * 50, "tenantID": "t", "kid": "pb1", "expires": "soon"}
+
+    def change(self, tenant: dict[str, Any], body: dict[str, Any]) -> tuple[int, Any]:
+        """Quotas are replaced as a whole, under the version that was read."""
+        if self.meddling:
+            self.meddling -= 1
+            tenant["version"] = tenant.get("version", 1) + 1
+            tenant["quotas"] = tenant.get("quotas", {}) | {"memoryBytes": 5}
+        if body.get("version") != tenant.get("version", 1):
+            return 409, {"status": 409, "message": "It was changed meanwhile.", "data": {}}
+        tenant["version"] = body["version"] + 1
+        tenant["quotas"] = body["quotas"]
+        return 200, tenant
 
     def handler(self) -> type[BaseHTTPRequestHandler]:
         fake = self

@@ -125,6 +125,52 @@ class TenantTests(CommandTestCase):
         self.assertEqual(by_name, by_id)
         self.assertIn("no tenant 'nobody'", self.fails(1, "tenants", "show", "nobody"))
 
+    def test_set_quotas(self) -> None:
+        """set changes what is given and nothing else, by any number of options; 0 is a default."""
+        self.run_cli("tenants", "create", "shop", "--superuser", "me@example.com")
+        more = ("--requests-per-second", "12.5", "--concurrent-requests", "7", "--burst", "0")
+        result = self.run_cli("tenants", "set", "shop", *more)
+        self.assertEqual(result.exit_code, 0, result.output)
+        (tenant,) = self.fake.tenants.values()
+        expected = {
+            "burst": 0,
+            "eventStreams": 0,
+            "requestsPerSecond": 12.5,
+            "concurrentRequests": 7,
+        }
+        self.assertEqual(tenant["quotas"], expected)
+        self.assertIn("12.5", result.stdout)
+        shown = self.run_cli("tenants", "set", "shop", "--max-body-bytes", "9", "--json")
+        self.assertEqual(json.loads(shown.stdout)["quotas"], expected | {"maxBodyBytes": 9})
+
+    def test_set_meets_another_change(self) -> None:
+        """A record that somebody else changed is read again, so that their change stays; not for
+        ever."""
+        self.run_cli("tenants", "create", "shop", "--superuser", "me@example.com")
+        self.fake.meddling = 2
+        result = self.run_cli("tenants", "set", "shop", "--burst", "9")
+        self.assertEqual(result.exit_code, 0, result.output)
+        (tenant,) = self.fake.tenants.values()
+        self.assertEqual((tenant["quotas"]["burst"], tenant["quotas"]["memoryBytes"]), (9, 5))
+        self.fake.meddling = 1000
+        self.assertIn("changed", self.fails(1, "tenants", "set", "shop", "--burst", "8"))
+
+    def test_set_refuses(self) -> None:
+        """Nothing to set, a number that is none or below 0, and an unknown tenant are told."""
+        self.assertIn("--requests-per-second", self.fails(2, "tenants", "set", "shop"))
+        for option, value in (
+            ("--burst", "-1"),
+            ("--burst", "1.5"),
+            ("--requests-per-second", "-0.1"),
+            ("--requests-per-second", "nan"),
+            ("--requests-per-second", "inf"),
+            ("--concurrent-requests", "many"),
+        ):
+            result = self.run_cli("tenants", "set", "shop", option, value)
+            self.assertEqual(result.exit_code, 2, (option, value))
+            self.assertIn(option.strip("-"), result.output)
+        self.assertIn("no tenant", self.fails(1, "tenants", "set", "shop", "--burst", "1"))
+
     def test_delete_asks(self) -> None:
         """delete without --yes and without a terminal deletes nothing."""
         self.run_cli("tenants", "create", "shop", *SUPERUSER)

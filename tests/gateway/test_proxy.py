@@ -89,11 +89,16 @@ class UsualTests(ProxyCase):
         self.assertEqual((exchange.status, exchange.plans), (404, []))
 
     def test_tenants_error_is_passed_on(self) -> None:
-        """A tenant's own 5xx or 421 is its answer, and a success of the node."""
-        for status in (500, 502, 503, 421):
-            self.world.node(A, answer(status))
+        """A tenant's own 5xx or 421 is its answer, and a success of the node; so is a 429 that the
+        node made, with what tells when to come back."""
+        limit = ((b"Retry-After", b"7"), (b"RateLimit-Limit", b"20"), (b"RateLimit-Reset", b"7"))
+        for status in (500, 502, 503, 421, 429):
+            self.world.node(A, answer(status, *limit))
             for _ in range(FAILURES_TO_OPEN):
-                self.assertEqual(self.world.send().status, status)
+                exchange = self.world.send()
+                assert exchange.passed is not None
+                self.assertEqual((exchange.status, len(exchange.plans)), (status, 1))
+                self.assertEqual([f for f in exchange.passed.headers if f in limit], list(limit))
         self.assertIs(self.world.nodes.state(route()), State.CLOSED)
 
     def test_body_quota(self) -> None:

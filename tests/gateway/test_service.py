@@ -169,7 +169,9 @@ def settings(data_dir: Path, **changes: Any) -> GatewayConfig:
     return config.load(GatewayConfig, None, flags | changes)
 
 
-class ServiceTests(TestCase):
+class GatewayCase(TestCase):
+    """A running gateway before a fake node."""
+
     timeout = 30
 
     def setUp(self) -> None:
@@ -223,6 +225,8 @@ class ServiceTests(TestCase):
         answer = await treq.get(self.ready()["metrics"] + path, pool=self.pool)
         return answer.code, await answer.text()
 
+
+class ServiceTests(GatewayCase):
     async def test_request(self) -> None:
         """A request reaches the node signed and its answer the client, without node's marks."""
         answer = await self.ask("POST", "/echo?x=1", b"body" * 10_000)
