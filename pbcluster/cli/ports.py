@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import errno
 import itertools
+import secrets
 import socket
+from pathlib import Path
 
 from pbcluster.cli.layout import LOOPBACK, Plan
 from pbcluster.errors import ConfigError, InvalidInput, Unavailable
@@ -35,6 +37,10 @@ _DEFAULTS = {
 }
 _HIGHEST = 65535
 _SCAN_AT_MOST = 2000
+#: Any free port is one from here on and below the range of outgoing connections.
+_ANY_FIRST = 10_000
+_LOWEST = 1024
+_USUAL_FIRST_OUTGOING = 32_768
 
 
 class Picker:
@@ -85,14 +91,26 @@ class Picker:
         self._taken.update(ports)
 
     def _any_free(self) -> int:
+        end = first_outgoing()
+        first = _ANY_FIRST if end - _ANY_FIRST >= _SCAN_AT_MOST else _LOWEST
         for _ in range(_SCAN_AT_MOST):
-            with socket.socket() as probe:
-                probe.bind((LOOPBACK, 0))
-                port = int(probe.getsockname()[1])
-            if port not in self._taken:
+            port = first + secrets.randbelow(max(end - first, 1))
+            if port not in self._taken and in_use(port) is None:
                 self._taken.add(port)
                 return port
-        raise Unavailable("the system has no free port")
+        raise Unavailable(f"found no free port between {first} and {end}")
+
+
+def first_outgoing() -> int:
+    """Where the range begins from which the kernel takes ports for outgoing connections.
+
+    A port of that range that was free when a cluster was made may belong to somebody's connection
+    when it starts, or starts again.
+    """
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return _USUAL_FIRST_OUTGOING
 
 
 def in_use(port: int) -> str | None:

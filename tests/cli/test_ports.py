@@ -40,6 +40,16 @@ class PortTests(SynchronousTestCase):
             found = all_ports(initialise.new_plan(wish))
             self.assertEqual(len(found), len(set(found)))
 
+    def test_any_free_port_is_nobodys_outgoing(self) -> None:
+        """A port that is chosen freely is none that the kernel gives to outgoing connections: it is
+        still free when the cluster starts again."""
+        plan = initialise.new_plan(Wish(gateway_port=0, admin_port=0, nodes=5))
+        with socket.socket() as outgoing:
+            outgoing.bind(("127.0.0.1", 0))
+            self.assertGreaterEqual(outgoing.getsockname()[1], ports.first_outgoing())
+        self.assertLess(max(all_ports(plan)), ports.first_outgoing())
+        self.assertGreaterEqual(min(all_ports(plan)), 1024)
+
     def test_two_clusters_that_never_ran(self) -> None:
         """Clusters with other public ports do not share an internal one, even if none runs yet."""
         first = initialise.new_plan(Wish())
