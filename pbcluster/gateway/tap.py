@@ -18,7 +18,7 @@ from pbcluster.errors import ConfigError
 from pbcluster.options import Parsed, ServiceOptions, make_options
 
 if TYPE_CHECKING:
-    from pbcluster.gateway.service import ControlPlane
+    from pbcluster.gateway.assembly import ControlPlane
     from pbcluster.transport.interfaces import FollowsMembers
     from pbcluster.transport.sockets import Sockets
 
@@ -45,8 +45,9 @@ def makeService(options: ServiceOptions) -> IService:
 def _service(reactor: Any, parsed: Parsed[GatewayConfig]) -> IService:
     from pbcluster.gateway import worker
     from pbcluster.gateway.master import MasterService
+    from pbcluster.gateway.proxy_settings import gateway_key
     from pbcluster.gateway.reloading import Reloading
-    from pbcluster.gateway.service import GatewayService, gateway_key
+    from pbcluster.gateway.service import GatewayService
     from pbcluster.reactor import LoopTimersReactor
     from pbcluster.signals import on_signal
 
@@ -87,7 +88,7 @@ def _end(reactor: Any) -> None:
 
 
 def _control_plane(reactor: Any, parsed: Parsed[GatewayConfig]) -> ControlPlane:
-    from pbcluster.gateway.service import ControlPlane
+    from pbcluster.gateway.assembly import ControlPlane
     from pbcluster.transport.addresses import member_addresses
     from pbcluster.transport.broadcasts import ZmqSubscriber
     from pbcluster.transport.control_plane_client import ZmqControlPlaneClient

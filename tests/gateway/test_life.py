@@ -313,6 +313,11 @@ class ReloadTests(LifeCase):
         self.assertIn("is not valid TOML", gateway.tail())
         self.assertEqual(gateway.get()[0], 200)
 
+        logs = wait_for(lambda: list(gateway.data.glob("access*.log")), "an access log")
+        of_workers = [log for log in logs if log.name.startswith("access-")]
+        self.assertEqual(of_workers, logs if "workers" in settings else [])
+        for log in logs:  # as a tool that rotates logs does
+            log.rename(log.with_suffix(".moved"))
         gateway.configure(base_domains=["example.com"], listen="127.0.0.1:1")
         process.send_signal(signal.SIGHUP)
         wait_for(lambda: gateway.metric(done) >= 1 and gateway.metric(failed) == 0, "the reload")
@@ -320,6 +325,7 @@ class ReloadTests(LifeCase):
         gateway.settings["listen"] = settings["listen"]
         # The name is known now: the tenant answers below the other base domain too.
         wait_for(lambda: gateway.get(host="shop.example.com")[0] == 200, "the other domain")
+        wait_for(lambda: list(gateway.data.glob("access*.log")), "a new access log")
 
     def test_reload(self) -> None:
         """SIGHUP: a broken file changes nothing, one line and one figure say so; a good one holds

@@ -20,7 +20,9 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from pbcluster import config, signing, wire
 from pbcluster.config import GatewayConfig, Secrets
 from pbcluster.errors import ConfigError, NotFound, PBClusterError
-from pbcluster.gateway.service import ControlPlane, GatewayService, gateway_key
+from pbcluster.gateway.assembly import ControlPlane
+from pbcluster.gateway.proxy_settings import gateway_key
+from pbcluster.gateway.service import GatewayService
 from tests.gateway.fakes import route
 
 reactor: Any = _reactor

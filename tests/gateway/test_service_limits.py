@@ -87,7 +87,7 @@ class LimitTests(GatewayCase):
             self.assertIn(b"200 OK", await self.get(each))
         clients[0].transport.abortConnection()  # type: ignore[union-attr]
         await clients[0].over
-        while self.service._factory.connection_count > 2:
+        while self.service._made.factory.connection_count > 2:
             await deferLater(reactor, 0.01)
         self.assertIn(b"200 OK", await self.get(await self.connect(A)))
 

@@ -18,7 +18,8 @@ from pbcluster.cli.http import Answer as PlainAnswer
 from pbcluster.cli.http import ask as ask_plain
 from pbcluster.config import Secrets
 from pbcluster.errors import ConfigError, Unauthorized
-from pbcluster.gateway.service import ControlPlane, GatewayService
+from pbcluster.gateway.assembly import ControlPlane
+from pbcluster.gateway.service import GatewayService
 from pbcluster.gateway.tls import GatewayTLS
 from pbcluster.web.interfaces import Exchange
 from pbcluster.web.limits import Limits
@@ -191,10 +192,10 @@ class ClientTests(GatewayCase):
         self.start(tls_watch_s=3600)
         put(self.certificates, "more", site("more.example.com"))
         await self.assertFailure(self.ask("more.example.com"), ssl.SSLError)
-        await self.service._tls.reload()
+        await self.service._made.tls.reload()
         self.assertEqual((await self.ask("more.example.com")).status, 404)
         write(self.certificates / "more.pem", b"nonsense")
-        await self.service._tls.reload()
+        await self.service._made.tls.reload()
         self.assertEqual((await self.ask("more.example.com")).status, 404)
         self.assertIn('tls_certificate_problem{certificate="more"} 1.0', await self.metrics())
 
@@ -202,7 +203,7 @@ class ClientTests(GatewayCase):
         """Without being told the gateway finds a new certificate in the time of its watch."""
         service = self.start(tls_watch_s=0.1)
         put(self.certificates, "more", site("more.example.com"))
-        directory = service._tls.certificates
+        directory = service._made.tls.certificates
         assert directory is not None
         await until(lambda: directory.covers("more.example.com"))
 
@@ -242,7 +243,7 @@ class NodeTests(GatewayCase):
             service = self.start(hold_s=0)
             self.assertEqual((await self.ask()).status, 503)
             self.assertEqual(wrong.seen, [])
-            self.assertGreater(service._tls.node_failures["not_verified"], 0)
+            self.assertGreater(service._made.tls.node_failures["not_verified"], 0)
             await service.stopService()
 
     async def test_node_without_tls(self) -> None:
@@ -278,7 +279,7 @@ class NodeTests(GatewayCase):
         service = self.start()
         self.assertEqual((await self.ask()).status, 200)
         found = route(address=self.node.address)
-        service._nodes.down(found.node_id, found.incarnation)
+        service._made.nodes.down(found.node_id, found.incarnation)
         await until(lambda: self.node.healths >= 2)
         self.assertEqual((await self.ask()).status, 200)
 
