@@ -20,6 +20,7 @@ from pbcluster.cli import procfs
 from pbcluster.cli.child import Child
 from pbcluster.errors import Conflict, Unavailable
 from pbcluster.testing.cluster import RealCluster
+from pbcluster.testing.paced_reads import PacedReads
 from pbcluster.testing.workload import Client, Workload, check
 from tests.integration.support import EMAIL, PASSWORD, new_tenant, run_sdk
 
@@ -101,6 +102,22 @@ class NodeDeathTests(CrossingTestCase):
         # A write that was under way when the machine died has an unknown fate; there can be no
         # more of those than writers, and nothing else may fail.
         self.assertLessEqual(len(workload.journal.failures()), 4, workload.journal.failures())
+
+    def test_reads_through_a_death(self) -> None:
+        """A node dies under 200 reads a second, which do not wait for each other: each gets its
+        answer, later; none gets an error, and no connection breaks."""
+        cluster = self.cluster()
+        new_tenant(cluster, "shop")
+        first = self.owner(cluster, "shop")
+        reads = PacedReads(cluster.gateway_url, cluster.host("shop"), "/api/health", a_second=200.0)
+        with reads.running():
+            cluster.wait_until(lambda: len(reads.reads) > 200, "the first reads", 30.0)
+            cluster.kill9(first)
+            cluster.wait_until(lambda: self.owner(cluster, "shop") != first, "another owner", 30.0)
+            seen = len(reads.reads)
+            cluster.wait_until(lambda: len(reads.reads) > seen + 200, "reads there", 30.0)
+        bad = [read for read in reads.reads if read.status != 200]
+        self.assertEqual(bad[:5], [], f"{len(bad)} of {len(reads.reads)}\n{cluster.logs()}")
 
     def test_kill_9_of_pbnode_alone(self) -> None:
         """pbnode alone dies: its PocketBase and Litestream die with it, the other node takes over
