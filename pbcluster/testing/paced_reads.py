@@ -2,7 +2,8 @@
 
 A client that waits for its answer before it asks again hides an outage: it sees one slow answer.
 Here a read begins every so many milliseconds, on an idle connection or a new one, and each is
-judged by itself. Runs in a thread with an event loop of its own, with nothing of the platform's HTTP.
+judged by itself. Runs in a thread with an event loop of its own, and with nothing of the platform's
+own HTTP.
 """
 
 from __future__ import annotations
