@@ -10,6 +10,7 @@ No query and no header stands in a line: they may hold secrets.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -30,6 +31,8 @@ FLUSH_S = 0.25
 FLUSH_LINES = 4_000
 #: About 8 MiB.
 MAX_WAITING = 20_000
+#: A write waits so long for one before it, which a disk holds.
+LOCK_S = 2.0
 MAX_FILE_BYTES = 64 * 1024 * 1024
 #: Full files kept beside the one that is written.
 KEPT_FILES = 4
@@ -101,7 +104,7 @@ class AccessLog:
         self._file.reopen_wanted = True
 
     def close(self) -> None:
-        """Write what waits, in this thread: the process ends."""
+        """Write what waits, in this thread: the process ends. A disk that hangs does not hold it."""
         lines, self._waiting = self._waiting, []
         if self._due is not None:
             self._due.cancel()
@@ -148,9 +151,14 @@ class _RotatedFile:
         self._size = 0
 
     def append(self, data: bytes) -> None:
-        if data:
-            with self._lock:
-                self._append(data)
+        if not data:
+            return
+        if not self._lock.acquire(timeout=LOCK_S):
+            raise OSError(errno.EBUSY, "a write before it has not ended")
+        try:
+            self._append(data)
+        finally:
+            self._lock.release()
 
     def _append(self, data: bytes) -> None:
         if self.reopen_wanted:

@@ -110,6 +110,15 @@ class FileTests(TestCase):
         self.assertEqual(len(self.file.read_text().splitlines()), 1)
         log.close()
 
+    async def test_a_disk_that_hangs(self) -> None:
+        """The process ends although a write does not; its last lines are lost, and told of."""
+        self.patch(access_log, "LOCK_S", 0.01)
+        log = self.log()
+        log._file._lock.acquire()  # as the thread of that write has it
+        log.add(record())
+        log.close()
+        self.assertFalse(self.file.exists())
+
     async def test_bounded(self) -> None:
         """While the disk takes nothing, so many lines wait and no more."""
         self.patch(access_log, "MAX_WAITING", 5)
