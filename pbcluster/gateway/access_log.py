@@ -104,7 +104,7 @@ class AccessLog:
         self._file.reopen_wanted = True
 
     def close(self) -> None:
-        """Write what waits, in this thread: the process ends. A disk that hangs does not hold it."""
+        """Write what waits, in this thread: the process ends. It is not held by a hung write."""
         lines, self._waiting = self._waiting, []
         if self._due is not None:
             self._due.cancel()

@@ -111,7 +111,7 @@ class FileTests(TestCase):
         log.close()
 
     async def test_a_disk_that_hangs(self) -> None:
-        """The process ends although a write does not; its last lines are lost, and told of."""
+        """Closing does not wait for a write that hangs; the last lines are lost, and told of."""
         self.patch(access_log, "LOCK_S", 0.01)
         log = self.log()
         log._file._lock.acquire()  # as the thread of that write has it
