@@ -8,26 +8,22 @@ import attrs
 
 from pbcluster.config.checks import (
     DIR,
-    ENDPOINT,
-    PORT,
     WHERE,
     between,
     boolean,
     domain,
-    listen_address,
     listen_where,
     network,
     one_of,
     path,
     setting,
     several,
-    tcp_endpoint,
 )
-from pbcluster.config.service import ServiceConfig
+from pbcluster.config.service import ClientConfig
 
 
 @attrs.frozen(kw_only=True)
-class GatewayConfig(ServiceConfig):
+class GatewayConfig(ClientConfig):
     """Settings of a gateway (``twistd pbgateway``)."""
 
     listen: tuple[str, int] | str = setting("public address", WHERE, listen_where, "127.0.0.1:8080")
@@ -79,19 +75,6 @@ class GatewayConfig(ServiceConfig):
     )
     node_tls_required: bool = setting(
         "with node_tls: never speak to a node without TLS", "true or false", boolean, True
-    )
-    metrics_listen: tuple[str, int] = setting(
-        "address of health and metrics", PORT, listen_address, "127.0.0.1:0"
-    )
-    members: tuple[str, ...] = setting(
-        "request endpoints of all members",
-        f"one or more of {ENDPOINT}",
-        several(tcp_endpoint, 1),
-    )
-    broadcasts: tuple[str, ...] = setting(
-        "broadcast endpoints of all members",
-        f"one or more of {ENDPOINT}",
-        several(tcp_endpoint, 1),
     )
     base_domains: tuple[str, ...] = setting(
         "a request for NAME.DOMAIN is for tenant NAME",

@@ -9,7 +9,6 @@ import attrs
 from pbcluster import records
 from pbcluster.config.checks import (
     DIR,
-    ENDPOINT,
     PORT,
     between,
     http_url,
@@ -18,14 +17,13 @@ from pbcluster.config.checks import (
     path,
     setting,
     several,
-    tcp_endpoint,
     text,
 )
-from pbcluster.config.service import ServiceConfig
+from pbcluster.config.service import ClientConfig
 
 
 @attrs.frozen(kw_only=True)
-class NodeConfig(ServiceConfig):
+class NodeConfig(ClientConfig):
     """Settings of a node (``twistd pbnode``)."""
 
     listen: tuple[str, int] = setting(
@@ -42,19 +40,6 @@ class NodeConfig(ServiceConfig):
         "http://HOST:PORT, with node_tls https://HOST:PORT, or nothing",
         lambda value: value and http_url(value),
         "",
-    )
-    metrics_listen: tuple[str, int] = setting(
-        "address of health and metrics", PORT, listen_address, "127.0.0.1:0"
-    )
-    members: tuple[str, ...] = setting(
-        "request endpoints of all members",
-        f"one or more of {ENDPOINT}",
-        several(tcp_endpoint, 1),
-    )
-    broadcasts: tuple[str, ...] = setting(
-        "broadcast endpoints of all members",
-        f"one or more of {ENDPOINT}",
-        several(tcp_endpoint, 1),
     )
     capacity: int = setting(
         "tenants at once", "1 to 10000", between(1, 10000, int), records.DEFAULT_CAPACITY

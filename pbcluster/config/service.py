@@ -1,4 +1,4 @@
-"""The settings that every service has."""
+"""The settings that every service has, and those of all that ask the control plane."""
 
 from __future__ import annotations
 
@@ -6,7 +6,20 @@ from pathlib import Path
 
 import attrs
 
-from pbcluster.config.checks import DIR, FILE, boolean, path, process_id, setting, text
+from pbcluster.config.checks import (
+    DIR,
+    ENDPOINT,
+    FILE,
+    PORT,
+    boolean,
+    listen_address,
+    path,
+    process_id,
+    setting,
+    several,
+    tcp_endpoint,
+    text,
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -22,4 +35,23 @@ class ServiceConfig:
     peers_file: Path = setting("TOML file with the public keys of all processes", FILE, path)
     insecure_plain_sockets: bool = setting(
         "do without encryption between processes (loopback only)", "true or false", boolean, False
+    )
+
+
+@attrs.frozen(kw_only=True)
+class ClientConfig(ServiceConfig):
+    """Settings of every service that is a client of the control plane: gateways and nodes."""
+
+    metrics_listen: tuple[str, int] = setting(
+        "address of health and metrics", PORT, listen_address, "127.0.0.1:0"
+    )
+    members: tuple[str, ...] = setting(
+        "request endpoints of all members",
+        f"one or more of {ENDPOINT}",
+        several(tcp_endpoint, 1),
+    )
+    broadcasts: tuple[str, ...] = setting(
+        "broadcast endpoints of all members",
+        f"one or more of {ENDPOINT}",
+        several(tcp_endpoint, 1),
     )
