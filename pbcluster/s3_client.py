@@ -39,7 +39,10 @@ class PreconditionFailed(Conflict):
 
 
 class S3Refused(S3Unavailable):
-    """S3 answered that it will not do this: credentials, permissions, bucket or request."""
+    """S3 answered that it will not do this: credentials, permissions, bucket or request.
+
+    ``data["s3_status"]`` and ``data["s3_code"]`` are what S3 said, where it did.
+    """
 
     code = "s3_refused"
 
@@ -58,16 +61,18 @@ class S3Address:
     secret_key: str = attrs.field(repr=False)
 
 
-def new_client(address: S3Address, connections: int = 1) -> Any:
+def new_client(
+    address: S3Address, connections: int = 1, *, read_timeout_s: float = READ_TIMEOUT_S
+) -> Any:
     """A boto3 client; opens no connection yet.
 
-    :param connections: that are kept open.
+    :param connections: that are kept open. :param read_timeout_s: silence of S3's in a call.
     """
     import boto3  # late: it takes 0.1 s, and most commands of the command line need no S3
 
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
+        read_timeout=read_timeout_s,
         retries={"total_max_attempts": 1},
         max_pool_connections=connections,
         s3={"addressing_style": "path", "payload_signing_enabled": True},
@@ -108,12 +113,13 @@ def _refuse(method: str, key: str, error: ClientError) -> NoReturn:
         raise PreconditionFailed(f"{method} {key}: the object is not what was expected") from None
     told = f"S3 answered {method} {key} with {status} {code}"
     if status == 403:
-        raise S3Refused(f"{told}: check the S3 keys and what they may do") from None
+        why = f"{told}: check the S3 keys and what they may do"
+        raise S3Refused(why, s3_status=status, s3_code=code) from None
     if code == "NoSuchBucket":
         # Not final: whoever starts S3 makes the bucket a moment later.
         raise S3Unavailable(f"{told}: the bucket does not exist; create it") from None
     if 400 <= status < 500 and status not in (408, 409, 429):
-        raise S3Refused(told) from None
+        raise S3Refused(told, s3_status=status, s3_code=code) from None
     raise S3Unavailable(told) from None
 
 

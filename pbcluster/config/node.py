@@ -13,6 +13,7 @@ from pbcluster.config.checks import (
     between,
     http_url,
     listen_address,
+    one_of,
     optional_text,
     path,
     setting,
@@ -55,6 +56,24 @@ class NodeConfig(ClientConfig):
     s3_endpoint: str = setting("S3's URL", "http(s)://HOST:PORT", http_url)
     s3_bucket: str = setting("S3 bucket of the cluster", "3 to 63 characters", text)
     s3_region: str = setting("S3 region", "a word", text, "us-east-1")
+    files: str = setting(
+        "where tenants' uploaded files and backups are kept: in S3, or on this machine's disk only",
+        "s3 or local",
+        one_of("s3", "local"),
+        "s3",
+    )
+    files_window_s: float = setting(
+        "a deleted file stays in S3 for so many seconds, for restores to a point in time",
+        "0 to 31536000",
+        between(0, 31_536_000, float),
+        86_400.0,
+    )
+    tenant_max_file_bytes: int = setting(
+        "bytes that the files of a tenant may take whose quotas name none; 0: no limit",
+        "0 to 10^15",
+        between(0, 10**15, int),
+        10 * 1024**3,
+    )
     binaries: tuple[str, ...] = setting(
         "use another build of a binary, NAME=PATH",
         "pocketbase=PATH or litestream=PATH, several by commas",

@@ -144,3 +144,25 @@ class Acknowledger:
         else:
             self._seen = seen
         self._run(self._core.owner_checked(round, self._parts.boottime(), ours=ours))
+
+
+async def cover(
+    parts: NodeParts,
+    tenant_id: str,
+    owner: Owner,
+    database: Path,
+    fence: Callable[[str, OwnerSeen | None], None],
+) -> None:
+    """Return when everything committed before this call is in S3 under ``owner``'s claim.
+
+    :param fence: as for :class:`Acknowledger`.
+    :raises PBClusterError: it cannot be said that it is.
+    """
+    before = parts.directories.database_identity(tenant_id)
+    await parts.replication.sync(database, timeout_s=SYNC_TIMEOUT_S)
+    if before is None or parts.directories.database_identity(tenant_id) != before:
+        raise Withheld(Reason.DATABASE_REPLACED)
+    seen = await parts.claims.read_owner(tenant_id)
+    if not still_ours(owner, seen):
+        fence(Reason.OWNERSHIP_LOST.value, seen)
+        raise Withheld(Reason.OWNERSHIP_LOST)

@@ -89,12 +89,14 @@ class Front:
         hold_s: float = HOLD_S,
         quotas: Quotas | None = None,
         limited: Callable[[str], None] = lambda reason: None,
+        check_upload: Callable[[str, RequestHead], None] | None = None,
     ) -> None:
         """
         :param gateway_keys: gateway id → HMAC key. :param unix_ms: wall clock.
         :param answered: counts the statuses that this node itself answered.
         :param quotas: what tenants may use; None: as much as they like.
         :param limited: counts requests refused because of a tenant's limit, by reason.
+        :param check_upload: raises if a tenant's request brings more files than it may have.
         """
         self.starting = True
         self.draining = False
@@ -108,6 +110,7 @@ class Front:
         self._quotas = quotas if quotas is not None else Quotas(Defaults())
         self._limited = limited
         self._held = 0
+        self._check_upload = check_upload
 
     def handle(self, exchange: Exchange) -> None:
         """Take a request."""
@@ -128,6 +131,12 @@ class Front:
         if write and _restores_a_backup(head):
             self.refuse(exchange, _NotOffered())
             return
+        if write and self._check_upload is not None and head.has_body:
+            try:
+                self._check_upload(signed.tenant_id, head)
+            except PBClusterError as error:
+                self.refuse(exchange, error)
+                return
         known = self.tenants.find(signed.tenant_id)
         quotas = known.assignment.quotas if known is not None else None
         use = self._quotas.enter(signed.tenant_id, quotas, self._clock.seconds())

@@ -8,9 +8,9 @@ an error of ``pbcluster.errors``; "it may have happened" is always told apart fr
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 import msgspec
@@ -153,6 +153,9 @@ class WorkloadSpec:
     :ivar directory: the tenant's directory; the database is ``directory/data/data.db``.
     :ivar encryption_key: 32 characters; goes into the child's environment, never its argv.
     :ivar superuser: create this login (only at the very first start).
+    :ivar settings: PocketBase's settings that are set at each start, by its own names; they hold
+        the tenant's key of the file gateway.
+    :ivar files_port: loopback port of the file gateway, 0: files stay on the disk.
     """
 
     tenant_id: str
@@ -160,6 +163,8 @@ class WorkloadSpec:
     encryption_key: str = attrs.field(repr=False)
     hosts: tuple[str, ...] = ()
     superuser: InitialSuperuser | None = attrs.field(default=None, repr=False)
+    settings: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    files_port: int = 0
 
 
 class RunningWorkload(Protocol):
@@ -195,6 +200,31 @@ class Workloads(Protocol):
 
         :raises ProcessFailed: it ended or did not answer in time; says why.
         """
+
+
+@attrs.frozen
+class FilesAccess:
+    """How a tenant's PocketBase reaches its files.
+
+    :ivar settings: see ``WorkloadSpec``. :ivar port: loopback port of the file gateway.
+    """
+
+    settings: Mapping[str, Any] = attrs.field(repr=False)
+    port: int = 0
+
+
+class TenantFilesDoor(Protocol):
+    """Where the files of a node's tenants are (``node.files``)."""
+
+    async def open(self, owner: Any) -> FilesAccess:
+        """A tenant's PocketBase is about to start, under a claim.
+
+        :param owner: the tenant, a ``node.files.tenant_files.FilesOwner``.
+        :raises PBClusterError: files of its disk could not be taken over.
+        """
+
+    def close(self, owner: Any) -> None:
+        """Its PocketBase ended."""
 
 
 class DirectoryLock(Protocol):

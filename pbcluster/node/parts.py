@@ -15,7 +15,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pbcluster.errors import Unavailable
-from pbcluster.node.interfaces import ClaimStore, Replication, TenantDirectories, Workloads
+from pbcluster.node.interfaces import (
+    ClaimStore,
+    Replication,
+    TenantDirectories,
+    TenantFilesDoor,
+    Workloads,
+)
 from pbcluster.node.proofs import Proofs
 from pbcluster.wire import TenantReport
 
@@ -56,6 +62,7 @@ class NodeParts:
     :ivar boottime: seconds of CLOCK_BOOTTIME. :ivar utc_now: wall clock, for what people read.
     :ivar new_nonce: a fresh random word. :ivar encryption_key: tenant id → PocketBase's settings
         key (32 characters). :ivar report: tells the control plane, repeated until it answers.
+    :ivar files: where uploaded files are kept; None: on the disk.
     """
 
     node_id: str
@@ -71,6 +78,7 @@ class NodeParts:
     proofs: Proofs
     report: Callable[[TenantReport], None]
     observer: Observer
+    files: TenantFilesDoor | None = None
 
 
 def spawn(coroutine: Coroutine[Deferred[Any], Any, Any], what: str) -> Deferred[None]:

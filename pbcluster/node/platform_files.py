@@ -48,7 +48,11 @@ def write_platform_files(
     :raises StorageCorrupt: a symbolic link stands where a folder should be.
     """
     url = app_url(spec.hosts[0]) if spec.hosts else ""
-    wanted: dict[str, Any] = {"headers": [ADDRESS_HEADER], "appURL": url}
+    wanted: dict[str, Any] = {
+        "headers": [ADDRESS_HEADER],
+        "appURL": url,
+        "settings": dict(spec.settings),
+    }
     hook = _script("pbcluster.pb.js", wanted)
     with DirectoryHandle.open(spec.directory, create=True) as root:
         for name in DIRECTORIES:

@@ -139,6 +139,7 @@ class NodeService(Service):
             proofs=Proofs(self._durations),
             report=self._reports.send,
             observer=self._metrics,
+            files=self._shells.files,
         )
         self._parts = parts
         self._tenants = Tenants(parts, capacity=config.capacity, idle_stop_s=config.idle_stop_s)
@@ -152,6 +153,7 @@ class NodeService(Service):
             answered=self._metrics.answered,
             quotas=Quotas(_default_quotas(config)),
             limited=self._metrics.limited,
+            check_upload=self._shells.files.check_upload if self._shells.files else None,
         )
         self._generation = GenerationWatch(
             self._shells.generations,
@@ -207,6 +209,8 @@ class NodeService(Service):
         if self._stopping:
             return
         self._generation.start()
+        if self._shells.files is not None:
+            self._shells.files.start()
         self._phase = "starting Litestream"
         await self._shells.replication.start()
         if self._stopping or self._fenced:
@@ -347,6 +351,7 @@ class NodeService(Service):
             "cache_misses": cache.misses,
             "cache_evictions": cache.evictions,
             **(self._tls.figures() if self._tls is not None else {}),
+            **(self._shells.files.figures() if self._shells.files is not None else {}),
             "away_gaps": self._standing.gaps if self._standing is not None else 0,
         }
         return self._metrics.show({state.value: counts[state.value] for state in State}, gauges)
@@ -378,6 +383,8 @@ class NodeService(Service):
             await self._shells.replication.stop()
         except PBClusterError as error:
             log.error("Litestream did not end well: {error}", error=error)
+        if self._shells.files is not None:
+            await self._shells.files.stop()
         self._reports.stop()
         if standing is not None:
             standing.stop()

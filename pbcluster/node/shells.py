@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -13,9 +15,11 @@ from pbcluster import binaries
 from pbcluster.config import NodeConfig, Secrets
 from pbcluster.node.claims import S3ClaimStore
 from pbcluster.node.directories import NodeDirectories
+from pbcluster.node.files.door import Files, FilesConfig
 from pbcluster.node.generations import GenerationStore, S3Generations
 from pbcluster.node.interfaces import ClaimStore, Replication, TenantDirectories, Workloads
 from pbcluster.node.orphans import end_orphans
+from pbcluster.node.platform_files import DATA
 from pbcluster.node.replication import LitestreamDaemon
 from pbcluster.node.s3 import S3Address, S3Objects
 from pbcluster.node.workload import PocketBaseWorkloads
@@ -31,6 +35,7 @@ class Shells:
     :ivar prepare: before anything is opened: checks the binaries, locks the data directory, ends
         orphans. Raises ``ConfigError`` or ``ProcessFailed``.
     :ivar close: after everything ended.
+    :ivar files: the file gateway; None: uploaded files stay on the disk.
     """
 
     claims: ClaimStore
@@ -40,6 +45,7 @@ class Shells:
     directories: TenantDirectories
     prepare: Callable[[], Awaitable[None]]
     close: Callable[[], None]
+    files: Files | None = None
 
 
 #: Makes them from the reactor and the settings.
@@ -78,6 +84,22 @@ def real_shells(reactor: Any, config: NodeConfig, secrets: Secrets) -> Shells:
         if pruned:
             log.info("removed {pruned} old copies that were set aside", pruned=pruned)
 
+    files = None
+    if config.files == "s3":
+        files = Files(
+            reactor,
+            FilesConfig(
+                address=address,
+                tenant_key=secrets.tenant_key,
+                window_s=config.files_window_s,
+                default_max_bytes=config.tenant_max_file_bytes,
+            ),
+            objects,
+            unix_ms=lambda: time.time_ns() // 1_000_000,
+            utc_now=lambda: datetime.now(UTC),
+            data_of=lambda tenant_id: directories.path(tenant_id) / DATA,
+        )
+
     def close() -> None:
         for end in at_end:
             end()
@@ -97,4 +119,5 @@ def real_shells(reactor: Any, config: NodeConfig, secrets: Secrets) -> Shells:
         directories=directories,
         prepare=prepare,
         close=close,
+        files=files,
     )

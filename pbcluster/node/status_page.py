@@ -66,6 +66,11 @@ class Metrics:
                 ("tls_certificate_days_left", "Days to the expiry of the front door's own"),
                 ("tls_handshakes", "Handshakes of gateways at the front door"),
                 ("tls_handshakes_refused", "Handshakes at the front door that came to nothing"),
+                ("file_bytes_received", "Bytes of files received from tenants"),
+                ("file_bytes_sent", "Bytes of files sent to tenants"),
+                ("file_requests_refused", "Requests of tenants for files that were refused"),
+                ("file_deletions_waiting", "Deleted files that are not removed yet"),
+                ("files_removed", "Deleted files removed for good"),
                 ("away_gaps", "Times this process was away until its leases ran out"),
             )
         }

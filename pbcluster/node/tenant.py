@@ -28,11 +28,12 @@ from pbcluster.errors import (
     S3Unavailable,
     Unavailable,
 )
-from pbcluster.node.acks import Acknowledger, Withheld
+from pbcluster.node.acks import Acknowledger, Withheld, cover
 from pbcluster.node.copies import Copies, Copy
 from pbcluster.node.durability import Reason
 from pbcluster.node.interfaces import (
     DirectoryLock,
+    FilesAccess,
     Owner,
     OwnerSeen,
     Ready,
@@ -56,6 +57,8 @@ FIRST_SYNC_RETRY_S = 1.0
 #: A load that failed is tried again after so long, doubling.
 LOAD_RETRY_S = 0.5
 LOAD_RETRY_MAX_S = 15.0
+#: On a node whose tenants keep their files on the disk.
+NO_FILES = FilesAccess({"s3": {"enabled": False}, "backups": {"s3": {"enabled": False}}})
 
 
 class NoProof(Unavailable):
@@ -210,6 +213,17 @@ class Tenant:
             raise Withheld(Reason.OWNERSHIP_LOST if self._fenced else Reason.STOPPED)
         await self._acks.acknowledge()
 
+    async def covered(self) -> None:
+        """What PocketBase committed before this call is in S3, and the tenant was ours after that.
+
+        Whatever its durability: for what may only happen when a write can not be undone any more.
+
+        :raises PBClusterError: it cannot be said.
+        """
+        if self._owner is None or not self._registered or self._fenced:
+            raise NoProof("the tenant's database is not replicated now")
+        await cover(self._parts, self.tenant_id, self._owner, self._database, self.fence)
+
     # -- load --
 
     async def load(self) -> None:
@@ -263,12 +277,17 @@ class Tenant:
 
     async def _start_workload(self, copy: Copy) -> None:
         first_start = not (self.assignment.ever_ready or copy.parent or copy.ready)
+        files = self._parts.files
+        access = await files.open(self) if files is not None else NO_FILES
+        self._go_on()
         spec = WorkloadSpec(
             tenant_id=self.tenant_id,
             directory=self._parts.directories.path(self.tenant_id),
             encryption_key=self._parts.encryption_key(self.tenant_id),
             hosts=self.assignment.hosts,
             superuser=self.assignment.initial_superuser if first_start else None,
+            settings=access.settings,
+            files_port=access.port,
         )
         workload = await self._parts.workloads.start(spec)
         self._workload = workload
@@ -425,6 +444,8 @@ class Tenant:
         workload, self._workload = self._workload, None
         if workload is not None:
             await self._tolerate(workload.kill() if kill else workload.stop())
+        if self._parts.files is not None:
+            self._parts.files.close(self)
         # Also if its first sync failed: it may be registered.
         if self._owner is not None:
             await self._tolerate(self._parts.replication.unregister(self._database))

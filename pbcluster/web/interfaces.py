@@ -208,6 +208,13 @@ class Exchange(Protocol):
         """Answer locally. An unread request body is discarded up to a bound, else the connection is
         closed after the answer."""
 
+    def read_body(self, max_bytes: int) -> Awaitable[bytes]:
+        """Take the request's body instead of forwarding it.
+
+        :return: fires with all of it. Cancelled when the client goes away, or when the body is over
+            ``max_bytes``: then it was answered 413.
+        """
+
     def abort(self) -> None:
         """Cut the client's connection: the answer must not look complete."""
 

@@ -8,6 +8,17 @@ migrate((app) => {
   if (wanted.appURL) {
     settings.meta.appURL = wanted.appURL;
   }
+  // Each section as far as it is named: S3 for files and for backups.
+  const merge = (into, from) => {
+    for (const name in from) {
+      if (from[name] !== null && typeof from[name] === "object" && !Array.isArray(from[name])) {
+        merge(into[name], from[name]);
+      } else {
+        into[name] = from[name];
+      }
+    }
+  };
+  merge(settings, wanted.settings);
   app.save(settings);
 
   if (!wanted.superuser || app.countRecords("_superusers") > 0) {

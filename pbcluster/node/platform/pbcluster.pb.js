@@ -15,7 +15,25 @@ onBootstrap((e) => {
   const settings = $app.settings();
   const headers = JSON.stringify(settings.trustedProxy.headers);
   const appURL = wanted.appURL || settings.meta.appURL;
-  if (headers === JSON.stringify(wanted.headers) && settings.meta.appURL === appURL) {
+  // Each section as far as it is named, S3 for files and for backups; says whether it changed.
+  const merge = (into, from) => {
+    let changed = false;
+    for (const name in from) {
+      if (from[name] !== null && typeof from[name] === "object" && !Array.isArray(from[name])) {
+        changed = merge(into[name], from[name]) || changed;
+      } else if (into[name] !== from[name]) {
+        into[name] = from[name];
+        changed = true;
+      }
+    }
+    return changed;
+  };
+  const changed = merge(settings, wanted.settings);
+  if (
+    !changed &&
+    headers === JSON.stringify(wanted.headers) &&
+    settings.meta.appURL === appURL
+  ) {
     return;
   }
   settings.trustedProxy.headers = wanted.headers;
