@@ -8,6 +8,7 @@ waits (``pbcluster.cli.bucket``). No call is ever repeated inside, each ends by 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
@@ -68,8 +69,6 @@ def new_client(
 
     :param connections: that are kept open. :param read_timeout_s: silence of S3's in a call.
     """
-    import boto3  # late: it takes 0.1 s, and most commands of the command line need no S3
-
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=read_timeout_s,
@@ -82,12 +81,22 @@ def new_client(
         proxies={},
         user_agent_extra="pbcluster",
     )
-    session = boto3.session.Session(
+    return _session().client(
+        "s3",
+        endpoint_url=address.endpoint,
+        config=config,
         aws_access_key_id=address.access_key,
         aws_secret_access_key=address.secret_key,
         region_name=address.region,
     )
-    return session.client("s3", endpoint_url=address.endpoint, config=config)
+
+
+@functools.cache
+def _session() -> Any:
+    """boto3's description of S3, read once; without credentials."""
+    import boto3  # late: it takes 0.1 s, and most commands of the command line need no S3
+
+    return boto3.session.Session()
 
 
 def translated(method: str, key: str, call: Callable[[], T]) -> T:

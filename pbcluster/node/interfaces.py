@@ -153,8 +153,8 @@ class WorkloadSpec:
     :ivar directory: the tenant's directory; the database is ``directory/data/data.db``.
     :ivar encryption_key: 32 characters; goes into the child's environment, never its argv.
     :ivar superuser: create this login (only at the very first start).
-    :ivar settings: PocketBase's settings that are set at each start, by its own names; they hold
-        the tenant's key of the file gateway.
+    :ivar file_storage: PocketBase's S3 settings of ``storage`` and ``backups``, set at each start;
+        with the tenant's key of the file gateway. Empty: they are left alone.
     :ivar files_port: loopback port of the file gateway, 0: files stay on the disk.
     """
 
@@ -163,7 +163,7 @@ class WorkloadSpec:
     encryption_key: str = attrs.field(repr=False)
     hosts: tuple[str, ...] = ()
     superuser: InitialSuperuser | None = attrs.field(default=None, repr=False)
-    settings: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    file_storage: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, repr=False)
     files_port: int = 0
 
 
@@ -206,10 +206,10 @@ class Workloads(Protocol):
 class FilesAccess:
     """How a tenant's PocketBase reaches its files.
 
-    :ivar settings: see ``WorkloadSpec``. :ivar port: loopback port of the file gateway.
+    :ivar storage: see ``WorkloadSpec.file_storage``. :ivar port: loopback port of the file gateway.
     """
 
-    settings: Mapping[str, Any] = attrs.field(repr=False)
+    storage: Mapping[str, Mapping[str, Any]] = attrs.field(repr=False)
     port: int = 0
 
 

@@ -51,7 +51,7 @@ def write_platform_files(
     wanted: dict[str, Any] = {
         "headers": [ADDRESS_HEADER],
         "appURL": url,
-        "settings": dict(spec.settings),
+        "fileStorage": dict(spec.file_storage),
     }
     hook = _script("pbcluster.pb.js", wanted)
     with DirectoryHandle.open(spec.directory, create=True) as root:

@@ -58,7 +58,7 @@ FIRST_SYNC_RETRY_S = 1.0
 LOAD_RETRY_S = 0.5
 LOAD_RETRY_MAX_S = 15.0
 #: On a node whose tenants keep their files on the disk.
-NO_FILES = FilesAccess({"s3": {"enabled": False}, "backups": {"s3": {"enabled": False}}})
+NO_FILES = FilesAccess({"storage": {"enabled": False}, "backups": {"enabled": False}})
 
 
 class NoProof(Unavailable):
@@ -286,7 +286,7 @@ class Tenant:
             encryption_key=self._parts.encryption_key(self.tenant_id),
             hosts=self.assignment.hosts,
             superuser=self.assignment.initial_superuser if first_start else None,
-            settings=access.settings,
+            file_storage=access.storage,
             files_port=access.port,
         )
         workload = await self._parts.workloads.start(spec)

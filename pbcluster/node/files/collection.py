@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from pbcluster.errors import PBClusterError
-from pbcluster.node.files.deletions import Deletion, Ledger
+from pbcluster.node.files.deletions import Deletion, Ledger, covered_name
 from pbcluster.node.files.tenant_files import REMOVAL_EXPIRES_S, FilesSetting, TenantFiles
 from pbcluster.node.parts import pause, spawn
 
@@ -113,11 +113,11 @@ class Collector:
             files.removing.discard(deletion.key)
 
     async def _tidy(self, files: TenantFiles, ledger: Ledger) -> None:
-        root = files.names.deletes
-        void = [root + each.name for each in ledger.take_void(MAX_A_ROUND)]
-        keys = [*void, *files.leftovers[:MAX_A_ROUND]]
-        files.leftovers = files.leftovers[MAX_A_ROUND:]
-        if keys:
+        void = [each.name for each in ledger.take_void(MAX_A_ROUND)]
+        needed = {each.epoch for each in ledger}
+        done = [epoch for epoch in files.former_covers if epoch not in needed]
+        if void or done:
             await files.prove()
-        for key in keys:
-            await self._setting.objects.delete(key)
+        for name in (*void, *(covered_name(epoch) for epoch in done)):
+            await self._setting.objects.delete(files.names.deletes + name)
+        files.former_covers.difference_update(done)

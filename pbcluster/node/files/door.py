@@ -16,7 +16,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint
 from twisted.internet.ssl import optionsForClientTLS
 
-from pbcluster.errors import PBClusterError
+from pbcluster.errors import StorageFull
 from pbcluster.node.claims import tenant_prefix
 from pbcluster.node.files.adoption import adopt
 from pbcluster.node.files.bucket import FileBucket
@@ -46,13 +46,6 @@ LIMITS = Limits(max_body_bytes=MAX_PUT_BYTES, keep_alive_s=120.0, max_connection
 #: A multipart form is longer than the files in it; what is over by less is for PocketBase to say.
 FORM_BYTES = 4096
 _FORM = b"multipart/form-data"
-
-
-class StorageFull(PBClusterError):
-    """The tenant's quota does not allow this upload."""
-
-    status = 507
-    code = "storage_full"
 
 
 @attrs.frozen(kw_only=True)

@@ -75,10 +75,10 @@ class FileGateway:
 
     # -- for the tenants --
 
-    def attach(self, owner: FilesOwner) -> Mapping[str, Any]:
+    def attach(self, owner: FilesOwner) -> Mapping[str, Mapping[str, Any]]:
         """Its PocketBase is about to start, under a claim.
 
-        :returns: the settings that it needs, by the names that PocketBase gives them.
+        :returns: PocketBase's S3 settings, by bucket.
         """
         before = self._tenants.pop(owner.tenant_id, None)
         if before is not None:
@@ -93,8 +93,7 @@ class FileGateway:
             "secret": file_secret(self._tenant_key, owner.tenant_id),
             "forcePathStyle": True,
         }
-        storage, backups = ({**common, "bucket": bucket} for bucket in BUCKETS)
-        return {"s3": storage, "backups": {"s3": backups}}
+        return {bucket: {**common, "bucket": bucket} for bucket in BUCKETS}
 
     def detach(self, owner: FilesOwner) -> None:
         """Its PocketBase ended."""

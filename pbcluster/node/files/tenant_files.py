@@ -131,8 +131,8 @@ class TenantFiles:
     """See the module.
 
     :ivar names: its keys. :ivar owner: the tenant. :ivar writing: keys with an upload under way.
-    :ivar removing: keys whose object is being removed for good. :ivar leftovers: keys below
-        ``deletes/`` that mean nothing any more.
+    :ivar removing: keys whose object is being removed for good. :ivar former_covers: former
+        epochs that have a COVERED.
     """
 
     def __init__(self, owner: FilesOwner, names: TenantNames, setting: FilesSetting) -> None:
@@ -140,7 +140,7 @@ class TenantFiles:
         self.names = names
         self.writing: Counter[str] = Counter()
         self.removing: set[str] = set()
-        self.leftovers: list[str] = []
+        self.former_covers: set[int] = set()
         self.closed = False
         self._setting = setting
         self._opened_at = setting.clock.seconds()
@@ -192,9 +192,7 @@ class TenantFiles:
                 found.append(deletion)
             elif epoch is not None:
                 covers[epoch] = await self._through(key)
-        with_records = {each.epoch for each in found} | {self.owner.epoch}
-        stale = [epoch for epoch in covers if epoch not in with_records]
-        self.leftovers += [root + covered_name(epoch) for epoch in stale]
+        self.former_covers = {epoch for epoch in covers if epoch < self.owner.epoch}
         return Ledger(self.owner.epoch, found, covers)
 
     async def _through(self, key: str) -> int:

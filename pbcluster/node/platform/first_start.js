@@ -8,17 +8,12 @@ migrate((app) => {
   if (wanted.appURL) {
     settings.meta.appURL = wanted.appURL;
   }
-  // Each section as far as it is named: S3 for files and for backups.
-  const merge = (into, from) => {
-    for (const name in from) {
-      if (from[name] !== null && typeof from[name] === "object" && !Array.isArray(from[name])) {
-        merge(into[name], from[name]);
-      } else {
-        into[name] = from[name];
-      }
+  for (const part of Object.keys(wanted.fileStorage)) {
+    const storage = part === "backups" ? settings.backups.s3 : settings.s3;
+    for (const name of Object.keys(wanted.fileStorage[part])) {
+      storage[name] = wanted.fileStorage[part][name];
     }
-  };
-  merge(settings, wanted.settings);
+  }
   app.save(settings);
 
   if (!wanted.superuser || app.countRecords("_superusers") > 0) {

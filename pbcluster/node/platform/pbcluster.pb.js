@@ -15,20 +15,14 @@ onBootstrap((e) => {
   const settings = $app.settings();
   const headers = JSON.stringify(settings.trustedProxy.headers);
   const appURL = wanted.appURL || settings.meta.appURL;
-  // Each section as far as it is named, S3 for files and for backups; says whether it changed.
-  const merge = (into, from) => {
-    let changed = false;
-    for (const name in from) {
-      if (from[name] !== null && typeof from[name] === "object" && !Array.isArray(from[name])) {
-        changed = merge(into[name], from[name]) || changed;
-      } else if (into[name] !== from[name]) {
-        into[name] = from[name];
-        changed = true;
-      }
+  let changed = false;
+  for (const part of Object.keys(wanted.fileStorage)) {
+    const storage = part === "backups" ? settings.backups.s3 : settings.s3;
+    for (const name of Object.keys(wanted.fileStorage[part])) {
+      changed = changed || storage[name] !== wanted.fileStorage[part][name];
+      storage[name] = wanted.fileStorage[part][name];
     }
-    return changed;
-  };
-  const changed = merge(settings, wanted.settings);
+  }
   if (
     !changed &&
     headers === JSON.stringify(wanted.headers) &&

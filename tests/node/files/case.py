@@ -117,7 +117,7 @@ class FilesCase(TestCase):
     async def client(self, files: Files, owner: Owner, **more: str) -> Any:
         """A boto3 client with the keys that the tenant's PocketBase gets."""
         access = await files.open(owner)
-        given = {"accessKey": "", "secret": "", **access.settings["s3"], **more}
+        given = {"accessKey": "", "secret": "", **access.storage["storage"], **more}
         return client_at(files.port, given["accessKey"], given["secret"])
 
     async def do(self, call: Callable[..., Any], **kwargs: Any) -> Any:
@@ -154,7 +154,7 @@ def client_at(port: int, access_key: str, secret: str) -> Any:
         response_checksum_validation="when_required",
         parameter_validation=False,
     )
-    return boto3.session.Session().client(
+    return boto3.client(
         "s3",
         endpoint_url=f"http://127.0.0.1:{port}",
         aws_access_key_id=access_key,
