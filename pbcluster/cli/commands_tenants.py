@@ -139,6 +139,7 @@ _COUNT = click.IntRange(0, _MOST)
 @click.option("--concurrent-requests", type=_COUNT, help="Requests under way at once.")
 @click.option("--event-streams", type=_COUNT, help="Event streams (realtime) open at once.")
 @click.option("--max-body-bytes", type=_COUNT, help="Bytes of a request's body.")
+@click.option("--max-file-bytes", type=_COUNT, help="Bytes of its uploaded files and backups.")
 @dir_option
 @json_option
 def set_command(tenant: str, directory: str, as_json: bool, **wanted: float | None) -> None:

@@ -227,7 +227,8 @@ class CutTests(FilesCase):
         def upload() -> bytes:
             with socket.create_connection(("127.0.0.1", files.port), timeout=10) as raw:
                 raw.sendall(self.signed(files, 2 * MIB) + b"x" * MIB)
-                time.sleep(0.2)
+                while not files._pool.made:  # it was proven, and is on its way to S3
+                    time.sleep(0.01)
                 owner.lost = True
                 try:
                     return raw.recv(1000)
