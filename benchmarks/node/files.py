@@ -118,7 +118,7 @@ def gateway_of(seaweed: Seaweed, bucket: str) -> Iterator[dict[str, object]]:
         print(json.dumps(given), file=host.stdin, flush=True)
         yield json.loads(host.stdout.readline())
     finally:
-        host.terminate()
+        host.kill()  # it holds nothing
         host.wait(WAIT_S)
 
 

@@ -40,18 +40,23 @@ async def adopt(
     sent = 0
     for name in BUCKETS:
         folder = data / name
-        if not _is_folder(folder):
+        # Where the tenant could have put a link, nothing is there.
+        if not (_is_folder(data) and _is_folder(folder)):
             continue
         found = list(_files(folder))
         if not found:
             continue
         for path in found:
             sent += await _send(path, folder, names.prefix(name), bucket, prove)
-        target = folder.with_name(name + DONE)
-        if not target.exists():
-            folder.rename(target)
+        folder.rename(_free(folder.with_name(name + DONE)))
         log.info("{count} files of {folder} were taken over", count=len(found), folder=str(folder))
     return sent
+
+
+def _free(target: Path) -> Path:
+    """A name that nothing has: a tenant that turned S3 off for a while has files here again."""
+    names = (target, *(target.with_name(f"{target.name}-{n}") for n in range(2, 1000)))
+    return next(each for each in names if not os.path.lexists(each))
 
 
 def _is_folder(path: Path) -> bool:

@@ -87,6 +87,7 @@ class Collector:
         if ledger is None:
             # Nobody has asked for a file in this life; what is due is due all the same.
             ledger = await files.ledger()
+        await files.usage()
         for deletion in ledger.due(self._setting.unix_ms(), self._window_ms, MAX_A_ROUND):
             if files.closed or self._closed:
                 return

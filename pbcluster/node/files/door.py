@@ -136,6 +136,16 @@ class Files:
         """See ``TenantFilesDoor``."""
         self.gateway.detach(owner)
 
+    async def reinstate(self, tenant_id: str, since_ms: int) -> int:
+        """A tenant's database is about to show an earlier time (a restore): the files that were
+        deleted since, and are in S3 still, are there again.
+
+        :param since_ms: Unix milliseconds of that time.
+        :returns: how many came back. :raises PBClusterError: not all of them are back.
+        """
+        files = self.gateway.find(tenant_id)
+        return await files.reinstate(since_ms) if files is not None else 0
+
     # -- for the front door and the heartbeat --
 
     def check_upload(self, tenant_id: str, head: RequestHead) -> None:

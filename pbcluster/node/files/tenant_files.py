@@ -227,6 +227,10 @@ class TenantFiles:
 
     # -- room --
 
+    async def usage(self) -> Usage:
+        """What is used. :raises PBClusterError: it cannot be known now."""
+        return await self._usage.get()
+
     async def usage_for(self, size: int) -> Usage:
         """What is used, if ``size`` more bytes may come.
 
@@ -327,6 +331,22 @@ class TenantFiles:
         if self._usage.value is not None:
             self._usage.value.removed(found.size)
         self._cover_soon()
+
+    async def reinstate(self, since_ms: int) -> int:
+        """The database is about to show an earlier time: what was deleted since is there again.
+
+        :param since_ms: Unix milliseconds of that time.
+        :returns: how many objects came back. :raises PBClusterError: not all of them are back.
+        """
+        ledger = await self.ledger()
+        back = [each for each in ledger if each.at_ms >= since_ms]
+        for deletion in back:
+            await self.prove()
+            await self._setting.objects.delete(self.names.deletes + deletion.name)
+            ledger.gone(deletion)
+            if self._usage.value is not None:
+                self._usage.value.stored += deletion.size
+        return len(back)
 
     # -- covering --
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from twisted.internet import reactor, task
 
 from pbcluster.errors import OwnershipLost
@@ -189,6 +191,24 @@ class DeletedTests(FilesCase):
         await self.collect(files)
         self.assertTrue(self.stored())
         self.assertEqual((self.records(), files.collector.kept), ([], 1))
+
+    async def test_reinstated(self) -> None:
+        """Before a restore to an earlier time, what was deleted since is brought back; what was
+        deleted before that stays away."""
+        files = self.files(window_s=WINDOW_S)
+        client = await self.client(files, Owner())
+        await self.do(client.put_object, Bucket="storage", Key="earlier", Body=b"0")
+        await self.do(client.put_object, **KEY, Body=b"1")
+        await self.do(client.delete_object, Bucket="storage", Key="earlier")
+        self.ahead_s = 100
+        await self.do(client.delete_object, **KEY)
+        since_ms = int((time.time() + 50) * 1000)
+        self.assertEqual(await files.reinstate(A, since_ms), 1)
+        self.assertTrue(await self.visible(client))
+        self.ahead_s = 2 * WINDOW_S
+        await self.covered(files)
+        await self.collect(files)
+        self.assertEqual(self.keys(f"tenants/{A}/storage"), [FILE])
 
     async def test_a_page_of_hidden_objects(self) -> None:
         """A page that would hold hidden objects only is not taken for the end of the listing."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import secrets
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -24,9 +27,11 @@ from twisted.internet.threads import deferToThread
 
 from pbcluster.node.files import transfers
 from pbcluster.node.files.adoption import DONE
+from pbcluster.node.files.deletions import Ledger
 from pbcluster.node.files.door import Files
 from pbcluster.node.files.signatures import file_secret
 from tests.node.files.case import TENANT_KEY, A, FilesCase, Owner
+from tests.web import pki
 
 MIB = 1024 * 1024
 KEY = {"Bucket": "storage", "Key": "k"}
@@ -180,6 +185,40 @@ class BadS3Tests(FilesCase):
         await deferToThread(stopped.wait, 20)
         self.assertLess(self.bad.sent, 40 * MIB)
         got["Body"].close()
+
+
+class SecureS3Tests(FilesCase):
+    async def test_over_tls(self) -> None:
+        """Content reaches an S3 behind https whose name is vouched for; one that is not the named
+        one gets nothing."""
+        root = Path(self.mktemp()).absolute()
+        pki.write(root / "ca.pem", pki.issuer().certificate)
+        # OpenSSL reads the process's own environment.
+        os.environ["SSL_CERT_FILE"] = str(root / "ca.pem")
+        self.addCleanup(os.environ.pop, "SSL_CERT_FILE")
+        for site, wanted in (("localhost", 200), ("other.example", 503)):
+            bad = BadS3()
+            self.addCleanup(bad.end)
+            made = pki.site(site)
+            pki.write(root / "chain.pem", made.certificate)
+            pki.write(root / "key.pem", made.key)
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(root / "chain.pem", root / "key.pem")
+            bad.socket = context.wrap_socket(bad.socket, server_side=True)
+            bad.answer = lambda handler: handler.say(200, b"content")
+            endpoint = f"https://localhost:{bad.server_address[1]}"
+            where = attrs.evolve(self.seaweed.address(self.bucket), endpoint=endpoint)
+            files = self.files(address=where)
+            client = await self.client(files, Owner())
+            found = files.gateway.find(A)
+            assert found is not None
+            found._ledger.value = Ledger(1)
+            if wanted == 200:
+                got = await self.do(client.get_object, **KEY)
+                self.assertEqual(await self.do(got["Body"].read), b"content")
+            else:
+                refused = await self.refusal(client.get_object, **KEY)
+                self.assertEqual(refused, (503, "ServiceUnavailable"))
 
 
 class CutTests(FilesCase):

@@ -7,7 +7,10 @@ import secrets
 from twisted.internet.defer import DeferredList
 from twisted.internet.threads import deferToThread
 
+from pbcluster.errors import StorageFull
+from pbcluster.node.files.door import FORM_BYTES, Files
 from pbcluster.node.files.signatures import file_secret
+from pbcluster.web.interfaces import RequestHead
 from tests.node.files.case import TENANT_KEY, A, B, FilesCase, Owner, client_at
 
 
@@ -233,10 +236,28 @@ class RefusalTests(FilesCase):
         await self.do(client.delete_object, Bucket="storage", Key="b")
         refused = await self.refusal(put, Bucket="storage", Key="c", Body=b"x" * 900)
         self.assertEqual(refused, (507, "QuotaExceeded"))
+        self.check_before_pocketbase(files)
         # Another life of the tenant counts the same.
         client = await self.client(files, Owner(max_file_bytes=1000))
         await self.do(client.put_object, Bucket="storage", Key="d", Body=b"x" * 100)
         self.assertEqual(files.used_bytes(A), 100)
+
+    def check_before_pocketbase(self, files: Files) -> None:
+        """A form that is known not to fit is refused at the front door; what may fit, or brings no
+        files, is not; nor is a tenant's whose files are not known."""
+        form, json = b"multipart/form-data; boundary=b", b"application/json"
+        for tenant, kind, size, full in (
+            (A, form, FORM_BYTES + 10_000, True),
+            (A, form, FORM_BYTES, False),
+            (A, json, FORM_BYTES + 10_000, False),
+            (B, form, FORM_BYTES + 10_000, False),
+        ):
+            fields = ((b"Content-Type", kind),)
+            head = RequestHead(b"POST", b"/api", b"a", fields, size, False, "127.0.0.1")
+            if full:
+                self.assertRaises(StorageFull, files.check_upload, tenant, head)
+            else:
+                files.check_upload(tenant, head)
 
     async def test_many_at_once(self) -> None:
         """More requests than may be at work wait for their turn, and all are answered."""
