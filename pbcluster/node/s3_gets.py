@@ -7,6 +7,7 @@ other calls are rare and go through boto3 (``s3``).
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
@@ -15,7 +16,6 @@ import attrs
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.ssl import optionsForClientTLS
 
@@ -23,6 +23,7 @@ from pbcluster.errors import S3Unavailable, StorageCorrupt
 from pbcluster.s3_client import MAX_OBJECT_BYTES, READ_TIMEOUT_S, S3Address, refuse
 from pbcluster.web.asking import Asker, NoReply, Reply
 from pbcluster.web.pool import UpstreamPool, tcp_endpoints
+from pbcluster.web.tls.client import VerifiedEndpoint
 
 #: Of the SHA-256 of no body.
 _EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -42,18 +43,24 @@ class Stored:
 
 
 class S3Gets:
-    """See the module."""
+    """See the module. An https endpoint is verified against the system's authorities, by DNS name.
+
+    :ivar tls_failures: ``not_verified`` and ``timeout`` → how often since the start.
+    """
 
     def __init__(self, reactor: Any, address: S3Address) -> None:
         """
         :param reactor: TCP and time.
         """
+        self.tls_failures = Counter[str]()
         where = urlsplit(address.endpoint)
         host, port = where.hostname or "", where.port or _PORTS[where.scheme]
         plain = tcp_endpoints(reactor)
 
         def secure(name: str, host: str, port: int, timeout_s: float) -> IStreamClientEndpoint:
-            return wrapClientTLS(optionsForClientTLS(name), plain(host, port, timeout_s))
+            stream = plain(host, port, timeout_s)
+            creator = optionsForClientTLS(name)
+            return VerifiedEndpoint(reactor, stream, creator, name, timeout_s, self.tls_failures)
 
         pool = UpstreamPool(
             reactor,
