@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 import attrs
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import DeferredSemaphore, maybeDeferred
-from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint
 from twisted.internet.ssl import optionsForClientTLS
 
@@ -197,9 +196,10 @@ def _upstream(address: S3Address) -> Upstream:
 def _trusting(reactor: Any) -> SecureEndpointMaker:
     """TLS to a server that the system's authorities vouch for."""
     failures: Counter[str] = Counter()
+    plain = tcp_endpoints(reactor)
 
     def make(identity: str, host: str, port: int, timeout_s: float) -> IStreamClientEndpoint:
-        stream = TCP4ClientEndpoint(reactor, host, port, timeout=timeout_s)
+        stream = plain(host, port, timeout_s)
         creator = optionsForClientTLS(identity)
         return VerifiedEndpoint(reactor, stream, creator, identity, timeout_s, failures)
 
