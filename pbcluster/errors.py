@@ -93,6 +93,13 @@ class Limited(CallerError):
     code = "limited"
 
 
+class StorageFull(CallerError):
+    """A tenant stores as much as it may: what adds to it is refused until something is deleted."""
+
+    status = 507
+    code = "storage_full"
+
+
 class WrongEpoch(CallerError):
     """The message speaks of an older or newer ownership than the receiver knows."""
 

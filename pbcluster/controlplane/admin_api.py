@@ -170,7 +170,7 @@ class AdminAPI(PlatformRoutes, TokenRoutes):
     @app.route("/api/cp/tenants/<string:key>", methods=["PUT"])
     @guarded
     async def update_tenant(self, request: Request, key: str) -> tuple[int, Any]:
-        """Change metadata, quotas or custom domains."""
+        """Change metadata, quotas, custom domains or what is logged."""
         base_domain = self._consensus.registry.base_domain
         change = admin_json.tenant_change(body_of(request), base_domain)
         tenant = self._living(key)
@@ -181,6 +181,7 @@ class AdminAPI(PlatformRoutes, TokenRoutes):
             change.metadata,
             change.quotas,
             change.custom_domains,
+            change.logs,
         )
         key = idempotency_key(request)
         await self._consensus.propose(command, key and f"admin/update/{key}")

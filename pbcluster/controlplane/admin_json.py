@@ -25,6 +25,7 @@ from pbcluster.records import (
     Durability,
     NodeRecord,
     NodeStatus,
+    TenantLogs,
     TenantQuotas,
     TenantRecord,
     check_name,
@@ -133,18 +134,29 @@ class TenantChange:
     quotas: TenantQuotas | None
     custom_domains: tuple[str, ...] | None
     version: int
+    logs: TenantLogs | None = None
 
 
 def tenant_change(body: bytes, base_domain: str) -> TenantChange:
     """Check the body of a change. :raises InvalidInput: names the field and what is allowed."""
-    fields = {"metadata": dict, "quotas": dict, FIELD: list, "version": int}
+    fields = {"metadata": dict, "quotas": dict, FIELD: list, "version": int, "logs": str}
     value = checked(parse(body), "body", fields)
     return TenantChange(
         metadata=_metadata(value["metadata"]) if "metadata" in value else None,
         quotas=_quotas(value["quotas"]) if "quotas" in value else None,
         custom_domains=custom_domains(value[FIELD], base_domain) if FIELD in value else None,
         version=value.get("version", 0),
+        logs=_logs(value["logs"]) if "logs" in value else None,
     )
+
+
+def _logs(value: str) -> TenantLogs:
+    try:
+        return TenantLogs(value)
+    except ValueError:
+        allowed = ", ".join(word.value for word in TenantLogs)
+        told = f"logs {value!r} is not allowed: {allowed}"
+        raise InvalidInput(told, field="logs", allowed=allowed) from None
 
 
 def _superuser(value: Any) -> tuple[str, str]:
@@ -231,6 +243,17 @@ def tenant_json(
     access = usage.last_access if usage is not None else None
     shown["lastAccess"] = access and access.isoformat(timespec="milliseconds")
     shown["lastError"] = failure or (usage.error if usage is not None else "")
+    shown["usage"] = used = {
+        "dbBytes": usage.db_bytes if usage is not None else 0,
+        "fileBytes": usage.file_bytes if usage is not None else 0,
+        "requests": usage.request_count if usage is not None else 0,
+    }
+    # A quota below what is used is fine: it is told here, and no more is taken.
+    shown["overQuota"] = [
+        quota
+        for quota, name in (("maxDbBytes", "dbBytes"), ("maxFileBytes", "fileBytes"))
+        if 0 < shown["quotas"][quota] < used[name]
+    ]
     return shown
 
 

@@ -17,6 +17,7 @@ from pbcluster.records import (
     InitialSuperuser,
     MemberRecord,
     NodeStatus,
+    TenantLogs,
     TenantQuotas,
     TenantStatus,
 )
@@ -51,6 +52,7 @@ class UpdateTenant(Command, frozen=True):
     metadata: dict[str, Any] | None = None
     quotas: TenantQuotas | None = None
     custom_domains: tuple[str, ...] | None = None
+    logs: TenantLogs | None = None
 
 
 class AssignTenant(Command, frozen=True):

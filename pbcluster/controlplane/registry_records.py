@@ -121,6 +121,7 @@ class RegistryRecords:
             quotas=tenant.quotas,
             initial_superuser=tenant.initial_superuser,
             degraded=tenant.degraded,
+            logs=tenant.logs,
         )
 
     def route(self, tenant: TenantRecord) -> wire.Route:

@@ -41,7 +41,7 @@ class TenantChanges(RegistryRecords):
         self._check_version(tenant, command.expected_version)
         changed = {
             name: value
-            for name in ("metadata", "quotas", "custom_domains")
+            for name in ("metadata", "quotas", "custom_domains", "logs")
             if (value := getattr(command, name)) is not None
         }
         for domain in changed.get("custom_domains", ()):

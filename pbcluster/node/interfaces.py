@@ -8,14 +8,14 @@ an error of ``pbcluster.errors``; "it may have happened" is always told apart fr
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 import msgspec
 
-from pbcluster.records import InitialSuperuser
+from pbcluster.records import InitialSuperuser, TenantLogs
 
 
 class OwnerState(enum.Enum):
@@ -153,6 +153,9 @@ class WorkloadSpec:
     :ivar directory: the tenant's directory; the database is ``directory/data/data.db``.
     :ivar encryption_key: 32 characters; goes into the child's environment, never its argv.
     :ivar superuser: create this login (only at the very first start).
+    :ivar logs: what it logs into its own database.
+    :ivar file_storage: ``files`` and ``backups`` → fields of PocketBase's S3 settings; what is not
+        named stays as the tenant has it.
     """
 
     tenant_id: str
@@ -160,6 +163,8 @@ class WorkloadSpec:
     encryption_key: str = attrs.field(repr=False)
     hosts: tuple[str, ...] = ()
     superuser: InitialSuperuser | None = attrs.field(default=None, repr=False)
+    logs: TenantLogs = TenantLogs.ERRORS
+    file_storage: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, repr=False)
 
 
 class RunningWorkload(Protocol):
@@ -185,6 +190,13 @@ class RunningWorkload(Protocol):
 
     async def kill(self) -> None:
         """SIGKILL; returns when it is gone."""
+
+    async def ask(self, what: str, question: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Ask one of the platform's own routes in it (``platform/pbcluster.pb.js``). What comes
+        back is the tenant's word: its hooks run in the same process.
+
+        :raises ProcessFailed: no answer in time, or none that could be one.
+        """
 
 
 class Workloads(Protocol):
@@ -225,6 +237,9 @@ class TenantDirectories(Protocol):
 
     def database_identity(self, tenant_id: str) -> tuple[int, int] | None:
         """Device and inode of data.db, None if it is missing."""
+
+    def database_bytes(self, tenant_id: str) -> int:
+        """What data.db and its write-ahead log take, in bytes; 0: there is none."""
 
     def known(self) -> tuple[str, ...]:
         """Ids of all tenants that have a directory here."""

@@ -36,9 +36,11 @@ from pbcluster.errors import ConfigError, PBClusterError, S3Unavailable
 from pbcluster.generations import ForeignBucket
 from pbcluster.node.front import Front
 from pbcluster.node.front_tls import FrontTLS
+from pbcluster.node.gates import Gates
 from pbcluster.node.generations import GenerationWatch
 from pbcluster.node.heartbeat import Condition, NodeFacts, Standing
 from pbcluster.node.lifecycle import PRESENT, State
+from pbcluster.node.operators import Operators
 from pbcluster.node.parts import NodeParts, pause, spawn
 from pbcluster.node.proofs import Proofs
 from pbcluster.node.quotas import Defaults, Quotas
@@ -46,6 +48,7 @@ from pbcluster.node.reports import Reports
 from pbcluster.node.resources import Resources, is_short
 from pbcluster.node.shells import MakeShells
 from pbcluster.node.status_page import Metrics, StatusPage
+from pbcluster.node.storage import Storage
 from pbcluster.node.streams import Streams
 from pbcluster.node.tenants import Tenants
 from pbcluster.records import NodeStatus
@@ -142,6 +145,12 @@ class NodeService(Service):
         )
         self._parts = parts
         self._tenants = Tenants(parts, capacity=config.capacity, idle_stop_s=config.idle_stop_s)
+        self._storage = Storage(
+            self._tenants,
+            clock=reactor,
+            database_bytes=self._shells.directories.database_bytes,
+            max_db_bytes=config.tenant_max_db_bytes,
+        )
         self._streams = Streams(reactor, boottime, self._durations.stream_grace_s)
         self._front = Front(
             tenants=self._tenants,
@@ -152,6 +161,7 @@ class NodeService(Service):
             answered=self._metrics.answered,
             quotas=Quotas(_default_quotas(config)),
             limited=self._metrics.limited,
+            gates=Gates(self._storage, self._metrics.limited),
         )
         self._generation = GenerationWatch(
             self._shells.generations,
@@ -231,10 +241,12 @@ class NodeService(Service):
             members_changed=self._follower.changed,
             condition=self._condition,
             new_key=_random_word,
+            handlers=Operators(self._tenants, self._shells.logs, self._reactor).handlers(),
         )
         self._client.start(standing.handle)
         self._follower.start()
         self._tenants.start()
+        self._storage.start()
         await standing.start()
         if self._stopping or self._fenced:
             return
@@ -331,7 +343,7 @@ class NodeService(Service):
             misses=cache.misses,
             evictions=cache.evictions,
             resources=resources,
-            tenants=self._tenants.usage(),
+            tenants=self._storage.with_sizes(self._tenants.usage()),
         )
 
     def _show_metrics(self) -> bytes:
@@ -370,6 +382,7 @@ class NodeService(Service):
         if self._watching is not None:
             self._watching.cancel()
         self._generation.stop()
+        self._storage.stop()
         standing = self._standing
         if standing is not None and not self._fenced:
             await standing.announce_draining()

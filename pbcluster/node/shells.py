@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -18,6 +20,7 @@ from pbcluster.node.interfaces import ClaimStore, Replication, TenantDirectories
 from pbcluster.node.orphans import end_orphans
 from pbcluster.node.replication import LitestreamDaemon
 from pbcluster.node.s3 import S3Address, S3Objects
+from pbcluster.node.tenant_logs import TenantLogs
 from pbcluster.node.workload import PocketBaseWorkloads
 
 NEEDED = ("pocketbase", "litestream")
@@ -28,6 +31,7 @@ log = Logger()
 class Shells:
     """S3, Litestream, PocketBase and the disk.
 
+    :ivar logs: what the tenants' processes printed.
     :ivar prepare: before anything is opened: checks the binaries, locks the data directory, ends
         orphans. Raises ``ConfigError`` or ``ProcessFailed``.
     :ivar close: after everything ended.
@@ -40,13 +44,14 @@ class Shells:
     directories: TenantDirectories
     prepare: Callable[[], Awaitable[None]]
     close: Callable[[], None]
+    logs: TenantLogs = attrs.field(factory=lambda: TenantLogs(secrets.token_hex(8)))
 
 
 #: Makes them from the reactor and the settings.
 MakeShells = Callable[[Any, NodeConfig, Secrets], Shells]
 
 
-def real_shells(reactor: Any, config: NodeConfig, secrets: Secrets) -> Shells:
+def real_shells(reactor: Any, config: NodeConfig, secrets_: Secrets) -> Shells:
     """S3, Litestream, PocketBase and the disk as they are. Opens no connection yet.
 
     :param reactor: TCP, time, threads, processes and UNIX sockets.
@@ -58,11 +63,17 @@ def real_shells(reactor: Any, config: NodeConfig, secrets: Secrets) -> Shells:
         endpoint=config.s3_endpoint,
         bucket=config.s3_bucket,
         region=config.s3_region,
-        access_key=secrets.s3_access_key,
-        secret_key=secrets.s3_secret_key,
+        access_key=secrets_.s3_access_key,
+        secret_key=secrets_.s3_secret_key,
     )
     objects = S3Objects(reactor, address)
     directories = NodeDirectories(config.data_dir)
+    logs = TenantLogs(secrets.token_hex(8))
+
+    def printed(tenant_id: str, line: str) -> None:
+        stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
+        logs.add(tenant_id, reactor.seconds(), stamp, line)
+
     at_end: list[Callable[[], None]] = [objects.stop]
 
     async def in_thread(call: Callable[[], Any]) -> Any:
@@ -93,8 +104,10 @@ def real_shells(reactor: Any, config: NodeConfig, secrets: Secrets) -> Shells:
             binary=paths["pocketbase"],
             data_dir=config.data_dir,
             lock_fd=directories.lock_fd,
+            on_line=printed,
         ),
         directories=directories,
         prepare=prepare,
         close=close,
+        logs=logs,
     )

@@ -129,6 +129,11 @@ class Tenant:
         return idle and not self.leaving and not self.refused_by
 
     @property
+    def workload(self) -> RunningWorkload | None:
+        """Its PocketBase while it may be asked, else None."""
+        return None if self.leaving else self._workload
+
+    @property
     def waiting_writes(self) -> int:
         """Writes held now."""
         return self._acks.waiting if self._acks is not None else 0
@@ -269,6 +274,7 @@ class Tenant:
             encryption_key=self._parts.encryption_key(self.tenant_id),
             hosts=self.assignment.hosts,
             superuser=self.assignment.initial_superuser if first_start else None,
+            logs=self.assignment.logs,
         )
         workload = await self._parts.workloads.start(spec)
         self._workload = workload

@@ -1,0 +1,28 @@
+  // Makes the platform's own settings true; the tenant's others stay. Whether anything changed.
+  const apply = (settings) => {
+    let changed = false;
+    const set = (object, name, value) => {
+      if (JSON.stringify(object[name]) !== JSON.stringify(value)) {
+        object[name] = value;
+        changed = true;
+      }
+    };
+    set(settings.trustedProxy, "headers", wanted.headers);
+    set(settings.trustedProxy, "useLeftmostIP", false);
+    if (wanted.appURL) {
+      set(settings.meta, "appURL", wanted.appURL);
+    }
+    set(settings.logs, "minLevel", wanted.minLogLevel);
+    set(settings.logs, "maxDays", wanted.maxLogDays);
+    set(settings.batch, "enabled", true);
+    // PocketBase accepts no batch without bounds; what the tenant chose stays.
+    set(settings.batch, "maxRequests", settings.batch.maxRequests || 50);
+    set(settings.batch, "timeout", settings.batch.timeout || 3);
+    for (const part of Object.keys(wanted.fileStorage)) {
+      const storage = part === "backups" ? settings.backups.s3 : settings.s3;
+      for (const name of Object.keys(wanted.fileStorage[part])) {
+        set(storage, name, wanted.fileStorage[part][name]);
+      }
+    }
+    return changed;
+  };
