@@ -21,11 +21,13 @@ from pbcluster.errors import (
     CallerError,
     Conflict,
     DeadlineExceeded,
+    Forbidden,
     InvalidInput,
     NotFound,
     PBClusterError,
     Unauthorized,
     Unavailable,
+    Unprocessable,
 )
 
 #: Seconds the control plane itself waits for a new tenant, and we for it in all.
@@ -47,7 +49,9 @@ _BY_STATUS: dict[int, type[PBClusterError]] = {
     400: InvalidInput,
     401: Unauthorized,
     404: NotFound,
+    403: Forbidden,
     409: Conflict,
+    422: Unprocessable,
 }
 
 
@@ -196,7 +200,8 @@ class AdminClient:
 
     def delete_tenant(self, name_or_id: str) -> dict[str, Any]:
         """Delete a tenant. :returns: its record, whose status tells whether the end is done."""
-        path = f"/tenants/{quote(name_or_id, safe='')}?wait={DELETE_WAIT_S}"
+        query = urlencode({"confirm": name_or_id, "wait": DELETE_WAIT_S})
+        path = f"/tenants/{quote(name_or_id, safe='')}?{query}"
         deleted = self.request("DELETE", path, timeout_s=DELETE_WAIT_S + _TIMEOUT_S)
         return deleted if isinstance(deleted, dict) else {}
 
