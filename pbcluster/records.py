@@ -113,6 +113,14 @@ class NodeStatus(enum.Enum):
     DOWN = "down"
 
 
+class Role(enum.Enum):
+    """What a token of the admin API allows: look; also work with tenants and nodes; everything."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
 class TenantQuotas(Record, frozen=True):
     """Bounds of one tenant; 0 means the platform's default, never "unlimited"."""
 

@@ -28,8 +28,8 @@ MARK = b"x-pbcluster-passed-on-by"
 TIMEOUT_S = 70.0
 CONNECT_TIMEOUT_S = 2.0
 MAX_ANSWER_BYTES = 16 * 1024**2
-_HEADERS = ("authorization", "content-type", "idempotency-key", "accept")
-_BACK = ("content-type", "cache-control", "retry-after", "www-authenticate")
+_HEADERS = ("authorization", "content-type", "idempotency-key", "accept", "if-match")
+_BACK = ("content-type", "cache-control", "retry-after", "www-authenticate", "etag")
 
 log = Logger()
 
@@ -68,10 +68,13 @@ class Forwarder:
         """Whether another member passed this request on."""
         return request.getHeader(MARK) is not None
 
-    async def pass_on(self, request: Request, leader: MemberId, body: bytes) -> PassedOn:
+    async def pass_on(
+        self, request: Request, leader: MemberId, body: bytes, further: Mapping[str, str] = {}
+    ) -> PassedOn:
         """Ask the leader.
 
         :param leader: its id, perhaps empty.
+        :param further: headers that go along.
         :raises NotLeader: it is unknown, or cannot be reached: nothing was done.
         :raises DeadlineExceeded: the connection ended first: whether it was done is unknown.
         """
@@ -84,6 +87,7 @@ class Forwarder:
             )
             raise NotLeader(told, leader=leader, retry_after_s=0.2)
         headers = {name: value for name in _HEADERS if (value := request.getHeader(name))}
+        headers |= further
         headers[MARK.decode()] = self._own_id
         # The target as it came: its path and query were not decoded.
         target = request.uri.decode("latin-1")

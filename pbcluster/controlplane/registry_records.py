@@ -14,6 +14,7 @@ import msgspec
 
 from pbcluster import wire
 from pbcluster.controlplane.outcomes import Outcome
+from pbcluster.controlplane.tenant_order import TenantOrder
 from pbcluster.errors import Conflict, NotFound
 from pbcluster.records import NodeRecord, TenantRecord, TenantStatus
 
@@ -49,6 +50,8 @@ class RegistryRecords:
         self._names: dict[str, str] = {}
         self._domains: dict[str, str] = {}
         self._tenants_of: dict[str, set[str]] = {}
+        self._order: TenantOrder | None = None
+        self._by_status: dict[TenantStatus, set[str]] = {}
         #: Node → its former ``start_id``s, the newest last.
         self._starts: dict[str, list[str]] = {}
 
@@ -81,6 +84,18 @@ class RegistryRecords:
     def tenants(self) -> Iterator[TenantRecord]:
         """All tenants that are not deleted, in the order of creation."""
         return (t for t in self._tenants.values() if t.status is not TenantStatus.DELETED)
+
+    def tenant_counts(self) -> dict[str, int]:
+        """Status → number of tenants that have it, without deleted ones."""
+        counts = {status.value: len(ids) for status, ids in self._by_status.items() if ids}
+        counts.pop(TenantStatus.DELETED.value, None)
+        return counts
+
+    def tenant_order(self) -> TenantOrder:
+        """Ids of all tenants that are not deleted, in the orders in which they are listed."""
+        if self._order is None:
+            self._order = TenantOrder(self.tenants())
+        return self._order
 
     def nodes(self) -> Iterator[NodeRecord]:
         """All nodes that ever registered."""
@@ -147,7 +162,10 @@ class RegistryRecords:
         old = self._tenants.get(tenant.id)
         if old is not None:
             self._forget_indexes(old)
+        if self._order is not None:
+            self._order.changed(old, tenant)
         self._tenants[tenant.id] = tenant
+        self._by_status.setdefault(tenant.status, set()).add(tenant.id)
         if tenant.status in LIVING or tenant.status is TenantStatus.ARCHIVED:
             self._names[tenant.name] = tenant.id
             self._domains.update(dict.fromkeys(tenant.custom_domains, tenant.id))
@@ -155,6 +173,7 @@ class RegistryRecords:
             self._tenants_of.setdefault(tenant.node_id, set()).add(tenant.id)
 
     def _forget_indexes(self, tenant: TenantRecord) -> None:
+        self._by_status[tenant.status].discard(tenant.id)
         if self._names.get(tenant.name) == tenant.id:
             del self._names[tenant.name]
         for domain in tenant.custom_domains:

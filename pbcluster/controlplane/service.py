@@ -24,6 +24,7 @@ from pbcluster import ready_file
 from pbcluster.config import MemberConfig, Secrets
 from pbcluster.controlplane.admin_api import AdminAPI
 from pbcluster.controlplane.admin_auth import AdminAuth
+from pbcluster.controlplane.admin_caller import ClientMark
 from pbcluster.controlplane.admin_guard import MAX_BODY_BYTES
 from pbcluster.controlplane.admin_json import error_body
 from pbcluster.controlplane.executor import Executor, utc_now
@@ -115,7 +116,9 @@ class MemberService(Service):
             planner,
             self._executor,
             requests,
-            AdminAuth(self._secrets.admin_token_hash),
+            AdminAuth(
+                self._secrets.admin_token_hash, lambda: consensus.registry.api_tokens, utc_now
+            ),
             lambda function, *args: deferToThreadPool(
                 self._reactor, self._reactor.getThreadPool(), function, *args
             ),
@@ -123,6 +126,7 @@ class MemberService(Service):
             cluster_id=config.cluster_id,
             forwarder=forwarder(self._reactor, config, consensus),
             counts=self._counts,
+            mark=ClientMark(self._secrets.admin_token_hash),
         )
         self._admin = listen(self._reactor, config.admin_listen, api, "admin-listen")
         _bound("broadcast-endpoint", self._publisher.start)

@@ -59,6 +59,25 @@ class TenantChanges(RegistryRecords):
             route=self.route(updated),
         )
 
+    def _rename_tenant(self, index: int, command: c.RenameTenant) -> Change:
+        tenant = self._living(command.tenant_id)
+        self._check_version(tenant, command.expected_version)
+        if command.name != tenant.name and command.name in self._names:
+            raise Conflict(f"the name {command.name!r} is taken", field="name")
+        renamed = msgspec.structs.replace(
+            tenant, name=command.name, domain=command.domain, version=index, updated=command.at
+        )
+        self._put(renamed)
+        if not tenant.node_id:
+            return Change(Outcome(index, tenant.id), topic="tenant.updated")
+        self._touch_node(index, tenant.node_id)
+        return Change(
+            Outcome(index, tenant.id),
+            nodes=(tenant.node_id,),
+            topic="tenant.updated",
+            route=self.route(renamed),
+        )
+
     def _check_free(self, domain: str, tenant: TenantRecord) -> None:
         """:raises Conflict: another tenant answers to this host name."""
         own = self._tenants.get(self._names.get(domain.partition(".")[0], ""))
