@@ -71,6 +71,7 @@ class Storage:
         #: Tenants over their quota → bytes that count, as of the last look.
         self._full: dict[str, int] = {}
         self._asked_from = 0
+        self._asking: set[str] = set()
         self._looking: Deferred[None] | None = None
 
     def start(self) -> None:
@@ -119,12 +120,13 @@ class Storage:
         while True:
             await pause(self._clock, LOOK_INTERVAL_S)
             try:
-                await self.look()
+                self.look()
             except Exception:  # one tenant's trouble must not end the watch over all others
                 log.failure("a look at the tenants' databases failed")
 
-    async def look(self) -> None:
-        """One look at every tenant that runs."""
+    def look(self) -> None:
+        """One look at every tenant that runs. Those that are asked answer later: one that does not
+        keeps nobody waiting."""
         large: list[tuple[Tenant, int]] = []
         present = set()
         for tenant in self._tenants:
@@ -133,11 +135,12 @@ class Storage:
             size = self._database_bytes(tenant.tenant_id) if quota else 0
             if size <= quota:
                 self._full.pop(tenant.tenant_id, None)
-            elif tenant.state is State.ACTIVE:
+            elif tenant.state is State.ACTIVE and tenant.tenant_id not in self._asking:
                 large.append((tenant, size))
         self._full = {key: used for key, used in self._full.items() if key in present}
         for tenant, size in self._turn(large):
-            await self._ask(tenant, size)
+            self._asking.add(tenant.tenant_id)
+            spawn(self._ask(tenant, size), f"a look at the database of {tenant.tenant_id}")
 
     def _turn(self, large: list[tuple[Tenant, int]]) -> list[tuple[Tenant, int]]:
         """Whose turn it is: all get one, however many they are."""
@@ -146,14 +149,21 @@ class Storage:
         return (large[begin:] + large[:begin])[:MAX_ASKED]
 
     async def _ask(self, tenant: Tenant, size: int) -> None:
-        workload = tenant.workload
-        if workload is None:
-            return
         used: Any = size
+        workload = tenant.workload
         try:
+            if workload is None:
+                return
             used = (await workload.ask("pages", {})).get("usedBytes")
         except PBClusterError as error:
-            log.warn("{tenant}: its pages: {error}", tenant=tenant.tenant_id, error=error)
+            if tenant.leaving:
+                return
+            log.debug("{tenant}: its pages: {error}", tenant=tenant.tenant_id, error=error)
+        finally:
+            self._asking.discard(tenant.tenant_id)
+        self._judge(tenant, used, size)
+
+    def _judge(self, tenant: Tenant, used: Any, size: int) -> None:
         if not isinstance(used, int) or isinstance(used, bool) or not 0 <= used < _MOST_BYTES:
             used = size
         quota = self.quota(tenant.assignment.quotas)

@@ -469,11 +469,12 @@ class FakeWorkload:
         self._workloads.disk.create(self.database, rows, 1)
 
     async def ask(self, what: str, question: Mapping[str, Any]) -> Mapping[str, Any]:
-        """See ``RunningWorkload``; answered from ``answers``."""
+        """See ``RunningWorkload``; answered from ``answers``, else from those of all."""
         self.asked.append((what, dict(question)))
-        if what not in self.answers:
+        answers = self._workloads.answers | self.answers
+        if what not in answers:
             raise ProcessFailed("it does not answer")
-        return self.answers[what]
+        return answers[what]
 
     def when_ended(self, callback: Callable[[str], None]) -> None:
         """See ``RunningWorkload``."""
@@ -506,6 +507,7 @@ class FakeWorkloads:
 
     :ivar running: tenant id → its living workload. :ivar started: all specs ever started.
     :ivar address: host and port they say; port 0: one that nobody listens on, from their pid.
+    :ivar answers: what they say to the platform, by its question.
     """
 
     def __init__(self, clock: Clock, disk: FakeDisk) -> None:
@@ -514,6 +516,7 @@ class FakeWorkloads:
         self.start_delay_s = 0.0
         self.stop_delay_s = 0.0
         self.address = ("127.0.0.1", 0)
+        self.answers: dict[str, dict[str, Any]] = {}
         self.running: dict[str, FakeWorkload] = {}
         self.started: list[WorkloadSpec] = []
         self._failures: list[str] = []
