@@ -32,7 +32,7 @@ PREFIX = "/api/pbcluster/"
 HEADER = "X-PBCluster-Platform"
 TIMEOUT_S = 5.0
 MAX_ANSWER_BYTES = 16 * 1024
-_PREFIX = re.compile(rb"[/\\.]*api[/\\.]+pbcluster(?:[/\\.?#].*)?", re.DOTALL | re.IGNORECASE)
+_PREFIX = re.compile(rb"[/\\.]*api[/\\.]+pbcluster(?:[^\w-].*)?", re.DOTALL | re.IGNORECASE)
 
 
 def is_platforms(target: bytes) -> bool:

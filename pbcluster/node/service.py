@@ -354,6 +354,8 @@ class NodeService(Service):
             "lease_age_seconds": -1.0 if age is None else age,
             "assignments_index": self._tenants.obeyed_index,
             "streams": len(self._streams),
+            "open_requests": sum(cache.open_requests(each.tenant_id) for each in tenants),
+            "full_tenants": self._storage.full_count,
             "waiting_writes": sum(each.waiting_writes for each in tenants),
             "cache_hits": cache.hits,
             "cache_misses": cache.misses,

@@ -59,6 +59,8 @@ class Metrics:
                 ("lease_age_seconds", "Age of the newest lease proof, -1: none yet"),
                 ("assignments_index", "Log index of the assignments obeyed"),
                 ("streams", "Open event streams"),
+                ("open_requests", "Requests in PocketBase's hands, streams left out"),
+                ("full_tenants", "Tenants whose database is over its quota"),
                 ("waiting_writes", "Writes held until they are durable"),
                 ("cache_hits", "Requests whose tenant was loaded"),
                 ("cache_misses", "Requests whose tenant was not loaded"),

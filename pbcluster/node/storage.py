@@ -74,6 +74,11 @@ class Storage:
         self._asking: set[str] = set()
         self._looking: Deferred[None] | None = None
 
+    @property
+    def full_count(self) -> int:
+        """Tenants over their quota, as of the last look."""
+        return len(self._full)
+
     def start(self) -> None:
         """Begin to look."""
         self._looking = spawn(self._looks(), "watch over the tenants' databases")

@@ -75,6 +75,9 @@ class FakeCluster:
         found = [t for t in self.tenants.values() if name in (t["id"], t["name"])]
         if not found:
             return 404, {"status": 404, "message": f"There is no tenant {name!r}.", "data": {}}
+        if method == "PUT" and set(body) == {"logs"}:
+            found[0]["logs"] = body["logs"]
+            return 200, found[0]
         if method == "PUT" and "quotas" in body:
             return self.change(found[0], body)
         if method == "DELETE":
