@@ -13,6 +13,7 @@ in the same log entry; what it does without a change of the registry it tells by
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime
 from functools import wraps
@@ -39,6 +40,7 @@ from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.planner import Planner
 from pbcluster.controlplane.requests import Requests
 from pbcluster.errors import (
+    Conflict,
     InvalidInput,
     NotFound,
     NotLeader,
@@ -50,6 +52,8 @@ from pbcluster.records import Role, TenantRecord, TenantStatus
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_KEY_BYTES = 200
+#: The quotes belong to it (RFC 9110); who leaves them away is understood.
+_ETAG = re.compile(rb'("?)([0-9]{1,18})\1')
 log = Logger()
 #: All routes of all classes.
 app = Klein()
@@ -115,16 +119,20 @@ def idempotency_key(request: Request) -> str:
 def version_of(request: Request, in_body: int = 0) -> int:
     """The version that a change expects, by If-Match or by its body; 0: any.
 
-    :raises InvalidInput: If-Match cannot be one, or the two differ.
+    :raises InvalidInput: If-Match cannot be one. :raises Conflict: it differs from the body's, or
+        it is 0, which nothing has.
     """
-    given: bytes = request.getHeader(b"if-match") or b"*"
-    rule = 'the ETag of an answer, like "17", or *'
-    text = given.strip().strip(b'"')
-    if text == b"*":
+    given: bytes | None = request.getHeader(b"if-match")
+    if given is None or given.strip() == b"*":
         return in_body
-    if not (text.isdigit() and len(text) < 19) or (in_body and int(text) != in_body):
+    found = _ETAG.fullmatch(given.strip())
+    if found is None:
+        rule = 'the ETag of an answer, like "17", or *'
         raise InvalidInput(f"If-Match must be {rule}", field="If-Match", allowed=rule)
-    return int(text)
+    version = int(found[2])
+    if version != in_body and (in_body or not version):
+        raise Conflict("If-Match names another version than the body, or one that nothing has")
+    return version
 
 
 def endpoint(
@@ -339,9 +347,11 @@ class AdminRoutes:
         told = {404: "no such page", 405: "this method is not allowed here"}
         error = NotFound(told.get(status, "bad request"))
         request.setHeader(b"x-request-id", admin_caller.request_id_of(request).encode())
-        allowed = getattr(failure.value, "valid_methods", None)
-        if allowed:
-            request.setHeader(b"allow", ", ".join(sorted(set(allowed) - {"HEAD"})).encode())
+        path = request.path.decode("ascii", "replace")
+        literal = {each.method for each in OPERATIONS.values() if each.path == path}
+        allowed = literal or set(getattr(failure.value, "valid_methods", None) or ()) - {"HEAD"}
+        if status == 405 and allowed:
+            request.setHeader(b"allow", ", ".join(sorted(allowed)).encode())
         return answer(request, status, admin_json.error_body(error) | {"status": status})
 
     def _living(self, key: str, *, gone: bool = False) -> TenantRecord:
