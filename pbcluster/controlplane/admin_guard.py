@@ -213,6 +213,7 @@ class AdminRoutes:
         forwarder: Forwarder | None = None,
         counts: Callable[[], Mapping[str, Mapping[str, int]]] = dict,
         mark: ClientMark | None = None,
+        answered: Callable[[str, int, float], None] = lambda operation, status, duration_s: None,
     ) -> None:
         """
         :param in_thread: calls a slow function in a thread, like ``deferToThreadPool``.
@@ -220,7 +221,9 @@ class AdminRoutes:
         :param forwarder: passes on what only the leader can answer.
         :param counts: what this member's sockets dropped and refused, for its health.
         :param mark: tells from where a request came that a member passed on.
+        :param answered: is told operation, status and duration in seconds of each request.
         """
+        self._answered = answered
         self._mark = ClientMark("") if mark is None else mark
         self._counts = counts
         self._group = group
@@ -260,12 +263,14 @@ class AdminRoutes:
         except Exception:
             log.failure("the admin API failed at {path}", path=request.path)
             body = refuse(request, PBClusterError("internal error"))
+        duration_s = self._clock.seconds() - began
+        self._answered(operation.name, status, duration_s)
         log.info(
             "admin {method} {path} {status} {ms} ms by {actor} from {address} id {request_id}",
             method=request.method.decode("ascii", "replace"),
             path=request.path.decode("ascii", "backslashreplace")[:200],
             status=status,
-            ms=round((self._clock.seconds() - began) * 1000),
+            ms=round(duration_s * 1000),
             actor=caller.actor or "nobody",
             address=caller.address,
             request_id=request_id,
