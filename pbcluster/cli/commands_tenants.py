@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -185,6 +186,26 @@ def set_command(
 def _quotas_of(tenant: dict[str, Any]) -> list[tuple[str, Any]]:
     quotas = tenant.get("quotas")
     return list(quotas.items()) if isinstance(quotas, dict) else []
+
+
+@tenants.command()
+@click.argument("tenant")
+@click.argument("name")
+@dir_option
+@json_option
+def rename(tenant: str, name: str, directory: str, as_json: bool) -> None:
+    """Let TENANT be called NAME, and answer at NAME.BASE_DOMAIN, at once. Its id stays.
+
+    It answers no more by its former name, which is free for another tenant then.
+    """
+    records.check_name(name)
+    _, plan, client = admin_of(directory)
+    path = f"/tenants/{quote(tenant, safe='')}/rename"
+    renamed = client.request("POST", path, {"name": name})
+    if as_json:
+        show.print_json(renamed)
+        return
+    show.say(f"{renamed['id']} answers at {plan.tenant_url(name)}")
 
 
 @tenants.command()

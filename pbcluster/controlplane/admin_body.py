@@ -33,7 +33,7 @@ _KINDS = {
 def parse(body: bytes) -> Any:
     """Decoded JSON, RFC 8259. :raises CallerError: it is none."""
     try:
-        value = json.loads(body, parse_constant=_no_constant)
+        value = json.loads(body, parse_constant=_no_constant, parse_float=_number)
         json.dumps(value).encode()
         _text_of(value).encode()
     except (ValueError, RecursionError):
@@ -44,6 +44,12 @@ def parse(body: bytes) -> Any:
 def _text_of(value: Any) -> str:
     """Fails if a text in it has half of a surrogate pair: it has no encoding."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def _number(text: str) -> float:
+    """A number with a point or an exponent; a whole one is one (JSON Schema, section 4.2.3)."""
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
 def _no_constant(name: str) -> Any:

@@ -13,6 +13,7 @@ in the same log entry; what it does without a change of the registry it tells by
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime
 from functools import wraps
@@ -39,6 +40,7 @@ from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.planner import Planner
 from pbcluster.controlplane.requests import Requests
 from pbcluster.errors import (
+    Conflict,
     InvalidInput,
     NotFound,
     NotLeader,
@@ -50,6 +52,8 @@ from pbcluster.records import Role, TenantRecord, TenantStatus
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_KEY_BYTES = 200
+#: The quotes belong to it (RFC 9110); who leaves them away is understood.
+_ETAG = re.compile(rb'("?)([0-9]{1,18})\1')
 log = Logger()
 #: All routes of all classes.
 app = Klein()
@@ -115,16 +119,20 @@ def idempotency_key(request: Request) -> str:
 def version_of(request: Request, in_body: int = 0) -> int:
     """The version that a change expects, by If-Match or by its body; 0: any.
 
-    :raises InvalidInput: If-Match cannot be one, or the two differ.
+    :raises InvalidInput: If-Match cannot be one. :raises Conflict: it differs from the body's, or
+        it is 0, which nothing has.
     """
-    given: bytes = request.getHeader(b"if-match") or b"*"
-    rule = 'the ETag of an answer, like "17", or *'
-    text = given.strip().strip(b'"')
-    if text == b"*":
+    given: bytes | None = request.getHeader(b"if-match")
+    if given is None or given.strip() == b"*":
         return in_body
-    if not (text.isdigit() and len(text) < 19) or (in_body and int(text) != in_body):
+    found = _ETAG.fullmatch(given.strip())
+    if found is None:
+        rule = 'the ETag of an answer, like "17", or *'
         raise InvalidInput(f"If-Match must be {rule}", field="If-Match", allowed=rule)
-    return int(text)
+    version = int(found[2])
+    if version != in_body and (in_body or not version):
+        raise Conflict("If-Match names another version than the body, or one that nothing has")
+    return version
 
 
 def endpoint(
@@ -205,6 +213,7 @@ class AdminRoutes:
         forwarder: Forwarder | None = None,
         counts: Callable[[], Mapping[str, Mapping[str, int]]] = dict,
         mark: ClientMark | None = None,
+        answered: Callable[[str, int, float], None] = lambda operation, status, duration_s: None,
     ) -> None:
         """
         :param in_thread: calls a slow function in a thread, like ``deferToThreadPool``.
@@ -212,7 +221,9 @@ class AdminRoutes:
         :param forwarder: passes on what only the leader can answer.
         :param counts: what this member's sockets dropped and refused, for its health.
         :param mark: tells from where a request came that a member passed on.
+        :param answered: is told operation, status and duration in seconds of each request.
         """
+        self._answered = answered
         self._mark = ClientMark("") if mark is None else mark
         self._counts = counts
         self._group = group
@@ -252,12 +263,14 @@ class AdminRoutes:
         except Exception:
             log.failure("the admin API failed at {path}", path=request.path)
             body = refuse(request, PBClusterError("internal error"))
+        duration_s = self._clock.seconds() - began
+        self._answered(operation.name, status, duration_s)
         log.info(
             "admin {method} {path} {status} {ms} ms by {actor} from {address} id {request_id}",
             method=request.method.decode("ascii", "replace"),
             path=request.path.decode("ascii", "backslashreplace")[:200],
             status=status,
-            ms=round((self._clock.seconds() - began) * 1000),
+            ms=round(duration_s * 1000),
             actor=caller.actor or "nobody",
             address=caller.address,
             request_id=request_id,
@@ -339,9 +352,11 @@ class AdminRoutes:
         told = {404: "no such page", 405: "this method is not allowed here"}
         error = NotFound(told.get(status, "bad request"))
         request.setHeader(b"x-request-id", admin_caller.request_id_of(request).encode())
-        allowed = getattr(failure.value, "valid_methods", None)
-        if allowed:
-            request.setHeader(b"allow", ", ".join(sorted(set(allowed) - {"HEAD"})).encode())
+        path = request.path.decode("ascii", "replace")
+        literal = {each.method for each in OPERATIONS.values() if each.path == path}
+        allowed = literal or set(getattr(failure.value, "valid_methods", None) or ()) - {"HEAD"}
+        if status == 405 and allowed:
+            request.setHeader(b"allow", ", ".join(sorted(allowed)).encode())
         return answer(request, status, admin_json.error_body(error) | {"status": status})
 
     def _living(self, key: str, *, gone: bool = False) -> TenantRecord:

@@ -245,11 +245,10 @@ def sorted_by(items: list[Any], sort: Sequence[tuple[str, bool]], fields: Fields
     """The items in order; equal ones keep theirs. What has no value stands first."""
     for name, descends in reversed(sort):
         get = fields.get(name)
-        time = fields.kinds[name] == "time"
 
-        def key(item: Any, get: Getter = get, time: bool = time) -> Any:
-            value = plain_time(get(item)) if time else plain(get(item))
-            return (value is not None, value if value is not None else 0)
+        def key(item: Any, get: Getter = get) -> Any:
+            value = plain(get(item))
+            return (False, 0) if value is None else (True, value)
 
         items = sorted(items, key=key, reverse=descends)
     return items

@@ -104,7 +104,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
                 "name": "If-Match",
                 "in": "header",
                 "description": "The ETag that was read, or *: another version is a conflict.",
-                "schema": {"type": "string", "pattern": '^("[0-9]{1,18}"|\\*)$'},
+                "schema": {"type": "string", "pattern": '^("[0-9]{1,18}"|[0-9]{1,18}|\\*)$'},
             }
         )
     return found

@@ -145,8 +145,7 @@ class Registry(TenantChanges, NodeChanges):
         registry.audit = AuditTrail(state.audit)
         for node in state.nodes:
             registry._nodes[node.id] = node
-        for tenant in state.tenants:
-            registry._put(tenant)
+        registry._put_all(state.tenants)
         return registry
 
     # -- applying ---------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ stored when, is for the classes above it: ``tenant_changes`` and ``node_changes`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import attrs
 import msgspec
@@ -50,7 +50,7 @@ class RegistryRecords:
         self._names: dict[str, str] = {}
         self._domains: dict[str, str] = {}
         self._tenants_of: dict[str, set[str]] = {}
-        self._order: TenantOrder | None = None
+        self._order = TenantOrder(())
         self._by_status: dict[TenantStatus, set[str]] = {}
         #: Node → its former ``start_id``s, the newest last.
         self._starts: dict[str, list[str]] = {}
@@ -93,8 +93,6 @@ class RegistryRecords:
 
     def tenant_order(self) -> TenantOrder:
         """Ids of all tenants that are not deleted, in the orders in which they are listed."""
-        if self._order is None:
-            self._order = TenantOrder(self.tenants())
         return self._order
 
     def nodes(self) -> Iterator[NodeRecord]:
@@ -157,13 +155,21 @@ class RegistryRecords:
 
     # -- storing ----------------------------------------------------------------------------------
 
+    def _put_all(self, tenants: Iterable[TenantRecord]) -> None:
+        """Store many, of which none is there yet."""
+        for tenant in tenants:
+            self._store(tenant)
+        self._order = TenantOrder(self.tenants())
+
     def _put(self, tenant: TenantRecord) -> None:
         """Store a tenant and keep every index of it right."""
         old = self._tenants.get(tenant.id)
         if old is not None:
             self._forget_indexes(old)
-        if self._order is not None:
-            self._order.changed(old, tenant)
+        self._order.changed(old, tenant)
+        self._store(tenant)
+
+    def _store(self, tenant: TenantRecord) -> None:
         self._tenants[tenant.id] = tenant
         self._by_status.setdefault(tenant.status, set()).add(tenant.id)
         if tenant.status in LIVING or tenant.status is TenantStatus.ARCHIVED:

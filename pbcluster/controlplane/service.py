@@ -22,6 +22,7 @@ from twisted.web.server import Request, Site
 
 from pbcluster import ready_file
 from pbcluster.config import MemberConfig, Secrets
+from pbcluster.controlplane import status_pages
 from pbcluster.controlplane.admin_api import AdminAPI
 from pbcluster.controlplane.admin_auth import AdminAuth
 from pbcluster.controlplane.admin_caller import ClientMark
@@ -69,6 +70,8 @@ class MemberService(Service):
         self._server = ZmqRequestServer(sockets, config.request_endpoint)
         self._publisher = ZmqPublisher(sockets, config.broadcast_endpoint)
         self._admin: IListeningPort | None = None
+        self._status: IListeningPort | None = None
+        self._stopping = False
 
     def startService(self) -> None:
         """Start; what cannot be started ends the process with one sentence."""
@@ -109,6 +112,7 @@ class MemberService(Service):
         )
         requests = Requests(clock, consensus, liveness, planner, self._executor)
         membership = self._membership = Membership(clock, consensus, utc_now)
+        figures = status_pages.Figures()
         api = AdminAPI(
             clock,
             consensus,
@@ -127,6 +131,15 @@ class MemberService(Service):
             forwarder=forwarder(self._reactor, config, consensus),
             counts=self._counts,
             mark=ClientMark(self._secrets.admin_token_hash),
+            answered=figures.answered,
+        )
+        self._status = listen_at(
+            self._reactor,
+            config.metrics_listen,
+            status_pages.site(
+                figures, consensus, liveness, planner.storm, self._counts, lambda: self._stopping
+            ),
+            "metrics-listen",
         )
         self._admin = listen(self._reactor, config.admin_listen, api, "admin-listen")
         _bound("broadcast-endpoint", self._publisher.start)
@@ -165,14 +178,12 @@ class MemberService(Service):
             admin=admin,
             request=self._server.endpoint,
             broadcast=self._publisher.endpoint,
+            metrics=_url(self._status, self._config.metrics_listen[0]),
         )
         log.info("member {id} serves; admin API at {admin}", id=self._config.id, admin=admin)
 
     def _admin_url(self) -> str:
-        assert self._admin is not None
-        host, _ = self._config.admin_listen
-        port = cast(IPv4Address | IPv6Address, self._admin.getHost()).port
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        return _url(self._admin, self._config.admin_listen[0])
 
     async def _stop(self) -> None:
         if self._membership is not None:
@@ -181,8 +192,9 @@ class MemberService(Service):
             await self._consensus.hand_over()
         if self._executor is not None:
             self._executor.stop()
-        if self._admin is not None:
-            await maybeDeferred(self._admin.stopListening)
+        for port in (self._admin, self._status):
+            if port is not None:
+                await maybeDeferred(port.stopListening)
         self._server.stop()
         self._publisher.stop()
         if self._consensus is not None:
@@ -192,6 +204,7 @@ class MemberService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop; fires when everything is closed."""
         super().stopService()
+        self._stopping = True
         ready_file.remove(self._config.data_dir)
         return Deferred.fromCoroutine(self._stop())
 
@@ -254,9 +267,25 @@ def listen(
 
     :raises ConfigError: the port cannot be had; names it and the option.
     """
-    host, port = address
     site = _QuietSite(api.resource(), timeout=ADMIN_TIMEOUT_S)
     site.requestFactory = BoundedRequest
+    return listen_at(reactor, address, site, option)
+
+
+def _url(port: IListeningPort | None, host: str) -> str:
+    assert port is not None
+    number = cast(IPv4Address | IPv6Address, port.getHost()).port
+    return f"http://{f'[{host}]' if ':' in host else host}:{number}"
+
+
+def listen_at(
+    reactor: IReactorTCP, address: tuple[str, int], site: Site, option: str
+) -> IListeningPort:
+    """Serve a site.
+
+    :raises ConfigError: the port cannot be had; names it and the option.
+    """
+    host, port = address
     try:
         return reactor.listenTCP(port, cast(Any, site), interface=host)
     except CannotListenError as error:

@@ -1,8 +1,7 @@
 """Tenants that are not deleted, kept in the orders in which they are listed: by creation, by name.
 
-So a page of a hundred thousand is a slice, not a scan. Made when somebody lists for the first time,
-then kept right by each change: a change costs two insertions into a list, some 50 µs at that size.
-Pure.
+So a page of a hundred thousand is a slice, not a scan. A creation, a new name or an end costs two
+insertions into a list, some 50 µs at that size; other changes cost nothing. Pure.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Health and figures of a node, on a listener of its own (loopback by default).
 
-``/healthz``: the process answers. ``/readyz``: it would serve requests, else 503 with each reason.
-``/metrics``: Prometheus text from a registry of this node alone. No label holds anything that a
-client chose.
+``/livez`` and ``/healthz``: the process answers. ``/readyz``: it would serve requests, else 503
+with each reason. ``/metrics``: Prometheus text from a registry of this node alone. No label holds
+anything that a client chose.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class StatusPage:
         path = exchange.head.target.partition(b"?")[0]
         if exchange.head.method not in (b"GET", b"HEAD"):
             self._answer(exchange, 405, {"message": "only GET"})
-        elif path == b"/healthz":
+        elif path in (b"/livez", b"/healthz"):
             self._answer(exchange, 200, {"status": "ok"})
         elif path == b"/readyz":
             reasons = self._not_ready()
@@ -149,7 +149,7 @@ class StatusPage:
         elif path == b"/metrics":
             exchange.respond(200, self._metrics(), content_type=CONTENT_TYPE_LATEST.encode())
         else:
-            known = "/healthz, /readyz, /metrics"
+            known = "/livez, /healthz, /readyz, /metrics"
             self._answer(exchange, 404, {"message": f"there is nothing here but {known}"})
 
     def _answer(self, exchange: Exchange, status: int, body: Mapping[str, object]) -> None:

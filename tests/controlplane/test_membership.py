@@ -426,7 +426,7 @@ class Recovering(GroupCase):
             store.close()
 
 
-class Joining(WorldCase):
+class NewMembers(WorldCase):
     def test_what_the_admin_api_takes(self) -> None:
         """The fields of a record; what is wrong is named with what is allowed."""
         whole = {
