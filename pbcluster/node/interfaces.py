@@ -154,8 +154,8 @@ class WorkloadSpec:
     :ivar encryption_key: 32 characters; goes into the child's environment, never its argv.
     :ivar superuser: create this login (only at the very first start).
     :ivar logs: what it logs into its own database.
-    :ivar file_storage: ``files`` and ``backups`` → fields of PocketBase's S3 settings; what is not
-        named stays as the tenant has it.
+    :ivar settings: PocketBase's settings that are set at each start, by its own names; they hold
+        the tenant's key of the file gateway.
     """
 
     tenant_id: str
@@ -164,7 +164,7 @@ class WorkloadSpec:
     hosts: tuple[str, ...] = ()
     superuser: InitialSuperuser | None = attrs.field(default=None, repr=False)
     logs: TenantLogs = TenantLogs.ERRORS
-    file_storage: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, repr=False)
+    settings: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
 
 
 class RunningWorkload(Protocol):

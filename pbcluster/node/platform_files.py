@@ -78,7 +78,7 @@ def _wanted(spec: WorkloadSpec, app_url: Callable[[str], str]) -> dict[str, Any]
         "appURL": app_url(spec.hosts[0]) if spec.hosts else "",
         "minLogLevel": level,
         "maxLogDays": days,
-        "fileStorage": dict(spec.file_storage),
+        "settings": dict(spec.settings),
     }
 
 

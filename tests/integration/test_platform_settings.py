@@ -181,11 +181,11 @@ class SettingsTests(PlatformCase):
         """The S3 that is handed in is set for files at the first start and again after a superuser
         turned it off; its secret arrives whole and is shown to no superuser."""
         self.put_hook(PROBE)
-        storage = {"files": S3, "backups": S3 | {"bucket": "backups"}}
-        workload, http = await self.start(file_storage=storage)
+        storage = {"s3": S3, "backups": {"s3": S3 | {"bucket": "backups"}}}
+        workload, http = await self.start(settings=storage)
         await self.change(http, s3=S3 | {"enabled": False, "bucket": "mine", "secret": "mine"})
         await workload.stop()
-        _, http = await self.start(file_storage=storage)
+        _, http = await self.start(settings=storage)
         settings = await self.settings(http)
         self.assertTrue(settings["s3"]["enabled"])
         self.assertEqual(settings["s3"]["bucket"], "files")

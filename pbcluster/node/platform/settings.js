@@ -18,11 +18,16 @@
     // PocketBase accepts no batch without bounds; what the tenant chose stays.
     set(settings.batch, "maxRequests", settings.batch.maxRequests || 50);
     set(settings.batch, "timeout", settings.batch.timeout || 3);
-    for (const part of Object.keys(wanted.fileStorage)) {
-      const storage = part === "backups" ? settings.backups.s3 : settings.s3;
-      for (const name of Object.keys(wanted.fileStorage[part])) {
-        set(storage, name, wanted.fileStorage[part][name]);
+    // Each section as far as it is named: S3 for files and for backups.
+    const merge = (into, from) => {
+      for (const name of Object.keys(from)) {
+        if (from[name] !== null && typeof from[name] === "object" && !Array.isArray(from[name])) {
+          merge(into[name], from[name]);
+        } else {
+          set(into, name, from[name]);
+        }
       }
-    }
+    };
+    merge(settings, wanted.settings);
     return changed;
   };
