@@ -34,6 +34,10 @@ from pbcluster.errors import ProcessFailed
 
 #: Longer lines are cut: a stack trace of a hook must not fill our memory.
 MAX_LINE_BYTES = 4096
+#: A short line costs us as much as so many bytes of a long one.
+LINE_COST_BYTES = 256
+#: Of a child that is paced: in one read (64 KiB) are 65,536 empty lines, 0.3 s of work.
+MAX_LINES_AT_ONCE = 1_000
 #: Lines kept for error messages.
 TAIL_LINES = 12
 #: After the exit, its last words get so long to arrive: something it started may hold the pipe.
@@ -41,13 +45,14 @@ LAST_WORDS_S = 0.2
 #: SIGKILL cannot be refused; only a process stuck in the kernel takes longer.
 KILLED_WITHIN_S = 10.0
 #: A JSON Web Token or the beginning of one, as in PocketBase's installer URL (a way in without a
-#: password); that URL's token whatever it looks like; the value of an Authorization header.
+#: password); that URL's token whatever it looks like; the value of an Authorization header. A
+#: tenant chooses what is searched: nothing may be tried in more than one way.
 _SECRET = re.compile(
     r"eyJ[\w-]{8,}(?:\.[\w-]*){0,2}"
     r"|(?<=pbinstal/)\S+"
     r"|(?<=pbinstall/)\S+"
-    r"|(?i:(\b(?:X-PocketBase-|Proxy-)?Authorization[\"']?\s*[:=]\s*\[?\s*[\"']?))"
-    r"(?:\w+\s+)?[^\s\"',;\]}]+"
+    r"|(?i:(\b(?:X-PocketBase-|Proxy-)?Authorization[\"']?\s*+[:=]\s*+\[?+\s*+[\"']?+))"
+    r"(?:\w++\s++)?[^\s\"',;\]}]+"
 )
 #: Frames of a Go stack trace, which would push the panic's own words out of the tail.
 _GO_FRAME = re.compile(r"\t|goroutine \d+ \[|created by |\S+\(.*\)$|\s*$")
@@ -127,9 +132,14 @@ class Child(ProcessProtocol):
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         """It printed something."""
-        for line in self._lines[childFD].cut(data):
+        lines = self._lines[childFD].cut(data)
+        if self._max_bytes_per_s and len(lines) > MAX_LINES_AT_ONCE:
+            dropped = len(lines) - MAX_LINES_AT_ONCE
+            told = f"[pbcluster: {dropped} lines were dropped here: too fast]".encode()
+            lines = [told, *lines[dropped:]]
+        for line in lines:
             self._line(line)
-        self._printed += len(data)
+        self._printed += len(data) + LINE_COST_BYTES * len(lines)
         if self._max_bytes_per_s and self._pacing is None:
             self._pacing = self._reactor.callLater(1.0, self._next_second)
         if self._max_bytes_per_s and self._printed >= self._max_bytes_per_s:
@@ -152,7 +162,7 @@ class Child(ProcessProtocol):
         if self._pacing is not None:  # its last words are waited for no longer than others'
             self._pacing.cancel()
             self._next_second()
-            self._max_bytes_per_s = 0
+        self._max_bytes_per_s = 0
         how = how_ended(reason)
         # Members of its group keep the group's number from being given away.
         with contextlib.suppress(ProcessLookupError, PermissionError):

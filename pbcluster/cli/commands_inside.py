@@ -63,11 +63,14 @@ def login(tenant: str, email: str, minutes: int, directory: str, as_json: bool) 
     show.say(f"token      {found['token']}   (shown only now, until {found['expires']})")
     show.say(f"API        {url}/api/ with the header Authorization: TOKEN")
     show.say(f"dashboard  {found['dashboard']}: open it, then run in the browser's console")
-    show.say(f"           {_sign_in(found)}")
+    show.say(f"           {sign_in(found)}")
 
 
-def _sign_in(found: dict[str, Any]) -> str:
-    """What makes the dashboard's page use the token."""
+def sign_in(found: dict[str, Any]) -> str:
+    """JavaScript that makes the dashboard's page use the token, for the browser's console.
+
+    :param found: as ``AdminClient.login`` gave it.
+    """
     record = {"id": found["recordID"], "email": found["email"], **_SUPERUSERS}
     kept = json.dumps(json.dumps({"token": found["token"], "record": record}))
     return f"localStorage.setItem({json.dumps(_KEPT_AS)}, {kept}); location.reload()"

@@ -51,7 +51,8 @@ class Operators:
         self._check(body.tenant_id, body.epoch)
         # The transport's clock need not be ours.
         deadline = self._clock.seconds() + asked.deadline - asked.arrived - MARGIN_S
-        tenant = await self._tenants.ready(body.tenant_id, write=True, deadline=deadline)
+        # A token is made from what is stored, and nothing is stored.
+        tenant = await self._tenants.ready(body.tenant_id, write=False, deadline=deadline)
         self._tenants.opened(tenant)  # not stopped for idleness meanwhile
         try:
             self._check(body.tenant_id, body.epoch)

@@ -122,10 +122,6 @@ class TenantLogs:
         if len(self._logs) > MAX_TENANTS:
             del self._logs[next(iter(self._logs))]
 
-    def forget(self, tenant_id: str) -> None:
-        """The tenant is not this node's any more."""
-        self._logs.pop(tenant_id, None)
-
     def read(self, tenant_id: str, cursor: str, most: int) -> Read:
         """Lines after ``cursor``; without one the last ``most``."""
         most = max(1, min(most, MAX_ANSWER_LINES))
