@@ -20,9 +20,7 @@ class AccessTests(CommandTestCase):
         self.assertNotIn("secret", listed)
         self.assertIn("no more", self.run_cli("api-tokens", "revoke", "apitoken_1").stdout)
         self.assertIn("no such token", self.fails(1, "api-tokens", "revoke", "x"))
-        self.assertEqual(
-            self.run_cli("api-tokens", "create", "ci", "--role", "root").exit_code, 2
-        )
+        self.assertEqual(self.run_cli("api-tokens", "create", "ci", "--role", "root").exit_code, 2)
 
     def test_another_token(self) -> None:
         """The environment's goes before the cluster's own."""
