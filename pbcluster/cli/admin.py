@@ -64,16 +64,18 @@ class AdminClient:
     :ivar url: its base URL, without a path.
     :ivar token: the bearer token.
     :ivar others: base URLs of the other members, asked in turn when nobody answers.
+    :ivar ca: file with the authorities of their certificates; empty: the system's.
     """
 
     url: str
     token: str = attrs.field(repr=False)
     others: tuple[str, ...] = ()
+    ca: str = ""
 
     @classmethod
     def of(cls, plan: Plan, token: str) -> AdminClient:
         """A client of all members of a plan."""
-        return cls(plan.admin_urls[0], token, plan.admin_urls[1:])
+        return cls(plan.admin_urls[0], token, plan.admin_urls[1:], plan.admin_ca)
 
     def request(
         self,
@@ -123,7 +125,13 @@ class AdminClient:
         for url in (self.url, *self.others):
             try:
                 return ask(
-                    method, url + path, headers=headers, body=body, timeout_s=timeout_s, **more
+                    method,
+                    url + path,
+                    headers=headers,
+                    body=body,
+                    timeout_s=timeout_s,
+                    ca=self.ca,
+                    **more,
                 )
             except Unreachable as error:
                 last = error

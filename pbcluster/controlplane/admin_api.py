@@ -44,7 +44,13 @@ class AdminAPI(TenantRoutes, InsideRoutes, PlatformRoutes, TokenRoutes, AccessRo
         here=True,
     )
     async def health(self, request: Request) -> tuple[int, Any]:
-        """Cluster health: without a token only whether this member serves."""
+        """Tell whether the cluster serves; needs no token.
+
+        200 if there is a leader, else 503: ``status`` and ``leader`` (true: this member; else its
+        id, or false). With a token also ``index``, ``term``, ``tenants`` and ``nodes`` by status,
+        ``alarms``, and ``counts``: frames that this member dropped at its Raft and request ports,
+        by reason, and connections that were refused.
+        """
         leads = self._consensus.is_leader
         serving = leads or bool(self._consensus.leader_endpoint)
         shown: dict[str, Any] = {

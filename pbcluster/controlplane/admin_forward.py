@@ -16,7 +16,7 @@ from twisted.internet.defer import CancelledError, TimeoutError
 from twisted.internet.error import ConnectError, ConnectingCancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed
+from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool, ResponseFailed
 from twisted.web.server import Request
 
 from pbcluster.errors import DeadlineExceeded, NotLeader, TooLarge
@@ -47,9 +47,14 @@ class Forwarder:
     """Knows where the other members' admin APIs are."""
 
     def __init__(
-        self, reactor: Any, own_id: MemberId, url_of: Callable[[MemberId], str | None]
+        self,
+        reactor: Any,
+        own_id: MemberId,
+        url_of: Callable[[MemberId], str | None],
+        trusted: Any = None,
     ) -> None:
         """
+        :param trusted: a trust root for their certificates; None: the system's.
         :param url_of: gives the base URL of another member's admin API, None if it is not known.
         """
         self._reactor: IReactorTime = reactor
@@ -60,7 +65,12 @@ class Forwarder:
         # change something are never repeated here.
         self._pool.retryAutomatically = False
         self._pool.cachedConnectionTimeout = 10
-        agent = Agent(reactor, connectTimeout=CONNECT_TIMEOUT_S, pool=self._pool)
+        agent = Agent(
+            reactor,
+            BrowserLikePolicyForHTTPS(trusted),
+            connectTimeout=CONNECT_TIMEOUT_S,
+            pool=self._pool,
+        )
         self._client = treq.client.HTTPClient(agent)
 
     @staticmethod

@@ -12,6 +12,7 @@ in the same log entry; what it does without a change of the registry it tells by
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -155,7 +156,7 @@ def endpoint(
 
     def registered(route: Route) -> Callable[..., Deferred[bytes]]:
         name = route.__name__
-        summary = (route.__doc__ or name).strip().partition("\n")[0]
+        summary, _, more = inspect.cleandoc(route.__doc__ or name).partition("\n")
         operation = Operation(
             method,
             path,
@@ -168,6 +169,7 @@ def endpoint(
             answers,
             here,
             conditional,
+            more.strip(),
         )
         assert name not in OPERATIONS, name
         OPERATIONS[name] = operation

@@ -40,7 +40,11 @@ class PlatformRoutes(AdminRoutes):
         answers={200: list[MemberView]},
     )
     async def list_members(self, request: Request, query: Query) -> tuple[int, Any]:
-        """A page of all control-plane members."""
+        """A page of all control-plane members.
+
+        ``index`` is the end of a member's log, ``behind`` the entries that it lacks, ``state``
+        probe, replicate or snapshot.
+        """
         await self._consensus.read_barrier()
         shown = members_json(self._group.status(), self._group.records())
         return 200, q.listed(shown, query, MEMBER_FIELDS)
@@ -53,7 +57,11 @@ class PlatformRoutes(AdminRoutes):
         answers={202: MemberJoins},
     )
     async def add_member(self, request: Request, body: bodies.NewMember) -> tuple[int, Any]:
-        """Let a new member join; it votes once it has caught up."""
+        """Let a new member join; it votes once it has caught up.
+
+        The same again changes nothing. 409: the id was used, an address or key is another's, or
+        another change is under way.
+        """
         record = member_record(body)
         await self.noted(request, "member.add", record.id)
         await self._group.add_member(record)
@@ -95,7 +103,11 @@ class PlatformRoutes(AdminRoutes):
         answers={200: MemberLeft},
     )
     async def remove_member(self, request: Request, key: str) -> tuple[int, Any]:
-        """Take a member out of the group."""
+        """Take a member out of the group for good.
+
+        404: it is none. 409: it is the last voter, the rest would be no majority, or another change
+        is under way.
+        """
         await self.noted(request, "member.remove", key)
         await self._group.remove_member(key)
         return 200, {"id": key, "removed": True}

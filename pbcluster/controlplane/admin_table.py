@@ -59,7 +59,7 @@ class Operation:
     :ivar body: the type of its JSON, None: it has none. :ivar body_required: an empty body is {}.
     :ivar answers: status → type of its JSON, ``bytes``, or None for any JSON.
     :ivar here: any member answers it by itself, not the leader for it.
-    :ivar conditional: it takes If-Match.
+    :ivar conditional: it takes If-Match. :ivar description: what its summary does not say.
     """
 
     method: str
@@ -73,6 +73,7 @@ class Operation:
     answers: Mapping[int, Any] = {}
     here: bool = False
     conditional: bool = False
+    description: str = ""
 
     @property
     def tag(self) -> str:

@@ -129,7 +129,11 @@ class TenantRoutes(AdminRoutes):
     async def create_tenant(
         self, request: Request, query: Query, body: bodies.NewTenant
     ) -> tuple[int, Any]:
-        """Create a tenant; with ``?wait=SECONDS`` answer when it is ready."""
+        """Create a tenant; with ``?wait=SECONDS`` answer when it is ready.
+
+        201 if it is ready, else 202. 409: the name is taken. 503 ``no_capacity``: with the reason
+        of each node; nothing was created.
+        """
         email, password = admin_json.login_of(body.superuser)
         metadata = admin_json.check_metadata(body.metadata)
         quotas = bodies.Quotas() if body.quotas is UNSET else body.quotas
@@ -205,7 +209,11 @@ class TenantRoutes(AdminRoutes):
     async def update_tenant(
         self, request: Request, key: str, body: bodies.TenantChange
     ) -> tuple[int, Any]:
-        """Change metadata, quotas, custom domains or what it logs; what is not given stays."""
+        """Change metadata, quotas, domains or what it logs, each as a whole; others stay.
+
+        409: another tenant has a domain. A quota below what is in use is accepted; ``overQuota`` in
+        the answer says so.
+        """
         given = {
             name: value
             for name, value in msgspec.structs.asdict(body).items()
@@ -250,7 +258,10 @@ class TenantRoutes(AdminRoutes):
     async def rename_tenant(
         self, request: Request, key: str, body: bodies.Rename
     ) -> tuple[int, Any]:
-        """Give a tenant another name; it answers at once by that and no more by the former."""
+        """Give a tenant another name; it answers at once by that and no more by the former.
+
+        Its id stays. 409: the name is taken.
+        """
         own = idempotency_key(request)
         own = own and f"admin/rename/{own}"
         # A repetition is about the tenant that was meant first: its name is another by now.
@@ -360,7 +371,10 @@ class TenantRoutes(AdminRoutes):
         conditional=True,
     )
     async def delete_tenant(self, request: Request, key: str, query: Query) -> tuple[int, Any]:
-        """Delete a tenant: it stops answering at once; with ``?wait=`` answer when it ended."""
+        """Delete a tenant: it stops answering at once; with ``?wait=`` answer when it ended.
+
+        ``confirm`` is its id or name once more. 200 if its node has let it go, else 202.
+        """
         until = self._clock.seconds() + query["wait"]
         own = idempotency_key(request)
         own = own and f"admin/delete/{own}"

@@ -38,7 +38,7 @@ class TokenRoutes(AdminRoutes):
         answers={201: IssuedView},
     )
     async def issue_token(self, request: Request, body: bodies.NewPlatformToken) -> tuple[int, Any]:
-        """Issue a token that names a tenant; it is shown only now."""
+        """Issue a platform token, which names a tenant; it is shown only now."""
         # Not from an older state: the tenant may have been created, or deleted, a moment ago.
         await self._consensus.read_barrier()
         tenant = self._living(body.tenant)

@@ -45,7 +45,7 @@ def document(operations: Mapping[str, Operation]) -> dict[str, Any]:
     """The whole document, as JSON values."""
     paths: dict[str, Any] = {}
     for operation in operations.values():
-        path = _PART.sub(r"{\1}", operation.path)
+        path = readable(operation.path)
         paths.setdefault(path, {})[operation.method.lower()] = _operation(operation)
     return {
         "openapi": "3.1.0",
@@ -63,6 +63,18 @@ def document(operations: Mapping[str, Operation]) -> dict[str, Any]:
     }
 
 
+def readable(path: str) -> str:
+    """A path of Klein's as OpenAPI writes it."""
+    return _PART.sub(r"{\1}", path)
+
+
+def schema_of(kind: Any) -> dict[str, Any]:
+    """The JSON Schema of a body."""
+    _, found = msgspec.json.schema_components([kind], ref_template=_REF)
+    schema: dict[str, Any] = found[kind.__name__]
+    return schema
+
+
 def _operation(operation: Operation) -> dict[str, Any]:
     found: dict[str, Any] = {
         "operationId": operation.name,
@@ -71,6 +83,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "parameters": _parameters(operation),
         "responses": _responses(operation),
     }
+    if operation.description:
+        found["description"] = operation.description
     # Anybody may ask these; with a token they may tell more.
     found["security"] = [{"token": []}] + ([{}] if operation.role is None else [])
     if operation.role is not None:

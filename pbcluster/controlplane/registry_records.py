@@ -15,6 +15,7 @@ import msgspec
 from pbcluster import wire
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.tenant_order import TenantOrder
+from pbcluster.controlplane.transitions import check_tenant
 from pbcluster.errors import Conflict, NotFound
 from pbcluster.records import NodeRecord, TenantRecord, TenantStatus
 
@@ -162,8 +163,12 @@ class RegistryRecords:
         self._order = TenantOrder(self.tenants())
 
     def _put(self, tenant: TenantRecord) -> None:
-        """Store a tenant and keep every index of it right."""
+        """Store a tenant and keep every index of it right.
+
+        :raises Conflict: it cannot have this status after the one that it has; nothing changed.
+        """
         old = self._tenants.get(tenant.id)
+        check_tenant(tenant.name, None if old is None else old.status, tenant.status)
         if old is not None:
             self._forget_indexes(old)
         self._order.changed(old, tenant)

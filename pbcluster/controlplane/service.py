@@ -43,6 +43,7 @@ from pbcluster.records import MemberRecord
 from pbcluster.transport.broadcasts import ZmqPublisher
 from pbcluster.transport.request_server import ZmqRequestServer
 from pbcluster.transport.sockets import Sockets
+from pbcluster.web.tls.endpoint import TLSDirectoryEndpoint
 
 #: A request line and its headers; bodies are bounded by the API itself.
 ADMIN_TIMEOUT_S = 75
@@ -141,7 +142,7 @@ class MemberService(Service):
             ),
             "metrics-listen",
         )
-        self._admin = listen(self._reactor, config.admin_listen, api, "admin-listen")
+        self._admin = await self._listen_admin(api)
         _bound("broadcast-endpoint", self._publisher.start)
         _bound("request-endpoint", lambda: self._server.start(requests))
         self._executor.start()
@@ -150,6 +151,14 @@ class MemberService(Service):
         gc.collect()
         gc.freeze()
         self._tell_ready()
+
+    async def _listen_admin(self, api: AdminAPI) -> IListeningPort:
+        """:raises ConfigError: the port cannot be had, or the certificates cannot be read."""
+        config = self._config
+        if config.admin_tls is None:
+            return listen(self._reactor, config.admin_listen, api, "admin-listen")
+        secure = TLSDirectoryEndpoint(self._reactor, config.admin_listen, config.admin_tls)
+        return await secure.listen(site_of(api))
 
     def _own_record(self, consensus: RaftMember) -> MemberRecord:
         """Where this member is reached, with the ports that it really has."""
@@ -183,7 +192,8 @@ class MemberService(Service):
         log.info("member {id} serves; admin API at {admin}", id=self._config.id, admin=admin)
 
     def _admin_url(self) -> str:
-        return _url(self._admin, self._config.admin_listen[0])
+        url = _url(self._admin, self._config.admin_listen[0])
+        return url if self._config.admin_tls is None else url.replace("http:", "https:", 1)
 
     async def _stop(self) -> None:
         if self._membership is not None:
@@ -267,9 +277,14 @@ def listen(
 
     :raises ConfigError: the port cannot be had; names it and the option.
     """
+    return listen_at(reactor, address, site_of(api), option)
+
+
+def site_of(api: AdminAPI) -> Site:
+    """The admin API as a site, which bounds the bodies of its requests."""
     site = _QuietSite(api.resource(), timeout=ADMIN_TIMEOUT_S)
     site.requestFactory = BoundedRequest
-    return listen_at(reactor, address, site, option)
+    return site
 
 
 def _url(port: IListeningPort | None, host: str) -> str:

@@ -7,6 +7,7 @@ import msgspec
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.registry_records import Change, RegistryRecords
+from pbcluster.controlplane.transitions import check_tenant
 from pbcluster.errors import Conflict, NoCapacity, WrongEpoch
 from pbcluster.records import NodeStatus, TenantRecord, TenantStatus
 
@@ -132,6 +133,7 @@ class TenantChanges(RegistryRecords):
         tenant = self._living(command.tenant_id)
         if tenant.epoch != command.epoch:
             raise WrongEpoch(f"tenant {tenant.name!r} is at epoch {tenant.epoch}")
+        check_tenant(tenant.name, tenant.status, command.status, type(command).__name__)
         self._put(
             msgspec.structs.replace(
                 tenant, status=command.status, version=index, updated=command.at

@@ -7,9 +7,11 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbcluster.controlplane import api_tokens, audit
+from pbcluster.controlplane import admin_json, api_tokens, audit
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.admin_auth import MAX_ADDRESSES, AdminAuth
+from pbcluster.controlplane.admin_caller import CLIENT, SIGNATURE, ClientMark
+from pbcluster.controlplane.admin_forward import MARK
 from pbcluster.controlplane.registry import Registry
 from pbcluster.errors import Limited, Unauthorized
 from pbcluster.records import Role
@@ -163,6 +165,36 @@ class Trail(AdminCase):
             [e["action"] for e in await self.entries("?filter=action ~ 'rename'&fields=action")],
             ["tenant.rename"],
         )
+
+
+class From(AdminCase):
+    async def test_an_address_is_a_members_word_only(self) -> None:
+        """Who says himself from where he comes is not believed, whatever the signature."""
+        for mark in (ClientMark(""), ClientMark("key")):
+            self.api._mark = mark
+            headers = {CLIENT: "10.9.8.7", SIGNATURE: "0" * 64, MARK.decode(): "member_2"}
+            await self.ask("POST", "/tokens/keys", {}, **headers)
+            _, listed = await self.ask("GET", "/audit?perPage=1")
+            self.assertEqual(listed["items"][0]["address"], "127.0.0.1")
+
+    async def test_a_request_id_that_cannot_be_one_is_replaced(self) -> None:
+        """It goes into logs."""
+        for given in ("a b", "x" * 65, "<script>", ""):
+            await self.ask("GET", "/health", x_request_id=given)
+            (told,) = self.headers.getRawHeaders("x-request-id") or [""]
+            self.assertRegex(told, "^[0-9a-f]{32}$")
+
+
+class Quotas(AdminCase):
+    async def test_a_quota_below_what_is_used_is_taken_and_told(self) -> None:
+        """200, and ``overQuota`` says which, with both figures; one that is above says nothing."""
+        used = mock.Mock(db_bytes=5000, file_bytes=7, memory_bytes=0)
+        await self.create("shop")
+        quotas = {"maxDbBytes": 4000, "maxFileBytes": 8}
+        status, told = await self.ask("PUT", "/tenants/shop", {"quotas": quotas})
+        self.assertEqual((status, told["overQuota"]), (200, {}))
+        over = admin_json.over_quota(self.world.registry.tenant("shop").quotas, used)
+        self.assertEqual(over, {"maxDbBytes": {"quota": 4000, "used": 5000}})
 
 
 class Versions(AdminCase):

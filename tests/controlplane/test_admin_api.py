@@ -54,7 +54,7 @@ class AdminCase(TestCase):
         self.addCleanup(self.ticking.stop)
         world = self.world
         self.threads = 0
-        api = AdminAPI(
+        self.api = api = AdminAPI(
             world.clock,
             world.consensus,
             world.liveness,

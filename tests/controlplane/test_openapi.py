@@ -1,12 +1,15 @@
 """The document of the admin API, and the API held against it."""
 
+from pathlib import Path
+
 import msgspec
 import treq
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from pbcluster.controlplane import openapi
+import pbcluster
+from pbcluster.controlplane import api_page, openapi
 from pbcluster.controlplane.admin_api import AdminAPI
 from pbcluster.controlplane.admin_guard import OPERATIONS
 from pbcluster.records import NodeRecord, TenantQuotas, TenantRecord
@@ -45,6 +48,11 @@ class Document(SynchronousTestCase):
         """The endpoints that the platform was designed with, but for migration's own."""
         for method, path in SEED:
             self.assertIn(method, self.document["paths"][path])
+
+    def test_the_page_is_made_from_the_table(self) -> None:
+        """``python -m pbcluster.controlplane.api_page > docs/api.rst``."""
+        page = Path(pbcluster.__file__).parent.parent / "docs" / "api.rst"
+        self.assertEqual(page.read_text(encoding="utf-8"), api_page.page(OPERATIONS))
 
     def test_schemas_follow_the_records(self) -> None:
         """A field that is appended to a record is described; what operators must not see is not."""

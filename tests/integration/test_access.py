@@ -1,8 +1,12 @@
-"""Who may do what, and who did it, on real processes: three members, a node and a gateway."""
+"""Who may do what, and who did it, on real processes: three members, a node and a gateway.
+
+The admin APIs speak TLS here, to the command line and to each other.
+"""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -10,20 +14,33 @@ from click.testing import CliRunner
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.cli.admin import AdminClient
-from pbcluster.cli.http import Answer, ask
+from pbcluster.cli.http import Answer, Unreachable, ask
 from pbcluster.cli.main import cli
 from pbcluster.testing.cluster import RealCluster
 from pbcluster.testing.soak_members import leader_of
 from tests.integration.support import EMAIL, PASSWORD
+from tests.web import pki
 
 
 class AccessTests(SynchronousTestCase):
     timeout = 180
 
     def setUp(self) -> None:
-        self.cluster = RealCluster(nodes=1)
+        home = Path(self.mktemp()).absolute()
+        home.mkdir(parents=True)
+        self.ca, certificates = home / "ca.pem", home / "certificates"
+        certificates.mkdir()
+        self.ca.write_bytes(pki.issuer().certificate)
+        self.certificate = certificates / "default.pem"
+        self.renew()
+        member = {"admin_tls": str(certificates), "admin_ca": str(self.ca)}
+        self.cluster = RealCluster(nodes=1, settings={"member": member})
         self.addCleanup(self.cluster.close)
         self.cluster.start()
+
+    def renew(self) -> None:
+        pair = pki.site("localhost", address="127.0.0.1")
+        pki.write(self.certificate, pair.certificate + pair.key)
 
     def run_cli(self, *arguments: str, token: str = "") -> Any:
         command = [*arguments, "--json", "--dir", str(self.cluster.where.root)]
@@ -37,12 +54,13 @@ class AccessTests(SynchronousTestCase):
         url = f"{self.cluster.plan.admin_urls[number]}/api/cp{path}"
         content = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {token}", "X-Request-Id": f"at-{number}"}
-        return ask(method, url, headers=headers, body=content, timeout_s=20)
+        return ask(method, url, headers=headers, body=content, timeout_s=20, ca=str(self.ca))
 
     def test_tokens_and_their_trail(self) -> None:
         """A token works at every member at once and nowhere once it is revoked; a change by way of
         any member is told with the client's address, token and request id; the trail and the
-        tokens outlive the leader. A tenant answers at its new name, and no more at the old one."""
+        tokens outlive the leader. Nothing is said without TLS, and nothing to who trusts another
+        authority. A tenant answers at its new name, and no more at the old one."""
         made = self.run_cli("api-tokens", "create", "ci", "--role", "operator")
         viewer = self.run_cli("api-tokens", "create", "eye", "--role", "viewer")["token"]
         self.cluster.create_tenant("shop", EMAIL, PASSWORD)
@@ -55,6 +73,11 @@ class AccessTests(SynchronousTestCase):
             self.assertEqual(self.at(number, "GET", "/tenants", viewer).status, 200)
             self.assertEqual(self.at(number, "GET", "/health", viewer).status, 200)
             self.assertEqual(self.at(number, "GET", "/tenants", "apitoken_1.x").status, 401)
+
+        plain = self.cluster.plan.admin_urls[0].replace("https:", "http:")
+        self.assertRaises(Unreachable, ask, "GET", f"{plain}/api/cp/health")
+        secure = self.cluster.plan.admin_urls[0]
+        self.assertRaises(Unreachable, ask, "GET", f"{secure}/api/cp/health")
 
         renamed = self.run_cli("tenants", "rename", "shop", "store")
         self.host_answers("store", 200)
@@ -74,12 +97,14 @@ class AccessTests(SynchronousTestCase):
         for url in urls:
             headers = {"Authorization": f"Bearer {made['token']}"}
             for path in ("/tenants", "/health"):
-                answer = ask("GET", f"{url}/api/cp{path}", headers=headers, timeout_s=20)
+                answer = ask(
+                    "GET", f"{url}/api/cp{path}", headers=headers, timeout_s=20, ca=str(self.ca)
+                )
                 self.assertEqual(answer.status, 401, path)
 
     def lives(self, url: str) -> bool:
         try:
-            return bool(AdminClient(url, self.cluster.where.token()).health())
+            return bool(AdminClient(url, self.cluster.where.token(), ca=str(self.ca)).health())
         except Exception:  # the one that was killed, unless it is back already
             return False
 
