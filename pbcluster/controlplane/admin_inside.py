@@ -22,9 +22,12 @@ from pbcluster.controlplane.admin_views import LoginView, LogView
 from pbcluster.errors import (
     Conflict,
     DeadlineExceeded,
+    NoCapacity,
     NotFound,
     OwnershipLost,
     PBClusterError,
+    ProcessFailed,
+    RemoteProtocolError,
     Unavailable,
 )
 from pbcluster.records import Role, TenantRecord, TenantStatus
@@ -81,6 +84,8 @@ class InsideRoutes(AdminRoutes):
                 tenant = await self._placed(tenant_id)
                 question = wire.MintLogin(tenant.id, tenant.epoch, body.email, body.expires_in)
                 return await self._ask(tenant.node_id, question, wire.Login, min(TRY_S, left))
+            except NoCapacity:
+                raise
             except Unavailable as error:
                 # It moves, starts, or its node is away: another may have it in a moment. Asking
                 # twice makes two tokens of which one is known to nobody: no harm.
@@ -134,12 +139,16 @@ class InsideRoutes(AdminRoutes):
         }
 
     async def _ask(self, node_id: str, body: wire.Body, kind: type[M], timeout_s: float) -> M:
-        """:raises PBClusterError: what the node answered."""
+        """:raises PBClusterError: what the node answered. :raises ProcessFailed: no such thing."""
         try:
             answer = await self._executor.ask_node(node_id, body, timeout_s=timeout_s)
         except DeadlineExceeded as error:
             raise Unavailable(f"{node_id} does not answer: {error.message}") from None
-        return wire.expect(answer, kind)
+        try:
+            return wire.expect(answer, kind)
+        except RemoteProtocolError as error:
+            # Not what the operator asked for is wrong.
+            raise ProcessFailed(f"{node_id} does not understand: {error.message}") from None
 
 
 def _told(error: PBClusterError) -> PBClusterError:
