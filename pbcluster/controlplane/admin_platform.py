@@ -76,6 +76,9 @@ class PlatformRoutes(AdminRoutes):
     )
     async def snapshot(self, request: Request) -> tuple[int, Any]:
         """The whole registry but for keys, for ``pbcluster members recover``."""
+        if self._consensus.is_leader:
+            # Any member answers this by itself, even without a leader: others only log it.
+            await self.noted(request, "member.snapshot")
         await self._consensus.read_barrier()
         registry = self._consensus.registry
         index, encode = registry.applied_index, registry.image(for_operators=True).to_bytes

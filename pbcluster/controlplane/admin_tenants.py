@@ -6,7 +6,6 @@ A password is hashed in a thread at once and kept nowhere.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from typing import Any
 
 import bcrypt
@@ -20,14 +19,10 @@ from pbcluster.controlplane import admin_bodies as bodies
 from pbcluster.controlplane import admin_json
 from pbcluster.controlplane import admin_query as q
 from pbcluster.controlplane import commands as c
-from pbcluster.controlplane.admin_guard import (
-    AdminRoutes,
-    endpoint,
-    idempotency_key,
-    version_of,
-)
+from pbcluster.controlplane.admin_domains import DomainRoutes
+from pbcluster.controlplane.admin_guard import endpoint, idempotency_key, version_of
 from pbcluster.controlplane.admin_table import Param, Query
-from pbcluster.controlplane.admin_views import DomainView, TenantView
+from pbcluster.controlplane.admin_views import TenantView
 from pbcluster.controlplane.domains import custom_domains
 from pbcluster.controlplane.placement import choose
 from pbcluster.errors import Conflict, NotFound, PBClusterError, Unprocessable
@@ -40,8 +35,6 @@ _LOOK_AGAIN_S = 0.02
 _ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 #: Tenants looked at before others have their turn: some milliseconds.
 SCANNED_AT_ONCE = 1024
-#: A tenant's version also changes when it starts or stops.
-_CHANGE_TRIES = 5
 FIELDS = q.of_records(TenantRecord, TenantView)
 WAIT = Param("wait", "number", "Seconds until it is answered at the latest.", 0.0, 0, MAX_WAIT_S)
 CONFIRM = Param(
@@ -56,7 +49,7 @@ def new_tenant_id() -> str:
     return "tenant_" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(20))
 
 
-class TenantRoutes(AdminRoutes):
+class TenantRoutes(DomainRoutes):
     """The routes below ``tenants``."""
 
     @endpoint(
@@ -243,10 +236,6 @@ class TenantRoutes(AdminRoutes):
         )
         return 200, self._shown(self._consensus.registry.tenant(tenant.id))
 
-    @property
-    def _base_domain(self) -> str:
-        return self._consensus.registry.base_domain
-
     @endpoint(
         "POST",
         "/api/cp/tenants/<string:key>/rename",
@@ -277,88 +266,6 @@ class TenantRoutes(AdminRoutes):
         detail = f"from {tenant.name} to {body.name}"
         await self.propose(request, command, "tenant.rename", tenant.id, detail, key=own)
         return 200, self._shown(self._consensus.registry.tenant(tenant.id))
-
-    # -- domains --
-
-    @endpoint(
-        "GET",
-        "/api/cp/tenants/<string:key>/domains",
-        role=Role.VIEWER,
-        query=q.of_dicts(DomainView).params(),
-        answers={200: list[DomainView]},
-    )
-    async def list_domains(self, request: Request, key: str, query: Query) -> tuple[int, Any]:
-        """A page of a tenant's custom domains."""
-        await self._consensus.read_barrier()
-        items = [{"domain": domain} for domain in self._living(key).custom_domains]
-        return 200, q.listed(items, query, q.of_dicts(DomainView))
-
-    @endpoint(
-        "POST",
-        "/api/cp/tenants/<string:key>/domains",
-        role=Role.OPERATOR,
-        body=bodies.NewDomain,
-        answers={200: TenantView},
-        conditional=True,
-    )
-    async def add_domain(
-        self, request: Request, key: str, body: bodies.NewDomain
-    ) -> tuple[int, Any]:
-        """Let a tenant answer at one more domain; one that it has already changes nothing."""
-        version = version_of(request, body.version)
-        wanted = custom_domains([body.domain], self._base_domain)[0]
-
-        def more(now: tuple[str, ...]) -> tuple[str, ...]:
-            return custom_domains([*now, wanted], self._base_domain)
-
-        return 200, await self._change_domains(request, key, version, f"add {wanted}", more)
-
-    @endpoint(
-        "DELETE",
-        "/api/cp/tenants/<string:key>/domains/<string:domain>",
-        role=Role.OPERATOR,
-        answers={200: TenantView},
-        conditional=True,
-    )
-    async def remove_domain(self, request: Request, key: str, domain: str) -> tuple[int, Any]:
-        """Let a tenant answer at a domain no more."""
-        unwanted = domain.lower()
-
-        def fewer(now: tuple[str, ...]) -> tuple[str, ...]:
-            if unwanted not in now:
-                raise NotFound(f"{domain[:100]!r} is no custom domain of {key[:100]!r}")
-            return tuple(each for each in now if each != unwanted)
-
-        version = version_of(request)
-        return 200, await self._change_domains(request, key, version, f"remove {unwanted}", fewer)
-
-    async def _change_domains(
-        self,
-        request: Request,
-        key: str,
-        version: int,
-        detail: str,
-        change: Callable[[tuple[str, ...]], tuple[str, ...]],
-    ) -> dict[str, Any]:
-        """:raises Conflict: another version was expected, or another tenant has the domain."""
-        for left in reversed(range(_CHANGE_TRIES)):
-            await self._consensus.read_barrier()
-            tenant = self._living(key)
-            command = c.UpdateTenant(
-                self._wall_clock(),
-                tenant.id,
-                version or tenant.version,
-                custom_domains=change(tenant.custom_domains),
-            )
-            try:
-                await self.propose(request, command, "tenant.domains", tenant.id, detail)
-            except Conflict:
-                now = self._consensus.registry.tenant(tenant.id)
-                if version or not left or now.version == tenant.version:
-                    raise
-            else:
-                return self._shown(self._consensus.registry.tenant(tenant.id))
-        raise AssertionError
 
     # -- the end --
 
@@ -394,14 +301,6 @@ class TenantRoutes(AdminRoutes):
             if now.status is TenantStatus.DELETED or self._clock.seconds() >= until:
                 return (200 if now.status is TenantStatus.DELETED else 202), self._shown(now)
             await deferLater(self._clock, _LOOK_AGAIN_S)
-
-    def _shown(self, tenant: TenantRecord) -> dict[str, Any]:
-        return admin_json.tenant_json(
-            self._consensus.registry,
-            self._liveness,
-            tenant,
-            self._requests.failures.get(tenant.id, ""),
-        )
 
 
 def _in_order(sort: tuple[tuple[str, bool], ...]) -> bool:

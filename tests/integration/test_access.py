@@ -34,7 +34,10 @@ class AccessTests(SynchronousTestCase):
         self.certificate = certificates / "default.pem"
         self.renew()
         member = {"admin_tls": str(certificates), "admin_ca": str(self.ca)}
-        self.cluster = RealCluster(nodes=1, settings={"member": member})
+        logs = {"log_format": "json"}
+        self.cluster = RealCluster(
+            nodes=1, settings={"member": member | logs, "node": logs, "gateway": logs}
+        )
         self.addCleanup(self.cluster.close)
         self.cluster.start()
 
@@ -101,6 +104,19 @@ class AccessTests(SynchronousTestCase):
                     "GET", f"{url}/api/cp{path}", headers=headers, timeout_s=20, ca=str(self.ca)
                 )
                 self.assertEqual(answer.status, 401, path)
+
+        for name in ("member_1", "node_1", "gateway_1"):
+            self.check_log(name)
+
+    def check_log(self, name: str) -> None:
+        """Every line is an object that names its process, and none has a token."""
+        lines = self.cluster.where.log(name).read_text().splitlines()
+        own = [json.loads(line) for line in lines]
+        self.assertGreater(len(own), 3)
+        for line in own:
+            # A gateway's lines of requests have a form of their own.
+            self.assertEqual(line.get("service", name), name)
+        self.assertNotIn(self.cluster.where.token(), "".join(lines))
 
     def lives(self, url: str) -> bool:
         try:
