@@ -15,6 +15,8 @@ MIN_STREAM_TESTS = 250
 N ?= 20
 # Seconds of `make fuzz` and `make fuzz-http`.
 FUZZ_S ?= 60
+# Requests of each kind to each operation in `make fuzz-api`.
+EXAMPLES ?= 200
 # Seeds of `make sim`, and of `make test` after its tests.
 SEEDS ?= 2000
 TRIAL ?= tests
@@ -28,7 +30,7 @@ DEV_STAMP = $(VENV)/.installed-dev
 EDITABLE = --config-settings editable_mode=compat
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
-.PHONY: help run test lint types docs bench bench-raft bench-gateway bench-node soak-crossing soak-members fuzz fuzz-http sim sim-mutants preflight clean
+.PHONY: help run test lint types docs bench bench-raft bench-gateway bench-node soak-crossing soak-members fuzz fuzz-api fuzz-http sim sim-mutants preflight clean
 .DEFAULT_GOAL = help
 
 help:
@@ -43,6 +45,7 @@ help:
 	@echo "make soak-crossing N=20  kill nodes under writing clients, N rounds"
 	@echo "make soak-members N=100  kill the control plane's leader under writing clients, N times"
 	@echo "make fuzz FUZZ_S=60      damaged Raft frames against the door of a member"
+	@echo "make fuzz-api            the admin API against its OpenAPI document, every role (EXAMPLES=200)"
 	@echo "make fuzz-http FUZZ_S=60 damaged requests and responses against the HTTP core"
 	@echo "make sim SEEDS=2000      Raft members under simulated faults; FROM=a TO=b names the seeds"
 	@echo "make sim-mutants         the planted bugs, each of which the simulator must catch"
@@ -103,6 +106,9 @@ soak-members: $(DEV_STAMP)
 
 fuzz: $(DEV_STAMP)
 	$(BIN)/python -m pbcluster.testing.fuzz_frames --seconds $(FUZZ_S)
+
+fuzz-api: $(DEV_STAMP)
+	$(BIN)/python -m tests.controlplane.fuzz_api --examples $(EXAMPLES)
 
 fuzz-http: $(DEV_STAMP)
 	$(BIN)/python -m pbcluster.testing.fuzz_http --seconds $(FUZZ_S)

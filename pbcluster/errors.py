@@ -51,6 +51,13 @@ class InvalidInput(CallerError):
         super().__init__(message, field=field, allowed=allowed, **data)
 
 
+class Unprocessable(InvalidInput):
+    """A field has a value of the right type and form that cannot be all the same."""
+
+    status = 422
+    code = "unprocessable"
+
+
 class Unauthorized(CallerError):
     """No credentials, or wrong ones."""
 

@@ -96,6 +96,14 @@ class Durability(enum.Enum):
     ASYNC = "async"
 
 
+class TenantLogs(enum.Enum):
+    """What a tenant's PocketBase logs into its own database (what it prints is another thing)."""
+
+    OFF = "off"
+    ERRORS = "errors"
+    INFO = "info"
+
+
 class NodeStatus(enum.Enum):
     """How the control plane sees a node."""
 
@@ -103,6 +111,14 @@ class NodeStatus(enum.Enum):
     DEGRADED = "degraded"
     DRAINING = "draining"
     DOWN = "down"
+
+
+class Role(enum.Enum):
+    """What a token of the admin API allows: look; also work with tenants and nodes; everything."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
 
 
 class TenantQuotas(Record, frozen=True):
@@ -153,6 +169,7 @@ class TenantRecord(Record, frozen=True):
     placement: dict[str, str] = {}
     initial_superuser: InitialSuperuser | None = None
     last_error: str = ""
+    logs: TenantLogs = TenantLogs.ERRORS
 
 
 class NodeResources(Record, frozen=True):

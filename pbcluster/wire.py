@@ -23,6 +23,7 @@ from pbcluster.records import (
     MemberRecord,
     NodeResources,
     Record,
+    TenantLogs,
     TenantQuotas,
 )
 
@@ -68,6 +69,7 @@ class Assignment(Message, frozen=True):
     quotas: TenantQuotas = TenantQuotas()
     initial_superuser: InitialSuperuser | None = None
     degraded: bool = False
+    logs: TenantLogs = TenantLogs.ERRORS
 
 
 class NodeAssignments(Message, frozen=True):
@@ -84,7 +86,8 @@ class NodeAssignments(Message, frozen=True):
 
 
 class TenantUsage(Record, frozen=True):
-    """What a node reports of one tenant since its last heartbeat."""
+    """What a node reports of one tenant since its last heartbeat. ``db_bytes`` is what its database
+    takes on the node's disk, write-ahead log included, ``file_bytes`` what its files take in S3."""
 
     tenant_id: str
     state: str
@@ -92,6 +95,8 @@ class TenantUsage(Record, frozen=True):
     request_count: int = 0
     last_access: datetime | None = None
     error: str = ""
+    db_bytes: int = 0
+    file_bytes: int = 0
 
 
 # -- node → control plane -------------------------------------------------------------------------
@@ -270,6 +275,44 @@ class Probe(Message, frozen=True):
     incarnation: int
 
 
+class MintLogin(Message, frozen=True):
+    """A token for a superuser of a tenant, valid for ``lifetime_s``. The node wakes the tenant if
+    need be; an empty ``email`` means its first superuser. Answered by :class:`Login`."""
+
+    tenant_id: str
+    epoch: int
+    email: str
+    lifetime_s: int
+
+
+class Login(Message, frozen=True):
+    """The token, and whose it is. Never logged."""
+
+    email: str
+    superuser_id: str
+    token: str
+
+    def __repr__(self) -> str:
+        return f"Login({self.email!r})"
+
+
+class ReadLog(Message, frozen=True):
+    """What a tenant's PocketBase printed after ``cursor`` (empty: the last ``most`` lines)."""
+
+    tenant_id: str
+    cursor: str
+    most: int
+
+
+class LogLines(Message, frozen=True):
+    """Lines, the oldest first, without tokens and control characters. ``cursor`` asks for those
+    after them; ``missed`` came in between and are not there any more."""
+
+    cursor: str
+    lines: tuple[str, ...]
+    missed: int = 0
+
+
 # -- broadcasts -----------------------------------------------------------------------------------
 
 
@@ -344,6 +387,10 @@ Body = (
     | ListTokenKeys
     | TokenKeys
     | Probe
+    | MintLogin
+    | Login
+    | ReadLog
+    | LogLines
     | Broadcast
     | Ok
     | ErrorReply

@@ -63,7 +63,7 @@ async def serve() -> None:
     )
     files.start()
     access = await files.open(Owner())
-    print(json.dumps(dict(access.storage["storage"])), flush=True)
+    print(json.dumps(dict(access.settings["s3"])), flush=True)
 
 
 if __name__ == "__main__":

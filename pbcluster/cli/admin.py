@@ -21,17 +21,21 @@ from pbcluster.errors import (
     CallerError,
     Conflict,
     DeadlineExceeded,
+    Forbidden,
     InvalidInput,
     NotFound,
     PBClusterError,
     Unauthorized,
     Unavailable,
+    Unprocessable,
 )
 
 #: Seconds the control plane itself waits for a new tenant, and we for it in all.
 CREATE_WAIT_S = 30
 DELETE_WAIT_S = 10
 ANSWER_WITHIN_S = 60.0
+#: A login wakes its tenant: the control plane gives up after 30 s.
+LOGIN_WITHIN_S = 40.0
 _TIMEOUT_S = 10.0
 #: The whole state of 100,000 tenants has some 50 MB.
 MAX_DOWNLOAD_BYTES = 1024**3
@@ -47,7 +51,9 @@ _BY_STATUS: dict[int, type[PBClusterError]] = {
     400: InvalidInput,
     401: Unauthorized,
     404: NotFound,
+    403: Forbidden,
     409: Conflict,
+    422: Unprocessable,
 }
 
 
@@ -58,16 +64,18 @@ class AdminClient:
     :ivar url: its base URL, without a path.
     :ivar token: the bearer token.
     :ivar others: base URLs of the other members, asked in turn when nobody answers.
+    :ivar ca: file with the authorities of their certificates; empty: the system's.
     """
 
     url: str
     token: str = attrs.field(repr=False)
     others: tuple[str, ...] = ()
+    ca: str = ""
 
     @classmethod
     def of(cls, plan: Plan, token: str) -> AdminClient:
         """A client of all members of a plan."""
-        return cls(plan.admin_urls[0], token, plan.admin_urls[1:])
+        return cls(plan.admin_urls[0], token, plan.admin_urls[1:], plan.admin_ca)
 
     def request(
         self,
@@ -117,7 +125,13 @@ class AdminClient:
         for url in (self.url, *self.others):
             try:
                 return ask(
-                    method, url + path, headers=headers, body=body, timeout_s=timeout_s, **more
+                    method,
+                    url + path,
+                    headers=headers,
+                    body=body,
+                    timeout_s=timeout_s,
+                    ca=self.ca,
+                    **more,
                 )
             except Unreachable as error:
                 last = error
@@ -194,9 +208,26 @@ class AdminClient:
                     raise
         raise AssertionError
 
+    def set_logs(self, name_or_id: str, logs: str) -> dict[str, Any]:
+        """Choose what a tenant's PocketBase logs into its own database; returns its record."""
+        path = f"/tenants/{quote(name_or_id, safe='')}"
+        return dict(self.request("PUT", path, {"logs": logs}))
+
+    def login(self, name_or_id: str, email: str, seconds: int) -> dict[str, Any]:
+        """A token for a superuser of a tenant; an empty ``email`` means its first one."""
+        path = f"/tenants/{quote(name_or_id, safe='')}/login"
+        body = {"email": email, "expiresIn": seconds}
+        return dict(self.request("POST", path, body, timeout_s=LOGIN_WITHIN_S))
+
+    def log_lines(self, name_or_id: str, after: str, most: int) -> dict[str, Any]:
+        """What a tenant's PocketBase printed after a cursor (empty: the last ``most`` lines)."""
+        query = urlencode({"after": after, "most": most})
+        return dict(self.request("GET", f"/tenants/{quote(name_or_id, safe='')}/logs?{query}"))
+
     def delete_tenant(self, name_or_id: str) -> dict[str, Any]:
         """Delete a tenant. :returns: its record, whose status tells whether the end is done."""
-        path = f"/tenants/{quote(name_or_id, safe='')}?wait={DELETE_WAIT_S}"
+        query = urlencode({"confirm": name_or_id, "wait": DELETE_WAIT_S})
+        path = f"/tenants/{quote(name_or_id, safe='')}?{query}"
         deleted = self.request("DELETE", path, timeout_s=DELETE_WAIT_S + _TIMEOUT_S)
         return deleted if isinstance(deleted, dict) else {}
 

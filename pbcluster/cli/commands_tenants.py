@@ -1,15 +1,16 @@
-"""``tenants create|list|show|set|delete``."""
+"""``tenants create|list|show|set|delete``; ``login`` and ``logs`` stand in ``commands_inside``."""
 
 from __future__ import annotations
 
 import math
 import sys
 from typing import Any
+from urllib.parse import quote
 
 import click
 
 from pbcluster import records
-from pbcluster.cli import show
+from pbcluster.cli import commands_inside, show
 from pbcluster.cli.admin import wait_tenant_answers
 from pbcluster.cli.demo import generate_password
 from pbcluster.cli.options import admin_of, dir_option, json_option
@@ -140,37 +141,72 @@ _COUNT = click.IntRange(0, _MOST)
 @click.option("--event-streams", type=_COUNT, help="Event streams (realtime) open at once.")
 @click.option("--max-body-bytes", type=_COUNT, help="Bytes of a request's body.")
 @click.option("--max-file-bytes", type=_COUNT, help="Bytes of its uploaded files and backups.")
+@click.option("--max-db-bytes", type=_COUNT, help="Bytes of its database.")
+@click.option(
+    "--logs",
+    type=click.Choice([word.value for word in records.TenantLogs]),
+    help="What its PocketBase logs into its own database, from its next start on.",
+)
 @dir_option
 @json_option
-def set_command(tenant: str, directory: str, as_json: bool, **wanted: float | None) -> None:
+def set_command(
+    tenant: str, directory: str, as_json: bool, logs: str | None, **wanted: float | None
+) -> None:
     """Set quotas of a tenant; what is not given stays as it is. They count at once.
 
     0 is the platform's default. What is over a quota is answered 429 with Retry-After, a body that
-    is too large 413.
+    is too large 413, a write to a database that is too large 507. A quota below what is used
+    already is accepted: `tenants show` tells it as overQuota.
 
     \b
     Examples:
       pbcluster tenants set shop --requests-per-second 50 --burst 200
       pbcluster tenants set shop --requests-per-second 0
+      pbcluster tenants set shop --max-db-bytes 1073741824 --logs info
     """
     quotas = {records.json_name(name): value for name, value in wanted.items() if value is not None}
-    if not quotas:
-        allowed = ", ".join(f"--{name.replace('_', '-')}" for name in wanted)
+    if not quotas and logs is None:
+        allowed = ", ".join(f"--{name.replace('_', '-')}" for name in (*wanted, "logs"))
         raise InvalidInput(f"nothing to set; give one of {allowed}", field="quotas")
     if not all(math.isfinite(value) for value in quotas.values()):
         raise InvalidInput("requests-per-second must be a number", field="requests-per-second")
     _, _, client = admin_of(directory)
-    changed = client.set_quotas(tenant, quotas)
+    changed = client.set_logs(tenant, logs) if logs is not None else {}
+    changed = client.set_quotas(tenant, quotas) if quotas else changed
     if as_json:
         show.print_json(changed)
         return
     rows = [(name, _text(value) if value else "default") for name, value in _quotas_of(changed)]
     show.table(("quota", "value"), rows)
+    if changed.get("logs"):
+        show.say(f"logs: {changed['logs']}")
+    if changed.get("overQuota"):
+        show.warn(f"more than that is in use already: {_text(changed['overQuota'])}")
 
 
 def _quotas_of(tenant: dict[str, Any]) -> list[tuple[str, Any]]:
     quotas = tenant.get("quotas")
     return list(quotas.items()) if isinstance(quotas, dict) else []
+
+
+@tenants.command()
+@click.argument("tenant")
+@click.argument("name")
+@dir_option
+@json_option
+def rename(tenant: str, name: str, directory: str, as_json: bool) -> None:
+    """Let TENANT be called NAME, and answer at NAME.BASE_DOMAIN, at once. Its id stays.
+
+    It answers no more by its former name, which is free for another tenant then.
+    """
+    records.check_name(name)
+    _, plan, client = admin_of(directory)
+    path = f"/tenants/{quote(tenant, safe='')}/rename"
+    renamed = client.request("POST", path, {"name": name})
+    if as_json:
+        show.print_json(renamed)
+        return
+    show.say(f"{renamed['id']} answers at {plan.tenant_url(name)}")
 
 
 @tenants.command()
@@ -196,6 +232,10 @@ def delete(tenant: str, yes: bool, directory: str, as_json: bool) -> None:
         show.print_json(deleted | {"deleted": done})
     else:
         show.say(f"deleted {label}" if done else f"{label} is being deleted; it answers no more")
+
+
+tenants.add_command(commands_inside.login)
+tenants.add_command(commands_inside.logs)
 
 
 def _text(value: Any) -> str:

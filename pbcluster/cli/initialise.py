@@ -285,7 +285,7 @@ def settings_of(where: ClusterDir, plan: Plan, process: Process) -> dict[str, An
             "broadcast_endpoint": _tcp(process, "broadcasts"),
             "admin_listen": f"{LOOPBACK}:{process.ports.get('admin')}",
         }
-        | _group(process, members),
+        | _group(process, members, plan.admin_scheme),
         "node": control
         | {
             "listen": f"{LOOPBACK}:{process.ports.get('http')}",
@@ -307,7 +307,7 @@ def settings_of(where: ClusterDir, plan: Plan, process: Process) -> dict[str, An
     return common | own[process.kind] | plan.settings.get(process.kind, {})
 
 
-def _group(process: Process, members: tuple[Process, ...]) -> dict[str, Any]:
+def _group(process: Process, members: tuple[Process, ...], scheme: str) -> dict[str, Any]:
     """What a member must know of the others."""
     others = [member for member in members if member.id != process.id]
 
@@ -320,7 +320,7 @@ def _group(process: Process, members: tuple[Process, ...]) -> dict[str, Any]:
         "request_peers": peers("requests"),
         "broadcast_peers": peers("broadcasts"),
         "admin_peers": [
-            f"http://{LOOPBACK}:{member.ports.get('admin')}#{member.id}" for member in others
+            f"{scheme}://{LOOPBACK}:{member.ports.get('admin')}#{member.id}" for member in others
         ],
     }
 

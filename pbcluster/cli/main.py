@@ -13,6 +13,7 @@ import click
 
 from pbcluster import __version__
 from pbcluster.cli import (
+    commands_access,
     commands_cluster,
     commands_members,
     commands_nodes,
@@ -65,6 +66,8 @@ for _command in (
     commands_nodes.nodes,
     commands_members.members,
     commands_tokens.tokens,
+    commands_access.api_tokens,
+    commands_access.audit,
 ):
     cli.add_command(_command)
 commands_tenants.tenants.add_command(commands_tokens.domains)

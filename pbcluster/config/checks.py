@@ -48,6 +48,13 @@ def text(value: Any) -> str:
     return value
 
 
+def log_format(value: Any) -> str:
+    """``text`` or ``json``."""
+    if value not in ("text", "json"):
+        raise ValueError
+    return str(value)
+
+
 def optional_text(value: Any) -> str:
     """A string, perhaps empty."""
     if not isinstance(value, str) or "\x00" in value:

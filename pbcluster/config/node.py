@@ -104,3 +104,9 @@ class NodeConfig(ClientConfig):
         between(0, 1_000_000, int),
         2_000,
     )
+    tenant_max_db_bytes: int = setting(
+        "bytes of the database of a tenant whose quotas name none; 0: no limit",
+        "0 to 2^53",
+        between(0, 2**53, int),
+        16 * 1024**3,
+    )

@@ -17,6 +17,8 @@ from pbcluster.records import (
     InitialSuperuser,
     MemberRecord,
     NodeStatus,
+    Role,
+    TenantLogs,
     TenantQuotas,
     TenantStatus,
 )
@@ -51,6 +53,7 @@ class UpdateTenant(Command, frozen=True):
     metadata: dict[str, Any] | None = None
     quotas: TenantQuotas | None = None
     custom_domains: tuple[str, ...] | None = None
+    logs: TenantLogs | None = None
 
 
 class AssignTenant(Command, frozen=True):
@@ -168,6 +171,44 @@ class NoteToken(Command, frozen=True):
     until: datetime
 
 
+class RenameTenant(Command, frozen=True):
+    """Another name, and with it another domain; the id stays. Fails if the name is taken."""
+
+    at: datetime
+    tenant_id: str
+    name: str
+    domain: str
+    expected_version: int = 0
+
+
+class CreateApiToken(Command, frozen=True):
+    """A new token of the admin API, known by its SHA-256 alone. Fails if its name is taken."""
+
+    at: datetime
+    token_id: str
+    name: str
+    role: Role
+    digest: bytes
+    created_by: str = ""
+    expires: datetime | None = None
+
+    def __repr__(self) -> str:
+        return f"CreateApiToken({self.token_id!r})"
+
+
+class RevokeApiToken(Command, frozen=True):
+    """A token of the admin API is valid no more."""
+
+    at: datetime
+    token_id: str
+
+
+class Noted(Command, frozen=True):
+    """Something was done that changes nothing here: only its audit note is kept."""
+
+    at: datetime
+
+
 AnyCommand = (
     CreateTenant
     | UpdateTenant
@@ -182,14 +223,32 @@ AnyCommand = (
     | SetMember
     | RotateTokenKey
     | NoteToken
+    | RenameTenant
+    | CreateApiToken
+    | RevokeApiToken
+    | Noted
 )
 
 
+class AuditNote(msgspec.Struct, frozen=True, array_like=True):
+    """Who wants a command, from where and what for; ``audit.note`` makes one within its bounds."""
+
+    actor: str
+    role: str
+    address: str
+    request_id: str
+    action: str
+    target: str = ""
+    detail: str = ""
+
+
 class Keyed(msgspec.Struct, frozen=True, array_like=True):
-    """What stands in the log: a command and its idempotency key (empty: none)."""
+    """What stands in the log: a command, its idempotency key (empty: none) and what the audit trail
+    shall tell of it (None: nothing)."""
 
     key: str
     command: AnyCommand
+    note: AuditNote | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()

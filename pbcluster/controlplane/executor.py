@@ -162,6 +162,13 @@ class Executor:
             return
         self._liveness.heard(effect.node_id, effect.incarnation, self._clock.seconds())
 
+    async def ask_node(self, node_id: str, body: wire.Body, *, timeout_s: float) -> wire.Body:
+        """Ask a node something for an operator.
+
+        :raises PBClusterError: what the node answered. :raises DeadlineExceeded: nothing in time.
+        """
+        return await self._server.ask(node_id, body, timeout_s=timeout_s)
+
     async def assign(self, effect: Assign) -> Outcome:
         """Propose an assignment.
 

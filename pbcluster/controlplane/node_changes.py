@@ -7,6 +7,7 @@ import msgspec
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.registry_records import Change, RegistryRecords
+from pbcluster.controlplane.transitions import check_node
 from pbcluster.errors import WrongEpoch
 from pbcluster.records import NodeRecord, NodeStatus, TenantStatus
 
@@ -67,6 +68,7 @@ class NodeChanges(RegistryRecords):
         node = self._of_incarnation(command.node_id, command.incarnation)
         if node.status is command.status:
             return Change(Outcome(index, incarnation=node.incarnation))
+        check_node(node.id, node.status, command.status)
         self._nodes[node.id] = msgspec.structs.replace(node, status=command.status, version=index)
         topics = {NodeStatus.DOWN: "node.down", NodeStatus.DRAINING: "node.draining"}
         return Change(

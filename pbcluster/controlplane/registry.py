@@ -23,7 +23,10 @@ import attrs
 import msgspec
 
 from pbcluster import wire
+from pbcluster.controlplane import audit
 from pbcluster.controlplane import commands as c
+from pbcluster.controlplane.api_tokens import ApiTokens
+from pbcluster.controlplane.audit import AuditTrail
 from pbcluster.controlplane.node_changes import NodeChanges
 from pbcluster.controlplane.outcomes import Outcome, Outcomes
 from pbcluster.controlplane.registry_image import RegistryImage, RegistryState
@@ -65,6 +68,9 @@ class Registry(TenantChanges, NodeChanges):
         self.roster = Roster()
         #: What signs platform tokens.
         self.token_keys = TokenKeys()
+        #: Who may use the admin API, beside the bearer of the cluster's own admin token.
+        self.api_tokens = ApiTokens()
+        self.audit = AuditTrail()
         self._outcomes = Outcomes()
         self._appliers: dict[type, Callable[[int, Any], Change]] = {
             c.CreateTenant: self._create_tenant,
@@ -80,6 +86,10 @@ class Registry(TenantChanges, NodeChanges):
             c.SetMember: self._set_member,
             c.RotateTokenKey: self._rotate_token_key,
             c.NoteToken: self._note_token,
+            c.RenameTenant: self._rename_tenant,
+            c.CreateApiToken: self._create_api_token,
+            c.RevokeApiToken: self._revoke_api_token,
+            c.Noted: self._noted,
         }
 
     def outcome(self, key: str) -> Outcome | None:
@@ -98,7 +108,8 @@ class Registry(TenantChanges, NodeChanges):
     def image(self, *, for_operators: bool = False) -> RegistryImage:
         """The whole state as it is now, quickly: to be encoded later, in any thread.
 
-        :param for_operators: it leaves the control plane: the keys that sign tokens do not.
+        :param for_operators: it leaves the control plane: the keys that sign tokens do not, nor
+            the tokens of the admin API, which could be revoked by the time it is used.
         """
         return RegistryImage(
             RegistryState(
@@ -114,6 +125,8 @@ class Registry(TenantChanges, NodeChanges):
                 self.roster.index,
                 self._outcomes.spent(),
                 [] if for_operators else list(self.token_keys),
+                [] if for_operators else list(self.api_tokens),
+                list(self.audit),
             )
         )
 
@@ -128,10 +141,11 @@ class Registry(TenantChanges, NodeChanges):
         registry._starts = state.starts
         registry.roster = Roster(state.members, state.former_members, state.members_index)
         registry.token_keys = TokenKeys(state.token_keys)
+        registry.api_tokens = ApiTokens(state.api_tokens)
+        registry.audit = AuditTrail(state.audit)
         for node in state.nodes:
             registry._nodes[node.id] = node
-        for tenant in state.tenants:
-            registry._put(tenant)
+        registry._put_all(state.tenants)
         return registry
 
     # -- applying ---------------------------------------------------------------------------------
@@ -155,6 +169,10 @@ class Registry(TenantChanges, NodeChanges):
         except PBClusterError as error:
             change = Change(Outcome(index, error=wire.ErrorReply.of(error)))
         self._outcomes.remember(keyed.key, change.outcome)
+        if keyed.note is not None:
+            refused = change.outcome.error
+            told = audit.DONE if refused is None else refused.code
+            self.audit.add(index, keyed.command.at, keyed.note, told)
         return Applied(change.outcome, self._numbered(change), change.nodes)
 
     def members_changed(self, index: int, left: Collection[str]) -> Applied:
@@ -205,4 +223,17 @@ class Registry(TenantChanges, NodeChanges):
 
     def _note_token(self, index: int, command: c.NoteToken) -> Change:
         self.token_keys.note(command)
+        return Change(Outcome(index))
+
+    # -- tokens of the admin API, and what only leaves its note --
+
+    def _create_api_token(self, index: int, command: c.CreateApiToken) -> Change:
+        self.api_tokens.create(command)
+        return Change(Outcome(index))
+
+    def _revoke_api_token(self, index: int, command: c.RevokeApiToken) -> Change:
+        self.api_tokens.revoke(command.token_id)
+        return Change(Outcome(index))
+
+    def _noted(self, index: int, command: c.Noted) -> Change:
         return Change(Outcome(index))

@@ -7,13 +7,15 @@ stored when, is for the classes above it: ``tenant_changes`` and ``node_changes`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import attrs
 import msgspec
 
 from pbcluster import wire
 from pbcluster.controlplane.outcomes import Outcome
+from pbcluster.controlplane.tenant_order import TenantOrder
+from pbcluster.controlplane.transitions import check_tenant
 from pbcluster.errors import Conflict, NotFound
 from pbcluster.records import NodeRecord, TenantRecord, TenantStatus
 
@@ -49,6 +51,8 @@ class RegistryRecords:
         self._names: dict[str, str] = {}
         self._domains: dict[str, str] = {}
         self._tenants_of: dict[str, set[str]] = {}
+        self._order = TenantOrder(())
+        self._by_status: dict[TenantStatus, set[str]] = {}
         #: Node → its former ``start_id``s, the newest last.
         self._starts: dict[str, list[str]] = {}
 
@@ -81,6 +85,16 @@ class RegistryRecords:
     def tenants(self) -> Iterator[TenantRecord]:
         """All tenants that are not deleted, in the order of creation."""
         return (t for t in self._tenants.values() if t.status is not TenantStatus.DELETED)
+
+    def tenant_counts(self) -> dict[str, int]:
+        """Status → number of tenants that have it, without deleted ones."""
+        counts = {status.value: len(ids) for status, ids in self._by_status.items() if ids}
+        counts.pop(TenantStatus.DELETED.value, None)
+        return counts
+
+    def tenant_order(self) -> TenantOrder:
+        """Ids of all tenants that are not deleted, in the orders in which they are listed."""
+        return self._order
 
     def nodes(self) -> Iterator[NodeRecord]:
         """All nodes that ever registered."""
@@ -121,6 +135,7 @@ class RegistryRecords:
             quotas=tenant.quotas,
             initial_superuser=tenant.initial_superuser,
             degraded=tenant.degraded,
+            logs=tenant.logs,
         )
 
     def route(self, tenant: TenantRecord) -> wire.Route:
@@ -141,12 +156,27 @@ class RegistryRecords:
 
     # -- storing ----------------------------------------------------------------------------------
 
+    def _put_all(self, tenants: Iterable[TenantRecord]) -> None:
+        """Store many, of which none is there yet."""
+        for tenant in tenants:
+            self._store(tenant)
+        self._order = TenantOrder(self.tenants())
+
     def _put(self, tenant: TenantRecord) -> None:
-        """Store a tenant and keep every index of it right."""
+        """Store a tenant and keep every index of it right.
+
+        :raises Conflict: it cannot have this status after the one that it has; nothing changed.
+        """
         old = self._tenants.get(tenant.id)
+        check_tenant(tenant.name, None if old is None else old.status, tenant.status)
         if old is not None:
             self._forget_indexes(old)
+        self._order.changed(old, tenant)
+        self._store(tenant)
+
+    def _store(self, tenant: TenantRecord) -> None:
         self._tenants[tenant.id] = tenant
+        self._by_status.setdefault(tenant.status, set()).add(tenant.id)
         if tenant.status in LIVING or tenant.status is TenantStatus.ARCHIVED:
             self._names[tenant.name] = tenant.id
             self._domains.update(dict.fromkeys(tenant.custom_domains, tenant.id))
@@ -154,6 +184,7 @@ class RegistryRecords:
             self._tenants_of.setdefault(tenant.node_id, set()).add(tenant.id)
 
     def _forget_indexes(self, tenant: TenantRecord) -> None:
+        self._by_status[tenant.status].discard(tenant.id)
         if self._names.get(tenant.name) == tenant.id:
             del self._names[tenant.name]
         for domain in tenant.custom_domains:

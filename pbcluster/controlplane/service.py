@@ -22,8 +22,10 @@ from twisted.web.server import Request, Site
 
 from pbcluster import ready_file
 from pbcluster.config import MemberConfig, Secrets
+from pbcluster.controlplane import status_pages
 from pbcluster.controlplane.admin_api import AdminAPI
 from pbcluster.controlplane.admin_auth import AdminAuth
+from pbcluster.controlplane.admin_caller import ClientMark
 from pbcluster.controlplane.admin_guard import MAX_BODY_BYTES
 from pbcluster.controlplane.admin_json import error_body
 from pbcluster.controlplane.executor import Executor, utc_now
@@ -41,6 +43,7 @@ from pbcluster.records import MemberRecord
 from pbcluster.transport.broadcasts import ZmqPublisher
 from pbcluster.transport.request_server import ZmqRequestServer
 from pbcluster.transport.sockets import Sockets
+from pbcluster.web.tls.endpoint import TLSDirectoryEndpoint
 
 #: A request line and its headers; bodies are bounded by the API itself.
 ADMIN_TIMEOUT_S = 75
@@ -68,6 +71,8 @@ class MemberService(Service):
         self._server = ZmqRequestServer(sockets, config.request_endpoint)
         self._publisher = ZmqPublisher(sockets, config.broadcast_endpoint)
         self._admin: IListeningPort | None = None
+        self._status: IListeningPort | None = None
+        self._stopping = False
 
     def startService(self) -> None:
         """Start; what cannot be started ends the process with one sentence."""
@@ -108,6 +113,7 @@ class MemberService(Service):
         )
         requests = Requests(clock, consensus, liveness, planner, self._executor)
         membership = self._membership = Membership(clock, consensus, utc_now)
+        figures = status_pages.Figures()
         api = AdminAPI(
             clock,
             consensus,
@@ -115,7 +121,9 @@ class MemberService(Service):
             planner,
             self._executor,
             requests,
-            AdminAuth(self._secrets.admin_token_hash),
+            AdminAuth(
+                self._secrets.admin_token_hash, lambda: consensus.registry.api_tokens, utc_now
+            ),
             lambda function, *args: deferToThreadPool(
                 self._reactor, self._reactor.getThreadPool(), function, *args
             ),
@@ -123,8 +131,18 @@ class MemberService(Service):
             cluster_id=config.cluster_id,
             forwarder=forwarder(self._reactor, config, consensus),
             counts=self._counts,
+            mark=ClientMark(self._secrets.admin_token_hash),
+            answered=figures.answered,
         )
-        self._admin = listen(self._reactor, config.admin_listen, api, "admin-listen")
+        self._status = listen_at(
+            self._reactor,
+            config.metrics_listen,
+            status_pages.site(
+                figures, consensus, liveness, planner.storm, self._counts, lambda: self._stopping
+            ),
+            "metrics-listen",
+        )
+        self._admin = await self._listen_admin(api)
         _bound("broadcast-endpoint", self._publisher.start)
         _bound("request-endpoint", lambda: self._server.start(requests))
         self._executor.start()
@@ -133,6 +151,14 @@ class MemberService(Service):
         gc.collect()
         gc.freeze()
         self._tell_ready()
+
+    async def _listen_admin(self, api: AdminAPI) -> IListeningPort:
+        """:raises ConfigError: the port cannot be had, or the certificates cannot be read."""
+        config = self._config
+        if config.admin_tls is None:
+            return listen(self._reactor, config.admin_listen, api, "admin-listen")
+        secure = TLSDirectoryEndpoint(self._reactor, config.admin_listen, config.admin_tls)
+        return await secure.listen(site_of(api))
 
     def _own_record(self, consensus: RaftMember) -> MemberRecord:
         """Where this member is reached, with the ports that it really has."""
@@ -161,14 +187,13 @@ class MemberService(Service):
             admin=admin,
             request=self._server.endpoint,
             broadcast=self._publisher.endpoint,
+            metrics=_url(self._status, self._config.metrics_listen[0]),
         )
         log.info("member {id} serves; admin API at {admin}", id=self._config.id, admin=admin)
 
     def _admin_url(self) -> str:
-        assert self._admin is not None
-        host, _ = self._config.admin_listen
-        port = cast(IPv4Address | IPv6Address, self._admin.getHost()).port
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        url = _url(self._admin, self._config.admin_listen[0])
+        return url if self._config.admin_tls is None else url.replace("http:", "https:", 1)
 
     async def _stop(self) -> None:
         if self._membership is not None:
@@ -177,8 +202,9 @@ class MemberService(Service):
             await self._consensus.hand_over()
         if self._executor is not None:
             self._executor.stop()
-        if self._admin is not None:
-            await maybeDeferred(self._admin.stopListening)
+        for port in (self._admin, self._status):
+            if port is not None:
+                await maybeDeferred(port.stopListening)
         self._server.stop()
         self._publisher.stop()
         if self._consensus is not None:
@@ -188,6 +214,7 @@ class MemberService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop; fires when everything is closed."""
         super().stopService()
+        self._stopping = True
         ready_file.remove(self._config.data_dir)
         return Deferred.fromCoroutine(self._stop())
 
@@ -250,9 +277,30 @@ def listen(
 
     :raises ConfigError: the port cannot be had; names it and the option.
     """
-    host, port = address
+    return listen_at(reactor, address, site_of(api), option)
+
+
+def site_of(api: AdminAPI) -> Site:
+    """The admin API as a site, which bounds the bodies of its requests."""
     site = _QuietSite(api.resource(), timeout=ADMIN_TIMEOUT_S)
     site.requestFactory = BoundedRequest
+    return site
+
+
+def _url(port: IListeningPort | None, host: str) -> str:
+    assert port is not None
+    number = cast(IPv4Address | IPv6Address, port.getHost()).port
+    return f"http://{f'[{host}]' if ':' in host else host}:{number}"
+
+
+def listen_at(
+    reactor: IReactorTCP, address: tuple[str, int], site: Site, option: str
+) -> IListeningPort:
+    """Serve a site.
+
+    :raises ConfigError: the port cannot be had; names it and the option.
+    """
+    host, port = address
     try:
         return reactor.listenTCP(port, cast(Any, site), interface=host)
     except CannotListenError as error:

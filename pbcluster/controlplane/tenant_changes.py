@@ -7,6 +7,7 @@ import msgspec
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.registry_records import Change, RegistryRecords
+from pbcluster.controlplane.transitions import check_tenant
 from pbcluster.errors import Conflict, NoCapacity, WrongEpoch
 from pbcluster.records import NodeStatus, TenantRecord, TenantStatus
 
@@ -41,7 +42,7 @@ class TenantChanges(RegistryRecords):
         self._check_version(tenant, command.expected_version)
         changed = {
             name: value
-            for name in ("metadata", "quotas", "custom_domains")
+            for name in ("metadata", "quotas", "custom_domains", "logs")
             if (value := getattr(command, name)) is not None
         }
         for domain in changed.get("custom_domains", ()):
@@ -57,6 +58,25 @@ class TenantChanges(RegistryRecords):
             topic="tenant.updated",
             # Gateways follow at once: a domain that was removed must not answer any more.
             route=self.route(updated),
+        )
+
+    def _rename_tenant(self, index: int, command: c.RenameTenant) -> Change:
+        tenant = self._living(command.tenant_id)
+        self._check_version(tenant, command.expected_version)
+        if command.name != tenant.name and command.name in self._names:
+            raise Conflict(f"the name {command.name!r} is taken", field="name")
+        renamed = msgspec.structs.replace(
+            tenant, name=command.name, domain=command.domain, version=index, updated=command.at
+        )
+        self._put(renamed)
+        if not tenant.node_id:
+            return Change(Outcome(index, tenant.id), topic="tenant.updated")
+        self._touch_node(index, tenant.node_id)
+        return Change(
+            Outcome(index, tenant.id),
+            nodes=(tenant.node_id,),
+            topic="tenant.updated",
+            route=self.route(renamed),
         )
 
     def _check_free(self, domain: str, tenant: TenantRecord) -> None:
@@ -113,6 +133,7 @@ class TenantChanges(RegistryRecords):
         tenant = self._living(command.tenant_id)
         if tenant.epoch != command.epoch:
             raise WrongEpoch(f"tenant {tenant.name!r} is at epoch {tenant.epoch}")
+        check_tenant(tenant.name, tenant.status, command.status, type(command).__name__)
         self._put(
             msgspec.structs.replace(
                 tenant, status=command.status, version=index, updated=command.at

@@ -104,6 +104,14 @@ class DirectoryHandle:
             return None
         return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
+    def size(self, name: str) -> int:
+        """Bytes of a regular file, 0 if there is no such one."""
+        try:
+            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+        except OSError:
+            return 0
+        return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
     def lock(self, name: str) -> int:
         """Take an exclusive lock without waiting. :returns: the descriptor that holds it.
 
@@ -302,6 +310,17 @@ class NodeDirectories:
                 return data.identity(DATABASE)
         except (OSError, StorageCorrupt):
             return None
+
+    def database_bytes(self, tenant_id: str) -> int:
+        """What data.db and its write-ahead log take, in bytes; 0: there is none."""
+        try:
+            with (
+                DirectoryHandle.open(self.path(tenant_id)) as root,
+                root.folder("data") as data,
+            ):
+                return data.size(DATABASE) + data.size(f"{DATABASE}-wal")
+        except (OSError, StorageCorrupt):
+            return 0
 
     def known(self) -> tuple[str, ...]:
         """Ids of all tenants that have a directory here."""

@@ -4,7 +4,8 @@ A request goes through these gates, in this order; each refusal before the hand-
 mark "not processed", so that the gateway may send it elsewhere whatever its method:
 
 1. the gateway's signature, else 401;
-2. the tenant is within its quotas (``quotas``), else 429, which goes to the client and has no mark;
+2. it is for the tenant, not for the platform's own routes in PocketBase, else 404; the tenant is
+   within its quotas (``quotas``, ``gates``), else 429 or 507: these go to the client, unmarked;
 3. the tenant is assigned here, under the request's epoch or a newer one, and the Host is one of its
    names, else 421;
 4. it is loaded: the request waits, its body unread, else 503;
@@ -28,9 +29,18 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pbcluster import signing
-from pbcluster.errors import Busy, Limited, OwnershipLost, PBClusterError, Unauthorized, Unavailable
+from pbcluster.errors import (
+    Busy,
+    Limited,
+    OwnershipLost,
+    PBClusterError,
+    StorageFull,
+    Unauthorized,
+    Unavailable,
+)
 from pbcluster.node.acks import Withheld
 from pbcluster.node.durability import Reason
+from pbcluster.node.gates import Gates
 from pbcluster.node.parts import spawn
 from pbcluster.node.quotas import Defaults, Quotas, Use
 from pbcluster.node.streams import Streams
@@ -89,14 +99,14 @@ class Front:
         hold_s: float = HOLD_S,
         quotas: Quotas | None = None,
         limited: Callable[[str], None] = lambda reason: None,
-        check_upload: Callable[[str, RequestHead], None] | None = None,
+        gates: Gates | None = None,
     ) -> None:
         """
         :param gateway_keys: gateway id → HMAC key. :param unix_ms: wall clock.
         :param answered: counts the statuses that this node itself answered.
         :param quotas: what tenants may use; None: as much as they like.
         :param limited: counts requests refused because of a tenant's limit, by reason.
-        :param check_upload: raises if a tenant's request brings more files than it may have.
+        :param gates: what else a request must pass.
         """
         self.starting = True
         self.draining = False
@@ -109,8 +119,8 @@ class Front:
         self._hold_s = hold_s
         self._quotas = quotas if quotas is not None else Quotas(Defaults())
         self._limited = limited
+        self._gates = gates if gates is not None else Gates()
         self._held = 0
-        self._check_upload = check_upload
 
     def handle(self, exchange: Exchange) -> None:
         """Take a request."""
@@ -131,13 +141,11 @@ class Front:
         if write and _restores_a_backup(head):
             self.refuse(exchange, _NotOffered())
             return
-        if write and self._check_upload is not None and head.has_body:
-            try:
-                self._check_upload(signed.tenant_id, head)
-            except PBClusterError as error:
-                self.refuse(exchange, error)
-                return
         known = self.tenants.find(signed.tenant_id)
+        closed = self._gates.refusal(known, head, write=write)
+        if closed is not None:
+            self.refuse(exchange, closed)
+            return
         quotas = known.assignment.quotas if known is not None else None
         use = self._quotas.enter(signed.tenant_id, quotas, self._clock.seconds())
         if isinstance(use, Refusal):
@@ -181,7 +189,9 @@ class Front:
             headers.append((signing.NODE_EPOCH, b"%d" % int(error.data.get("epoch", 0))))
         if isinstance(error, Unavailable) and error.status == 503:
             headers.append((b"Retry-After", b"%d" % max(1, round(error.retry_after_s))))
-        body = {"status": error.status, "message": error.message, "data": {"code": error.code}}
+        more = error.data if isinstance(error, StorageFull) else {}
+        data = {"code": error.code, **more}
+        body = {"status": error.status, "message": error.message, "data": data}
         exchange.respond(error.status, json.dumps(body).encode(), headers=headers)
 
     def turn_away(self, exchange: Exchange, refusal: Refusal) -> None:

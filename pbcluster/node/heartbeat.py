@@ -11,9 +11,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -120,12 +120,15 @@ class Standing:
         condition: Callable[[], Condition],
         new_key: Callable[[], str],
         members_changed: Callable[[int], None] = lambda index: None,
+        handlers: Mapping[type, Callable[[Asked, Any], Awaitable[Body]]] | None = None,
     ) -> None:
         """
+        :param handlers: further kinds of questions → what answers them.
         :param members_changed: told at which log index the control plane's members changed last.
         """
         self.incarnation = 0
         self._members_changed = members_changed
+        self._handlers = handlers or {}
         self.gaps = 0
         self._facts = facts
         self._clock = clock
@@ -180,6 +183,9 @@ class Standing:
         if isinstance(body, NodeAssignments):
             self._owned.obey(body)
             return Ok()
+        handler = self._handlers.get(type(body))
+        if handler is not None:
+            return await handler(asked, body)
         raise RemoteProtocolError(f"a node does not understand {type(body).__name__}")
 
     # -- registration --

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import attrs
 import msgspec
 
-from pbcluster.records import InitialSuperuser
+from pbcluster.records import InitialSuperuser, TenantLogs
 
 
 class OwnerState(enum.Enum):
@@ -153,8 +153,9 @@ class WorkloadSpec:
     :ivar directory: the tenant's directory; the database is ``directory/data/data.db``.
     :ivar encryption_key: 32 characters; goes into the child's environment, never its argv.
     :ivar superuser: create this login (only at the very first start).
-    :ivar file_storage: PocketBase's S3 settings of ``storage`` and ``backups``, set at each start;
-        with the tenant's key of the file gateway. Empty: they are left alone.
+    :ivar logs: what it logs into its own database.
+    :ivar settings: PocketBase's settings that are set at each start, by its own names; they hold
+        the tenant's key of the file gateway.
     :ivar files_port: loopback port of the file gateway, 0: files stay on the disk.
     """
 
@@ -163,7 +164,8 @@ class WorkloadSpec:
     encryption_key: str = attrs.field(repr=False)
     hosts: tuple[str, ...] = ()
     superuser: InitialSuperuser | None = attrs.field(default=None, repr=False)
-    file_storage: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, repr=False)
+    logs: TenantLogs = TenantLogs.ERRORS
+    settings: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     files_port: int = 0
 
 
@@ -191,6 +193,13 @@ class RunningWorkload(Protocol):
     async def kill(self) -> None:
         """SIGKILL; returns when it is gone."""
 
+    async def ask(self, what: str, question: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Ask one of the platform's own routes in it (``platform/pbcluster.pb.js``). What comes
+        back is the tenant's word: its hooks run in the same process.
+
+        :raises ProcessFailed: no answer in time, or none that could be one.
+        """
+
 
 class Workloads(Protocol):
     """Starts PocketBase processes."""
@@ -206,10 +215,11 @@ class Workloads(Protocol):
 class FilesAccess:
     """How a tenant's PocketBase reaches its files.
 
-    :ivar storage: see ``WorkloadSpec.file_storage``. :ivar port: loopback port of the file gateway.
+    :ivar settings: PocketBase's own, of where it keeps files and backups.
+    :ivar port: loopback port of the file gateway.
     """
 
-    storage: Mapping[str, Mapping[str, Any]] = attrs.field(repr=False)
+    settings: Mapping[str, Any] = attrs.field(repr=False)
     port: int = 0
 
 
@@ -255,6 +265,9 @@ class TenantDirectories(Protocol):
 
     def database_identity(self, tenant_id: str) -> tuple[int, int] | None:
         """Device and inode of data.db, None if it is missing."""
+
+    def database_bytes(self, tenant_id: str) -> int:
+        """What data.db and its write-ahead log take, in bytes; 0: there is none."""
 
     def known(self) -> tuple[str, ...]:
         """Ids of all tenants that have a directory here."""

@@ -36,9 +36,11 @@ from pbcluster.errors import ConfigError, PBClusterError, S3Unavailable
 from pbcluster.generations import ForeignBucket
 from pbcluster.node.front import Front
 from pbcluster.node.front_tls import FrontTLS
+from pbcluster.node.gates import Gates
 from pbcluster.node.generations import GenerationWatch
 from pbcluster.node.heartbeat import Condition, NodeFacts, Standing
 from pbcluster.node.lifecycle import PRESENT, State
+from pbcluster.node.operators import Operators
 from pbcluster.node.parts import NodeParts, pause, spawn
 from pbcluster.node.proofs import Proofs
 from pbcluster.node.quotas import Defaults, Quotas
@@ -46,6 +48,7 @@ from pbcluster.node.reports import Reports
 from pbcluster.node.resources import Resources, is_short
 from pbcluster.node.shells import MakeShells
 from pbcluster.node.status_page import Metrics, StatusPage
+from pbcluster.node.storage import Storage
 from pbcluster.node.streams import Streams
 from pbcluster.node.tenants import Tenants
 from pbcluster.records import NodeStatus
@@ -143,6 +146,14 @@ class NodeService(Service):
         )
         self._parts = parts
         self._tenants = Tenants(parts, capacity=config.capacity, idle_stop_s=config.idle_stop_s)
+        files = self._shells.files
+        self._storage = Storage(
+            self._tenants,
+            clock=reactor,
+            database_bytes=self._shells.directories.database_bytes,
+            max_db_bytes=config.tenant_max_db_bytes,
+            file_bytes=lambda tenant: (files.used_bytes(tenant) if files else None) or 0,
+        )
         self._streams = Streams(reactor, boottime, self._durations.stream_grace_s)
         self._front = Front(
             tenants=self._tenants,
@@ -153,7 +164,11 @@ class NodeService(Service):
             answered=self._metrics.answered,
             quotas=Quotas(_default_quotas(config)),
             limited=self._metrics.limited,
-            check_upload=self._shells.files.check_upload if self._shells.files else None,
+            gates=Gates(
+                self._storage,
+                self._metrics.limited,
+                check_upload=files.check_upload if files is not None else None,
+            ),
         )
         self._generation = GenerationWatch(
             self._shells.generations,
@@ -235,10 +250,12 @@ class NodeService(Service):
             members_changed=self._follower.changed,
             condition=self._condition,
             new_key=_random_word,
+            handlers=Operators(self._tenants, self._shells.logs, self._reactor).handlers(),
         )
         self._client.start(standing.handle)
         self._follower.start()
         self._tenants.start()
+        self._storage.start()
         await standing.start()
         if self._stopping or self._fenced:
             return
@@ -335,7 +352,7 @@ class NodeService(Service):
             misses=cache.misses,
             evictions=cache.evictions,
             resources=resources,
-            tenants=self._tenants.usage(),
+            tenants=self._storage.with_sizes(self._tenants.usage()),
         )
 
     def _show_metrics(self) -> bytes:
@@ -346,6 +363,8 @@ class NodeService(Service):
             "lease_age_seconds": -1.0 if age is None else age,
             "assignments_index": self._tenants.obeyed_index,
             "streams": len(self._streams),
+            "open_requests": sum(cache.open_requests(each.tenant_id) for each in tenants),
+            "full_tenants": self._storage.full_count,
             "waiting_writes": sum(each.waiting_writes for each in tenants),
             "cache_hits": cache.hits,
             "cache_misses": cache.misses,
@@ -375,6 +394,7 @@ class NodeService(Service):
         if self._watching is not None:
             self._watching.cancel()
         self._generation.stop()
+        self._storage.stop()
         standing = self._standing
         if standing is not None and not self._fenced:
             await standing.announce_draining()

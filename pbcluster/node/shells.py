@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from pbcluster.node.orphans import end_orphans
 from pbcluster.node.platform_files import DATA
 from pbcluster.node.replication import LitestreamDaemon
 from pbcluster.node.s3 import S3Address, S3Objects
+from pbcluster.node.tenant_logs import TenantLogs
 from pbcluster.node.workload import PocketBaseWorkloads
 
 NEEDED = ("pocketbase", "litestream")
@@ -32,6 +34,7 @@ log = Logger()
 class Shells:
     """S3, Litestream, PocketBase and the disk.
 
+    :ivar logs: what the tenants' processes printed.
     :ivar prepare: before anything is opened: checks the binaries, locks the data directory, ends
         orphans. Raises ``ConfigError`` or ``ProcessFailed``.
     :ivar close: after everything ended.
@@ -46,13 +49,14 @@ class Shells:
     prepare: Callable[[], Awaitable[None]]
     close: Callable[[], None]
     files: Files | None = None
+    logs: TenantLogs = attrs.field(factory=lambda: TenantLogs(secrets.token_hex(8)))
 
 
 #: Makes them from the reactor and the settings.
 MakeShells = Callable[[Any, NodeConfig, Secrets], Shells]
 
 
-def real_shells(reactor: Any, config: NodeConfig, secrets: Secrets) -> Shells:
+def real_shells(reactor: Any, config: NodeConfig, secrets_: Secrets) -> Shells:
     """S3, Litestream, PocketBase and the disk as they are. Opens no connection yet.
 
     :param reactor: TCP, time, threads, processes and UNIX sockets.
@@ -64,11 +68,17 @@ def real_shells(reactor: Any, config: NodeConfig, secrets: Secrets) -> Shells:
         endpoint=config.s3_endpoint,
         bucket=config.s3_bucket,
         region=config.s3_region,
-        access_key=secrets.s3_access_key,
-        secret_key=secrets.s3_secret_key,
+        access_key=secrets_.s3_access_key,
+        secret_key=secrets_.s3_secret_key,
     )
     objects = S3Objects(reactor, address)
     directories = NodeDirectories(config.data_dir)
+    logs = TenantLogs(secrets.token_hex(8))
+
+    def printed(tenant_id: str, line: str) -> None:
+        stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
+        logs.add(tenant_id, reactor.seconds(), stamp, line)
+
     at_end: list[Callable[[], None]] = [objects.stop]
 
     async def in_thread(call: Callable[[], Any]) -> Any:
@@ -90,7 +100,7 @@ def real_shells(reactor: Any, config: NodeConfig, secrets: Secrets) -> Shells:
             reactor,
             FilesConfig(
                 address=address,
-                tenant_key=secrets.tenant_key,
+                tenant_key=secrets_.tenant_key,
                 window_s=config.files_window_s,
                 default_max_bytes=config.tenant_max_file_bytes,
             ),
@@ -115,9 +125,11 @@ def real_shells(reactor: Any, config: NodeConfig, secrets: Secrets) -> Shells:
             binary=paths["pocketbase"],
             data_dir=config.data_dir,
             lock_fd=directories.lock_fd,
+            on_line=printed,
         ),
         directories=directories,
         prepare=prepare,
         close=close,
         files=files,
+        logs=logs,
     )

@@ -1,8 +1,8 @@
 """Health and figures of a node, on a listener of its own (loopback by default).
 
-``/healthz``: the process answers. ``/readyz``: it would serve requests, else 503 with each reason.
-``/metrics``: Prometheus text from a registry of this node alone. No label holds anything that a
-client chose.
+``/livez`` and ``/healthz``: the process answers. ``/readyz``: it would serve requests, else 503
+with each reason. ``/metrics``: Prometheus text from a registry of this node alone. No label holds
+anything that a client chose.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ class Metrics:
                 ("lease_age_seconds", "Age of the newest lease proof, -1: none yet"),
                 ("assignments_index", "Log index of the assignments obeyed"),
                 ("streams", "Open event streams"),
+                ("open_requests", "Requests in PocketBase's hands, streams left out"),
+                ("full_tenants", "Tenants whose database is over its quota"),
                 ("waiting_writes", "Writes held until they are durable"),
                 ("cache_hits", "Requests whose tenant was loaded"),
                 ("cache_misses", "Requests whose tenant was not loaded"),
@@ -143,7 +145,7 @@ class StatusPage:
         path = exchange.head.target.partition(b"?")[0]
         if exchange.head.method not in (b"GET", b"HEAD"):
             self._answer(exchange, 405, {"message": "only GET"})
-        elif path == b"/healthz":
+        elif path in (b"/livez", b"/healthz"):
             self._answer(exchange, 200, {"status": "ok"})
         elif path == b"/readyz":
             reasons = self._not_ready()
@@ -152,7 +154,7 @@ class StatusPage:
         elif path == b"/metrics":
             exchange.respond(200, self._metrics(), content_type=CONTENT_TYPE_LATEST.encode())
         else:
-            known = "/healthz, /readyz, /metrics"
+            known = "/livez, /healthz, /readyz, /metrics"
             self._answer(exchange, 404, {"message": f"there is nothing here but {known}"})
 
     def _answer(self, exchange: Exchange, status: int, body: Mapping[str, object]) -> None:

@@ -58,7 +58,7 @@ FIRST_SYNC_RETRY_S = 1.0
 LOAD_RETRY_S = 0.5
 LOAD_RETRY_MAX_S = 15.0
 #: On a node whose tenants keep their files on the disk.
-NO_FILES = FilesAccess({"storage": {"enabled": False}, "backups": {"enabled": False}})
+NO_FILES = FilesAccess({"s3": {"enabled": False}, "backups": {"s3": {"enabled": False}}})
 
 
 class NoProof(Unavailable):
@@ -130,6 +130,11 @@ class Tenant:
         """Whether a load makes sense at all under this assignment."""
         idle = self.state in (State.ABSENT, State.FAILED)
         return idle and not self.leaving and not self.refused_by
+
+    @property
+    def workload(self) -> RunningWorkload | None:
+        """Its PocketBase while it may be asked, else None."""
+        return None if self.leaving else self._workload
 
     @property
     def waiting_writes(self) -> int:
@@ -286,8 +291,9 @@ class Tenant:
             encryption_key=self._parts.encryption_key(self.tenant_id),
             hosts=self.assignment.hosts,
             superuser=self.assignment.initial_superuser if first_start else None,
-            file_storage=access.storage,
+            settings=access.settings,
             files_port=access.port,
+            logs=self.assignment.logs,
         )
         workload = await self._parts.workloads.start(spec)
         self._workload = workload

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 from pbcluster.errors import InvalidInput, ProcessFailed
 from pbcluster.node import orphans
 from pbcluster.node.interfaces import WorkloadSpec
+from pbcluster.node.platform_door import PlatformDoor
 from pbcluster.node.platform_files import (
     DATA,
     HOOKS,
@@ -51,6 +52,8 @@ HEALTH_TIMEOUT_S = 2.0
 STOP_GRACE_S = 5.0
 #: Another process may take a port in the moment between our choice and PocketBase's bind.
 PORT_ATTEMPTS = 3
+#: A tenant that prints more waits for us: reading it costs the node's processor too.
+MAX_PRINTED_BYTES_PER_S = 512 * 1024
 KEY_NAME = "PB_ENCRYPTION_KEY"
 KEY_CHARACTERS = 32
 _MAX_ANSWER_BYTES = 4096
@@ -61,8 +64,9 @@ _TCP_LISTEN = "0A"
 class PocketBaseProcess:
     """``RunningWorkload`` by a real PocketBase."""
 
-    def __init__(self, child: Child, reservation: socket.socket) -> None:
+    def __init__(self, child: Child, reservation: socket.socket, door: PlatformDoor) -> None:
         self._child = child
+        self._door = door
         self._port = int(reservation.getsockname()[1])
         child.when_ended(lambda _: reservation.close())
 
@@ -95,6 +99,10 @@ class PocketBaseProcess:
         """SIGKILL; returns when it is gone."""
         await self._child.kill()
 
+    async def ask(self, what: str, question: Mapping[str, Any]) -> dict[str, Any]:
+        """See ``RunningWorkload``."""
+        return await self._door.ask(self.host, self.port, what, question)
+
 
 class PocketBaseWorkloads:
     """``Workloads`` by the real thing."""
@@ -107,6 +115,7 @@ class PocketBaseWorkloads:
         data_dir: Path,
         lock_fd: Callable[[str], int | None],
         app_url: Callable[[str], str] = default_app_url,
+        on_line: Callable[[str, str], None] = lambda tenant_id, line: None,
     ) -> None:
         """
         :param reactor: processes, TCP and time.
@@ -115,12 +124,14 @@ class PocketBaseWorkloads:
         :param lock_fd: tenant id → descriptor of its directory's lock
             (``NodeDirectories.lock_fd``).
         :param app_url: a tenant's host → its public URL.
+        :param on_line: told a tenant's id and each line that its process prints, without tokens.
         """
         self._reactor = reactor
         self._binary = str(binary)
         self._marker = orphans.marker(data_dir)
         self._lock_fd = lock_fd
         self._app_url = app_url
+        self._on_line = on_line
 
     async def start(self, spec: WorkloadSpec) -> PocketBaseProcess:
         """Start and wait for the health check.
@@ -134,15 +145,18 @@ class PocketBaseWorkloads:
                 field="encryption_key",
                 allowed=f"{KEY_CHARACTERS} characters",
             )
-        write_platform_files(spec, self._app_url)
+        door = PlatformDoor(self._reactor)
+        write_platform_files(spec, self._app_url, secret_hash=door.secret_hash)
         for attempt in range(1, PORT_ATTEMPTS + 1):
-            started = await self._start_once(spec, last=attempt == PORT_ATTEMPTS)
+            started = await self._start_once(spec, door, last=attempt == PORT_ATTEMPTS)
             if started is not None:
                 remove_migration(spec)
                 return started
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _start_once(self, spec: WorkloadSpec, *, last: bool) -> PocketBaseProcess | None:
+    async def _start_once(
+        self, spec: WorkloadSpec, door: PlatformDoor, *, last: bool
+    ) -> PocketBaseProcess | None:
         reservation = _reserve_port()
         port = int(reservation.getsockname()[1])
         lock = self._lock_fd(spec.tenant_id)
@@ -154,11 +168,13 @@ class PocketBaseWorkloads:
                 self._env(spec),
                 directory=spec.directory,
                 inherited=() if lock is None else (lock,),
+                on_line=lambda line: self._on_line(spec.tenant_id, line),
+                max_bytes_per_s=MAX_PRINTED_BYTES_PER_S,
             )
         except BaseException:
             reservation.close()
             raise
-        workload = PocketBaseProcess(child, reservation)
+        workload = PocketBaseProcess(child, reservation, door)
         try:
             await self._healthy(child, port)
             if not owns_listener(child.pid, port):

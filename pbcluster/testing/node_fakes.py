@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 import msgspec
@@ -278,6 +278,11 @@ class FakeDirectories:
         found = self.disk.databases.get(self.database(tenant_id))
         return (1, found.inode) if found is not None else None
 
+    def database_bytes(self, tenant_id: str) -> int:
+        """See ``TenantDirectories``; 100 bytes a row."""
+        found = self.disk.databases.get(self.database(tenant_id))
+        return 100 * len(found.rows) if found is not None else 0
+
     def known(self) -> tuple[str, ...]:
         """See ``TenantDirectories``."""
         found = {path.parent.parent.name for path in self.disk.databases}
@@ -421,6 +426,8 @@ class FakeWorkload:
         self.spec = spec
         self.alive = True
         self.stopped_by = ""
+        self.answers: dict[str, dict[str, Any]] = {}
+        self.asked: list[tuple[str, dict[str, Any]]] = []
         self._workloads = workloads
         self._pid = pid
         self._ended: list[Callable[[str], None]] = []
@@ -461,6 +468,14 @@ class FakeWorkload:
         """A backup restore of PocketBase: a new file takes data.db's place."""
         self._workloads.disk.create(self.database, rows, 1)
 
+    async def ask(self, what: str, question: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See ``RunningWorkload``; answered from ``answers``, else from those of all."""
+        self.asked.append((what, dict(question)))
+        answers = self._workloads.answers | self.answers
+        if what not in answers:
+            raise ProcessFailed("it does not answer")
+        return answers[what]
+
     def when_ended(self, callback: Callable[[str], None]) -> None:
         """See ``RunningWorkload``."""
         if self.alive:
@@ -492,6 +507,7 @@ class FakeWorkloads:
 
     :ivar running: tenant id → its living workload. :ivar started: all specs ever started.
     :ivar address: host and port they say; port 0: one that nobody listens on, from their pid.
+    :ivar answers: what they say to the platform, by its question.
     """
 
     def __init__(self, clock: Clock, disk: FakeDisk) -> None:
@@ -500,6 +516,7 @@ class FakeWorkloads:
         self.start_delay_s = 0.0
         self.stop_delay_s = 0.0
         self.address = ("127.0.0.1", 0)
+        self.answers: dict[str, dict[str, Any]] = {}
         self.running: dict[str, FakeWorkload] = {}
         self.started: list[WorkloadSpec] = []
         self._failures: list[str] = []

@@ -17,6 +17,7 @@ class FakeCluster:
         self.refuse: tuple[int, dict[str, Any]] | None = None
         self.unready_answers = 0
         self.changing = 0
+        self.filters: list[str] = []
         self.token_bodies: list[Any] = []
         #: So many changes find that somebody else was faster.
         self.meddling = 0
@@ -53,8 +54,14 @@ class FakeCluster:
         if what == "nodes":
             items = [{"id": "node_1", "status": "healthy", "activeCount": 1, "capacity": 200}]
             return 200, {"page": 1, "perPage": 200, "totalItems": 1, "items": items}
+        if what in ("api-tokens", "audit"):
+            return self.access(method, what, name, query, body)
         if what == "tokens":
             return self.tokens(method, name, body)
+        if name.endswith("/rename"):
+            (tenant,) = (t for t in self.tenants.values() if t["name"] == name.partition("/")[0])
+            tenant["name"] = body["name"]
+            return 200, tenant
         if method == "POST":
             self.passwords[body["name"]] = body["superuser"]["password"]
             tenant = {
@@ -75,6 +82,9 @@ class FakeCluster:
         found = [t for t in self.tenants.values() if name in (t["id"], t["name"])]
         if not found:
             return 404, {"status": 404, "message": f"There is no tenant {name!r}.", "data": {}}
+        if method == "PUT" and set(body) == {"logs"}:
+            found[0]["logs"] = body["logs"]
+            return 200, found[0]
         if method == "PUT" and "quotas" in body:
             return self.change(found[0], body)
         if method == "DELETE":
@@ -91,6 +101,21 @@ class FakeCluster:
             found[0]["customDomains"] = body["customDomains"]
             found[0]["version"] += 1
         return 200, found[0]
+
+    def access(self, method: str, what: str, name: str, query: Any, body: Any) -> tuple[int, Any]:
+        token = {"id": "apitoken_1", "name": "ci", "role": "viewer", "expired": False}
+        if what == "audit":
+            page, size = int(query["page"][0]), int(query["perPage"][0])
+            self.filters.append(query.get("filter", [""])[0])
+            items = [{"id": n, "action": f"a{n}"} for n in range(700, 0, -1)]
+            return 200, {"totalItems": 700, "items": items[(page - 1) * size : page * size]}
+        if method == "POST":
+            self.token_bodies.append(body)
+            return 201, token | {"token": "apitoken_1.secret", "expires": "soon"}
+        if method == "DELETE":
+            found = name == token["id"]
+            return (200, token) if found else (404, {"status": 404, "message": "no such token"})
+        return 200, {"page": 1, "perPage": 200, "totalItems": 1, "items": [token]}
 
     def tokens(self, method: str, name: str, body: Any) -> tuple[int, Any]:
         self.token_bodies.append(body)

@@ -297,31 +297,6 @@ class TenantTests(Parts):
         self.assertEqual(await http.words(), {f"word {number}" for number in range(20)})
         self.assertGreater(await store.highest_txid(tenant, 2), 0)
 
-    async def test_the_platform_settings_hold(self) -> None:
-        """Checkpoints are off, the optimize job is gone, our address header is believed, logs are
-        quiet, and a change of these two settings by a superuser is undone at the next start."""
-        tenant, workloads = tenant_id(), self.workloads()
-        superuser = InitialSuperuser(email=EMAIL, password_hash=HASH)
-        workload = await self.start(workloads, self.spec(tenant, superuser=superuser))
-        http = Http(workload)
-        await http.log_in()
-        _, settings = await http.ask("GET", "/settings")
-        self.assertEqual(settings["trustedProxy"]["headers"], ["X-Real-IP"])
-        self.assertEqual(settings["meta"]["appURL"], "http://shop.localhost")
-        self.assertEqual(settings["logs"]["minLevel"], 8)
-        _, crons = await http.ask("GET", "/crons")
-        names = {cron["id"] for cron in crons}
-        self.assertIn("__pbcluster__", names)
-        self.assertNotIn("__pbDBOptimize__", names)
-        changed = {"trustedProxy": {"headers": ["X-Forwarded-For"], "useLeftmostIP": True}}
-        self.assertEqual((await http.ask("PATCH", "/settings", changed))[0], 200)
-        await workload.stop()
-        http = Http(await self.start(workloads, self.spec(tenant)))
-        await http.log_in()
-        _, settings = await http.ask("GET", "/settings")
-        self.assertEqual(settings["trustedProxy"]["headers"], ["X-Real-IP"])
-        self.assertFalse(settings["trustedProxy"]["useLeftmostIP"])
-
     async def test_the_log_is_not_checkpointed(self) -> None:
         """2000 pages of writes stay in the WAL: PocketBase itself moves none into data.db."""
         tenant, workloads = tenant_id(), self.workloads()

@@ -129,7 +129,9 @@ class Files:
         names = TenantNames(tenant_prefix(owner.tenant_id))
         data = self._data_of(owner.tenant_id)
         await adopt(data, names, self._bucket, owner.prove)
-        return FilesAccess(self.gateway.attach(owner), self.port)
+        by_bucket = self.gateway.attach(owner)
+        settings = {"s3": by_bucket["storage"], "backups": {"s3": by_bucket["backups"]}}
+        return FilesAccess(settings, self.port)
 
     def close(self, owner: FilesOwner) -> None:
         """See ``TenantFilesDoor``."""

@@ -117,7 +117,7 @@ class FilesCase(TestCase):
     async def client(self, files: Files, owner: Owner, **more: str) -> Any:
         """A boto3 client with the keys that the tenant's PocketBase gets."""
         access = await files.open(owner)
-        given = {"accessKey": "", "secret": "", **access.storage["storage"], **more}
+        given = {"accessKey": "", "secret": "", **access.settings["s3"], **more}
         return client_at(files.port, given["accessKey"], given["secret"])
 
     async def do(self, call: Callable[..., Any], **kwargs: Any) -> Any:
