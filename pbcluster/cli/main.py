@@ -14,6 +14,7 @@ import click
 from pbcluster import __version__
 from pbcluster.cli import (
     commands_cluster,
+    commands_lives,
     commands_members,
     commands_nodes,
     commands_tenants,
@@ -68,6 +69,8 @@ for _command in (
 ):
     cli.add_command(_command)
 commands_tenants.tenants.add_command(commands_tokens.domains)
+for _command in commands_lives.COMMANDS:
+    commands_tenants.tenants.add_command(_command)
 
 
 def main() -> None:

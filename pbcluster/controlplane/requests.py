@@ -22,7 +22,9 @@ from pbcluster.controlplane.consensus import Consensus
 from pbcluster.controlplane.executor import Executor, utc_now
 from pbcluster.controlplane.liveness import Liveness
 from pbcluster.controlplane.planner import Planner
+from pbcluster.controlplane.registry import LIVING
 from pbcluster.errors import (
+    Archived,
     Forbidden,
     InvalidInput,
     NotFound,
@@ -220,6 +222,7 @@ class Requests:
             "failed": self._failed,
             "released": self._released,
             "stopped": self._stopped,
+            "ended": self._ended,
         }
         if not 0 <= body.observed_epoch <= MAX_OBSERVED_EPOCH:
             raise InvalidInput(
@@ -264,6 +267,11 @@ class Requests:
         command = c.TenantReleased(self._wall_clock(), tenant.id, body.node_id, body.epoch)
         await self._consensus.propose(command, key)
 
+    async def _ended(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
+        self.failures.pop(tenant.id, None)
+        command = c.TenantEnded(self._wall_clock(), tenant.id, body.node_id, body.epoch)
+        await self._consensus.propose(command, key)
+
     async def _stopped(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
         if tenant.status is TenantStatus.IDLE:
             return
@@ -289,7 +297,9 @@ class Requests:
 
     async def _look(self, body: wire.LookupRoute) -> wire.Body:
         tenant = self._find(body)
-        if tenant.status not in (TenantStatus.CREATED, TenantStatus.ACTIVE, TenantStatus.IDLE):
+        if tenant.status in (TenantStatus.ARCHIVING, TenantStatus.ARCHIVED):
+            raise Archived("this tenant is archived; it answers again when it is activated")
+        if tenant.status not in LIVING:
             raise NotFound(f"tenant {tenant.name!r} is {tenant.status.value}")
         if body.place:
             self._need_leader()

@@ -123,6 +123,7 @@ class MemberService(Service):
             cluster_id=config.cluster_id,
             forwarder=forwarder(self._reactor, config, consensus),
             counts=self._counts,
+            deleted_keep_s=config.deleted_keep_s,
         )
         self._admin = listen(self._reactor, config.admin_listen, api, "admin-listen")
         _bound("broadcast-endpoint", self._publisher.start)

@@ -46,6 +46,7 @@ class Copies:
         self._incarnation = incarnation
         self._database = database
         self._claim: ownership.Claim | None = None
+        self._replicated: tuple[int, int] | None = None
 
     async def resume(self, assignment: Assignment, note: Owner, *, ready_written: bool) -> Copy:
         """Go on with the copy that is there, if it can be trusted; else set it aside.
@@ -127,8 +128,9 @@ class Copies:
         # this path, nothing else may stand there.
         await self._parts.replication.unregister(self._database)
         go_on()
-        aside = self._parts.directories.set_aside(tenant_id)
-        if aside is not None:
+        if self._parts.directories.is_settled(tenant_id):
+            self._parts.directories.discard(tenant_id)  # all of it is in S3, under an older epoch
+        elif self._parts.directories.set_aside(tenant_id) is not None:
             log.info("{tenant}: an older copy was set aside", tenant=tenant_id)
         if isinstance(won.source, ownership.Restore):
             await self._parts.replication.restore(tenant_id, won.source.epoch, self._database)
@@ -139,6 +141,16 @@ class Copies:
         self._claim = None
         how = "restored" if won.parent else "empty"
         return Copy(won.owner, how, parent=won.parent, ready=False)
+
+    def replicating(self, tenant_id: str) -> None:
+        """The database that is there now is about to be replicated."""
+        self._replicated = self._parts.directories.database_identity(tenant_id)
+
+    def settle(self, tenant_id: str) -> None:
+        """Its last sync succeeded and nothing runs on it: note that all of it is in S3, if it still
+        is the database that was replicated."""
+        if self._parts.directories.database_identity(tenant_id) == self._replicated:
+            self._parts.directories.settle(tenant_id)
 
     def _new_claim(self, assignment: Assignment) -> ownership.Claim:
         wanted = Owner(

@@ -109,17 +109,16 @@ def spawn(coroutine: Coroutine[Deferred[Any], Any, Any], what: str) -> Deferred[
     return started.addCallback(lambda _: None)
 
 
-async def tolerate(step: Coroutine[Deferred[Any], Any, None], whose: str) -> bool:
+async def tolerate(step: Coroutine[Deferred[Any], Any, T], whose: str) -> T | None:
     """Do one step of an end: what follows it must happen in any case.
 
-    :returns: whether it succeeded; else the log says why not.
+    :returns: its result; None if it failed, and then the log says why.
     """
     try:
-        await step
+        return await step
     except Exception as error:
         log.warn("{whose}: at its end: {error}", whose=whose, error=error)
-        return False
-    return True
+        return None
 
 
 async def pause(clock: IReactorTime, seconds: float) -> None:

@@ -80,6 +80,11 @@ class Prover:
             self._parts.observer.proof("missing")
             raise NoProof("ownership of this tenant cannot be proven now")
 
+    async def owns_now(self) -> bool:
+        """Whether the owner object, read now, shows our claim. :raises S3Unavailable: unknown."""
+        seen = await self._parts.claims.read_owner(self._tenant_id)
+        return not self.fenced and self.owner is not None and still_ours(self.owner, seen)
+
     async def _look(self) -> None:
         """Read the owner object; all that ask meanwhile share it. A failure leaves no proof."""
         waiting: Deferred[None] = Deferred()

@@ -235,13 +235,14 @@ class LitestreamDaemon:
             raise S3Unavailable(f"Litestream does not register {database}: {answer.error}")
         self._registered[database] = (tenant_id, epoch)
 
-    async def unregister(self, database: Path) -> None:
+    async def unregister(self, database: Path) -> bool:
         """Final sync, then stop replicating. Unknown databases are fine.
 
+        :returns: whether it was replicated until now, so that all of it is in S3.
         :raises S3Unavailable: it cannot be said that the last sync succeeded.
         """
         if database not in self._registered:
-            return
+            return False
         # Until it is said to be gone, the next register must not believe that it is.
         self._registered[database] = ("", 0)
         body = {"path": str(database), "timeout": UNREGISTER_TIMEOUT_S}
@@ -249,6 +250,7 @@ class LitestreamDaemon:
         if answer.status not in (200, 404):
             raise S3Unavailable(f"Litestream's last sync of {database} failed: {answer.error}")
         self._registered.pop(database, None)
+        return answer.status == 200
 
     async def sync(self, database: Path, *, timeout_s: float) -> int:
         """Everything committed before this call is in S3 when it returns.

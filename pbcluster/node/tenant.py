@@ -57,25 +57,23 @@ class _Abandoned(Exception):
 class Tenant:
     """See the module.
 
-    :ivar assignment: what the control plane said last; its epoch never changes here.
+    :ivar assignment: what the control plane said last; its epoch stays. :ivar prover: its proofs.
     :ivar changes: fires at every change of state, and when serving begins to end.
     :ivar refused_by: not 0: this assignment is over; a new epoch must exceed this one.
     :ivar retry_at: time of the clock before which a failed load is not tried again.
     """
 
     def __init__(self, assignment: Assignment, incarnation: int, parts: NodeParts) -> None:
-        self.assignment = assignment
-        self.life = Life()
+        self.assignment, self.life = assignment, Life()
         self.changes = Changes(parts.clock, MAX_HELD)
-        self.refused_by = 0
-        self.retry_at = 0.0
+        self.refused_by, self.retry_at = 0, 0.0
         self._parts = parts
         self._database = parts.directories.path(assignment.tenant_id) / "data" / "data.db"
         self._copies = Copies(parts, incarnation, self._database)
         self._turn = DeferredLock()
         self._leaving = False
         self._over = False
-        self._prover = Prover(parts, assignment.tenant_id, assignment.epoch, self.fence)
+        self.prover = Prover(parts, assignment.tenant_id, assignment.epoch, self.fence)
         self._ready_written = False
         self._lock: DirectoryLock | None = None
         self._workload: RunningWorkload | None = None
@@ -104,7 +102,7 @@ class Tenant:
     @property
     def leaving(self) -> bool:
         """Whether it is being stopped or was fenced."""
-        return self._leaving or self._over or self._prover.fenced
+        return self._leaving or self._over or self.prover.fenced
 
     @property
     def can_load(self) -> bool:
@@ -134,7 +132,7 @@ class Tenant:
 
     def proven(self) -> bool:
         """Whether a proof is held right now; costs no I/O."""
-        return self._prover.proven()
+        return self.prover.proven()
 
     async def prove(self) -> None:
         """Get a proof: wait out a young claim, else read the owner object.
@@ -142,15 +140,15 @@ class Tenant:
         :raises OwnershipLost: the owner object shows another claim; the tenant was fenced.
         :raises NoProof: it cannot be told now.
         """
-        await self._prover.prove()
+        await self.prover.prove()
 
     async def acknowledge(self) -> None:
         """Wait until a write answered by PocketBase just now may be acknowledged.
 
         :raises Withheld: it may not.
         """
-        if self._acks is None or self._prover.fenced:
-            raise Withheld(Reason.OWNERSHIP_LOST if self._prover.fenced else Reason.STOPPED)
+        if self._acks is None or self.prover.fenced:
+            raise Withheld(Reason.OWNERSHIP_LOST if self.prover.fenced else Reason.STOPPED)
         await self._acks.acknowledge()
 
     # -- load --
@@ -184,11 +182,11 @@ class Tenant:
                 self.assignment, note, ready_written=self._ready_written
             )
             self._go_on()
-            self._prover.owner = copy.owner
+            self.prover.owner = copy.owner
             self._happened(Event.RESUMED)
             return copy
         won = await self._copies.claim(self.assignment, self._go_on)
-        self._prover.owner = won.owner
+        self.prover.owner = won.owner
         self._happened(Event.CLAIM_WON)
         copy = await self._copies.make(self.tenant_id, won, self._go_on)
         self._happened(Event.COPY_READY)
@@ -213,6 +211,7 @@ class Tenant:
             hosts=self.assignment.hosts,
             superuser=self.assignment.initial_superuser if first_start else None,
         )
+        self._parts.directories.unsettle(self.tenant_id)
         workload = await self._parts.workloads.start(spec)
         self._workload = workload
         workload.when_ended(lambda reason: self._workload_ended(workload, reason))
@@ -235,6 +234,7 @@ class Tenant:
 
     async def _replicate(self, copy: Copy) -> None:
         replication = self._parts.replication
+        self._copies.replicating(self.tenant_id)
         await replication.register(self.tenant_id, self.epoch, self._database)
         acks = Acknowledger(
             self._parts,
@@ -288,12 +288,12 @@ class Tenant:
         try:
             if (
                 self.state is not State.ACTIVE
-                or self._prover.owner is None
+                or self.prover.owner is None
                 or self._workload is not None
             ):
                 return
             await self._before_restart()
-            await self._serve(Copy(self._prover.owner, "warm", parent=0, ready=True))
+            await self._serve(Copy(self.prover.owner, "warm", parent=0, ready=True))
         except _Abandoned:
             pass
         except Exception as error:
@@ -330,15 +330,15 @@ class Tenant:
         It may be loaded again, unless it was leaving for good.
         """
         self.begin_leaving()
-        await self._end(kill=self._prover.fenced)
+        await self._end(kill=self.prover.fenced)
         self._leaving = False
         self.changes.fire()
 
     def fence(self, reason: str, seen: OwnerSeen | None) -> None:
         """It is not ours, or its replica is not of its database: stop answering now, then kill."""
-        if self._prover.fenced:
+        if self.prover.fenced:
             return
-        self._prover.fenced = True
+        self.prover.fenced = True
         self.refused_by = max(seen.owner.epoch if seen is not None else 0, self.epoch)
         self.life.cause = reason
         self._parts.proofs.forget(self.tenant_id, self.epoch)
@@ -372,8 +372,11 @@ class Tenant:
         if workload is not None:
             await tolerate(workload.kill() if kill else workload.stop(), self.tenant_id)
         # Also if its first sync failed: it may be registered.
-        if self._prover.owner is not None:
-            await tolerate(self._parts.replication.unregister(self._database), self.tenant_id)
+        if self.prover.owner is not None:
+            last = self._parts.replication.unregister(self._database)
+            synced = await tolerate(last, self.tenant_id)
+            if synced and self._registered and not self.prover.fenced:
+                self._copies.settle(self.tenant_id)
         if self._acks is not None:
             self._acks.stop(Reason.STOPPED)
         self._acks, self._registered = None, False

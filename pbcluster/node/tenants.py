@@ -17,6 +17,7 @@ from pbcluster.errors import Busy, OwnershipLost, PBClusterError, Unavailable
 from pbcluster.node.arrivals import Arrivals, Loading
 from pbcluster.node.assignments import Assignments
 from pbcluster.node.cache import Cache
+from pbcluster.node.endings import Endings
 from pbcluster.node.lifecycle import State
 from pbcluster.node.parts import NodeParts, pause, spawn, tenant_report
 from pbcluster.node.tenant import Tenant
@@ -61,7 +62,9 @@ class Tenants:
         self._stopping: set[str] = set()
         self._started_once: set[tuple[str, int]] = set()
         self._slots = DeferredSemaphore(MAX_LOADS)
-        self._uses = Uses(self.cache, parts.clock.seconds, parts.utc_now)
+        database_bytes = parts.directories.database_bytes
+        self._uses = Uses(self.cache, parts.clock.seconds, parts.utc_now, database_bytes)
+        self._endings = Endings(parts, lambda: self._assignments.incarnation, self._end_of)
         self._arrivals = Arrivals(parts, self.find, lambda: self._closed)
         self._ticking: Deferred[None] | None = None
         self._closed = False
@@ -79,6 +82,16 @@ class Tenants:
     def find(self, tenant_id: str) -> Tenant | None:
         """The tenant if it is assigned to this node."""
         return self._tenants.get(tenant_id)
+
+    def _end_of(self, tenant_id: str) -> Deferred[None] | None:
+        return self._ending.get(tenant_id)
+
+    def in_use(self) -> frozenset[str]:
+        """Ids of tenants whose copy something works with, or may at any moment."""
+        running = {each.tenant_id for each in self if each.state is not State.ABSENT}
+        ending = {key for key, done in self._ending.items() if not done.called}
+        busy = running | self._loading | self._stopping | ending
+        return frozenset(busy | {each.tenant_id for each in self._assignments.endings()})
 
     @property
     def obeyed_index(self) -> int:
@@ -104,13 +117,17 @@ class Tenants:
         if change is None:
             return False
         self._parts.proofs.obey(new.index, self._assignments.epochs())
-        leaving = [self._tenants.pop(key) for key in (*change.removed, *change.replaced)]
+        orders = self._assignments.endings()
+        gone = dict.fromkeys((*change.removed, *change.replaced, *(o.tenant_id for o in orders)))
+        leaving = [self._tenants.pop(key) for key in gone if key in self._tenants]
         for each in change.updated:
-            self._tenants[each.tenant_id].assignment = each
-        for each in change.added:
+            if each.tenant_id in self._tenants:
+                self._tenants[each.tenant_id].assignment = each
+        for each in (each for each in change.added if not each.ending):
             self._tenants[each.tenant_id] = Tenant(each, self._assignments.incarnation, self._parts)
         for tenant in leaving:
             self._let_go(tenant, released=tenant.tenant_id in change.removed)
+        self._endings.obey(orders)
         self._arrivals.fire()
         self._load_wanted()
         return True
@@ -301,6 +318,7 @@ class Tenants:
         Nothing is reported: the assignments stay, and a restart resumes the copies.
         """
         self._closed = True
+        self._endings.stop()
         if self._ticking is not None:
             self._ticking.cancel()
         tenants = list(self)

@@ -17,14 +17,20 @@ class Uses:
     """See the module."""
 
     def __init__(
-        self, cache: Cache, clock: Callable[[], float], utc_now: Callable[[], datetime]
+        self,
+        cache: Cache,
+        clock: Callable[[], float],
+        utc_now: Callable[[], datetime],
+        database_bytes: Callable[[str], int],
     ) -> None:
         """
+        :param database_bytes: tenant id → bytes of its database.
         :param clock: seconds, as the cache counts them. :param utc_now: wall clock.
         """
         self._cache = cache
         self._clock = clock
         self._utc_now = utc_now
+        self._database_bytes = database_bytes
         self._requests: dict[str, int] = {}
         self._last_access: dict[str, datetime] = {}
 
@@ -39,6 +45,7 @@ class Uses:
                 request_count=counts.get(each.tenant_id, 0),
                 last_access=self._last_access.get(each.tenant_id),
                 error=each.life.cause,
+                db_bytes=self._database_bytes(each.tenant_id),
             )
             for each in tenants
         )
