@@ -41,13 +41,19 @@ def discard(tenant: Path, trash: Path, notes: Iterable[str]) -> None:
     data = tenant / "data"
     if data.is_symlink():
         raise StorageCorrupt(f"{data} should be a directory and is none")
-    number = 1
-    while (target := trash / f"{tenant.name}-{number}").exists():
-        number += 1
+    target = free_name(trash, tenant.name)
     for name in notes:  # first: data without a note is never trusted
         (tenant / name).unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):
         data.rename(target)
+
+
+def free_name(folder: Path, name: str) -> Path:
+    """A path in ``folder`` that is not taken."""
+    number = 1
+    while (path := folder / f"{name}-{number}").exists():
+        number += 1
+    return path
 
 
 def empty(trash: Path) -> int:

@@ -306,6 +306,10 @@ class NodeDirectories:
                 (tenant / _LOCK).unlink()
                 tenant.rmdir()
 
+    def discard_aside(self, aside: Path) -> None:
+        """As :meth:`discard`, of what :meth:`set_aside` gave."""
+        aside.rename(copy_removal.free_name(self.data_dir / "trash", aside.name))
+
     def copies(self) -> tuple[LocalCopy, ...]:
         """All copies, with their sizes. Takes long: call it in a thread."""
         return copy_removal.measure([self.path(name) for name in self.known()])

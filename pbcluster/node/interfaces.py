@@ -264,6 +264,9 @@ class TenantDirectories(Protocol):
         """Take the copy away for good, at once; its bytes go later (:meth:`empty_trash`). The
         caller holds the lock, and gives it back at once if the ``whole`` directory goes."""
 
+    def discard_aside(self, aside: Path) -> None:
+        """As :meth:`discard`, of what :meth:`set_aside` gave."""
+
     def copies(self) -> tuple[LocalCopy, ...]:
         """All copies, with their sizes. Takes long: call it in a thread."""
 

@@ -46,8 +46,7 @@ log = Logger()
 MAX_HELD = 1000
 #: The first sync of an epoch may carry the whole database.
 FIRST_SYNC_TIMEOUT_S = 120.0
-#: While S3 is away a first sync is tried again after so long.
-FIRST_SYNC_RETRY_S = 1.0
+FIRST_SYNC_RETRY_S = 1.0  # while S3 is away
 
 
 class _Abandoned(Exception):
@@ -258,8 +257,9 @@ class Tenant:
     async def _load_failed(self, error: Exception) -> None:
         if not isinstance(error, PBClusterError):
             log.failure("{tenant} cannot be loaded", tenant=self.tenant_id)
-        cause = str(error) or type(error).__name__
         await self._tear_down(kill=False)
+        error = self._copies.judged(self.assignment, error)
+        cause = str(error) or type(error).__name__
         if isinstance(error, ClaimRefused):
             self.refused_by = max(int(error.data["observed_epoch"]), self.epoch)
             self._parts.proofs.forget(self.tenant_id, self.epoch)

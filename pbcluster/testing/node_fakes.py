@@ -314,6 +314,12 @@ class FakeDirectories:
         self.disk.settled.pop(tenant_id, None)
         self.disk.discarded.append(tenant_id)
 
+    def discard_aside(self, aside: Path) -> None:
+        """See ``TenantDirectories``."""
+        tenant_id, _, number = aside.name.rpartition("-")
+        self.disk.aside.pop(int(number) - 1)
+        self.disk.discarded.append(tenant_id)
+
     def copies(self) -> tuple[LocalCopy, ...]:
         """See ``TenantDirectories``. A row is a byte, and so is an empty database."""
         return tuple(
