@@ -51,6 +51,7 @@ class Copies:
         self._claim: ownership.Claim | None = None
         self._replicated: tuple[int, int] | None = None
         self._restored = False
+        self._settled_aside: Path | None = None
 
     async def resume(self, assignment: Assignment, note: Owner, *, ready_written: bool) -> Copy:
         """Go on with the copy that is there, if it can be trusted; else set it aside.
@@ -60,6 +61,7 @@ class Copies:
         :raises ClaimRefused: it may not; a new epoch is needed.
         :raises S3Unavailable: it cannot be told now.
         """
+        self._restored = False
         claims, tenant_id = self._parts.claims, assignment.tenant_id
         core = ownership.Resume(note, assignment.epoch)
         step = core.start()
@@ -134,7 +136,9 @@ class Copies:
         go_on()
         settled = self._parts.directories.is_settled(tenant_id)
         aside = self._parts.directories.set_aside(tenant_id)
-        if aside is not None:
+        if aside is not None and settled:
+            self._settled_aside = aside
+        elif aside is not None:
             log.info("{tenant}: an older copy was set aside", tenant=tenant_id)
         if isinstance(won.source, ownership.Restore):
             await self._parts.replication.restore(tenant_id, won.source.epoch, self._database)
@@ -143,9 +147,10 @@ class Copies:
         # From here on the copy is worth resuming: it is whole, and of this claim.
         self._parts.directories.write_claim_note(tenant_id, won.owner)
         self._claim, self._restored = None, True
-        if settled and aside is not None:
+        if self._settled_aside is not None:
             # All of it is in S3, and S3 just proved that it gives it back.
-            self._parts.directories.discard_aside(aside)
+            self._parts.directories.discard_aside(self._settled_aside)
+            self._settled_aside = None
         how = "restored" if won.parent else "empty"
         return Copy(won.owner, how, parent=won.parent, ready=False)
 

@@ -297,14 +297,13 @@ class NodeDirectories:
     def discard(self, tenant_id: str, *, whole: bool = False) -> None:
         """Take the copy away for good, at once; its bytes go later.
 
-        :param whole: the directory too. The caller holds the lock, and gives it back at once then.
+        :param whole: hooks, migrations and public files too, and the directory with its lock,
+            which the caller gives back at once then.
         """
         tenant = self.path(tenant_id)
         copy_removal.discard(tenant, self.data_dir / "trash", (_NOTE, _SETTLED))
-        if whole:
-            with contextlib.suppress(OSError):
-                (tenant / _LOCK).unlink()
-                tenant.rmdir()
+        if whole and tenant.exists():
+            tenant.rename(copy_removal.free_name(self.data_dir / "trash", tenant_id))
 
     def discard_aside(self, aside: Path) -> None:
         """As :meth:`discard`, of what :meth:`set_aside` gave."""

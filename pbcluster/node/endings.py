@@ -141,7 +141,7 @@ class Endings:
             if worth and directories.set_aside(tenant_id) is not None:
                 told = "{t} is archived; a copy that may hold more than S3 was set aside"
                 log.warn(told, t=tenant_id)
-            directories.discard(tenant_id, whole=True)
+            directories.discard(tenant_id, whole=state is OwnerState.DELETED)
         finally:
             lock.release()
 

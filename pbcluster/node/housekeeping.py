@@ -148,16 +148,19 @@ class Housekeeping:
             await self._look(tenant_id)
         await self._in_thread(directories.empty_trash)
 
-    def _take_away(self, tenant_id: str, *, unsettled: bool = False) -> bool:
-        """Remove a copy, unless somebody began to use it since it was looked at."""
+    def _take_away(self, tenant_id: str, *, deleted: bool = False) -> bool:
+        """Remove a copy, unless somebody began to use it since it was looked at.
+
+        :param deleted: the tenant is: whatever is here of it goes.
+        """
         directories = self._parts.directories
         if tenant_id in self._tenants.in_use():
             return False
-        if not (unsettled or directories.is_settled(tenant_id)):
+        if not (deleted or directories.is_settled(tenant_id)):
             return False
         lock = directories.lock(tenant_id)
         try:
-            directories.discard(tenant_id, whole=True)
+            directories.discard(tenant_id, whole=deleted)
         finally:
             lock.release()
         self.removed += 1
@@ -179,14 +182,13 @@ class Housekeeping:
         if seen is None or tenant_id in self._tenants.in_use() or self._tenants.find(tenant_id):
             return
         if seen.owner.state is OwnerState.DELETED:
-            self._take_away(tenant_id, unsettled=True)
+            self._take_away(tenant_id, deleted=True)
         elif seen.owner.node != self._parts.node_id or seen.owner.state is OwnerState.ARCHIVED:
             lock = directories.lock(tenant_id)
             try:
                 if directories.set_aside(tenant_id) is not None:
                     told = "{t} is {node}'s by now; the copy that was left here was set aside"
                     log.warn(told, t=tenant_id, node=seen.owner.node)
-                directories.discard(tenant_id, whole=True)
             finally:
                 lock.release()
 
@@ -210,14 +212,14 @@ class Housekeeping:
         seen = await claims.epochs(tenant.tenant_id)
         now = self._parts.utc_now()
         for epoch in removable(seen, own=tenant.epoch, now=now, window_s=window_s):
-            done = False
+            done, began = False, calls
             while not done and calls < MAX_EPOCH_CALLS and not self._stopped:
                 if not await tenant.prover.owns_now():
                     return
                 done = await claims.remove_epoch(tenant.tenant_id, epoch)
                 calls += 1
-            self.epochs_removed += done
-            if done:
+            if done and calls - began > 1:  # some S3s list what is empty for a while
+                self.epochs_removed += 1
                 log.info("{t}: old epoch {e} left S3", t=tenant.tenant_id, e=epoch)
 
     def _due_for_epochs(self) -> list[Tenant]:

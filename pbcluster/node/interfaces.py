@@ -262,7 +262,8 @@ class TenantDirectories(Protocol):
 
     def discard(self, tenant_id: str, *, whole: bool = False) -> None:
         """Take the copy away for good, at once; its bytes go later (:meth:`empty_trash`). The
-        caller holds the lock, and gives it back at once if the ``whole`` directory goes."""
+        caller holds the lock, and gives it back at once if the ``whole`` directory goes, hooks
+        and all."""
 
     def discard_aside(self, aside: Path) -> None:
         """As :meth:`discard`, of what :meth:`set_aside` gave."""
