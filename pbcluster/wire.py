@@ -174,7 +174,8 @@ class TenantReport(Message, frozen=True):
     """What became of an assignment: ``ready``, ``refused`` (claim lost, or a resume that may not be
     trusted: a new epoch above ``observed_epoch`` is needed), ``failed`` (with the reason),
     ``released`` (nothing of it runs here any more), ``stopped`` (idle; still ours) or ``ended``
-    (what :attr:`Assignment.ending` ordered is done).
+    (what :attr:`Assignment.ending` ordered is done) or ``deleted`` (S3 has its tombstone: the
+    registry forgot a deletion).
     """
 
     node_id: str

@@ -223,6 +223,7 @@ class Requests:
             "released": self._released,
             "stopped": self._stopped,
             "ended": self._ended,
+            "deleted": self._deleted,
         }
         if not 0 <= body.observed_epoch <= MAX_OBSERVED_EPOCH:
             raise InvalidInput(
@@ -271,6 +272,11 @@ class Requests:
         self.failures.pop(tenant.id, None)
         command = c.TenantEnded(self._wall_clock(), tenant.id, body.node_id, body.epoch)
         await self._consensus.propose(command, key)
+
+    async def _deleted(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
+        """After a recovery the registry may be older than a deletion: it is made again."""
+        log.warn("{tenant} is deleted, says S3: {detail}", tenant=tenant.id, detail=body.detail)
+        await self._consensus.propose(c.DeleteTenant(self._wall_clock(), tenant.id), key)
 
     async def _stopped(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
         if tenant.status is TenantStatus.IDLE:

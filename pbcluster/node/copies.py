@@ -187,4 +187,4 @@ class Copies:
     def _refuse(self, tenant_id: str, step: ownership.Refused) -> NoReturn:
         if step.set_aside:
             self._parts.directories.set_aside(tenant_id)
-        raise ClaimRefused(step.why, observed_epoch=step.observed_epoch)
+        raise ClaimRefused(step.why, observed_epoch=step.observed_epoch, deleted=step.deleted)

@@ -42,8 +42,7 @@ __all__ = ["NoProof", "Tenant"]
 
 log = Logger()
 
-#: Requests that may wait for one tenant to load (the gateway holds as many).
-MAX_HELD = 1000
+MAX_HELD = 1000  # requests that wait for one tenant to load; the gateway holds as many
 #: The first sync of an epoch may carry the whole database.
 FIRST_SYNC_TIMEOUT_S = 120.0
 FIRST_SYNC_RETRY_S = 1.0  # while S3 is away
@@ -263,7 +262,8 @@ class Tenant:
         if isinstance(error, ClaimRefused):
             self.refused_by = max(int(error.data["observed_epoch"]), self.epoch)
             self._parts.proofs.forget(self.tenant_id, self.epoch)
-            self._report("refused", observed_epoch=self.refused_by, detail=cause)
+            outcome = "deleted" if error.data.get("deleted") else "refused"
+            self._report(outcome, observed_epoch=self.refused_by, detail=cause)
         elif self._failures == 0:
             self._report("failed", detail=cause)
         self.retry_at = self._parts.clock.seconds() + load_retry_s(self._failures)

@@ -282,6 +282,13 @@ class TestReports(RequestCase):
         self.answer(self.owner, self.report(self.owner, "ended", self.tenant.epoch), key="k")
         self.assertEqual(self.tenant.status, TenantStatus.DELETED)
 
+    def test_a_deletion_that_the_registry_forgot(self) -> None:
+        """The tombstone in S3 counts: it is deleted again, not given new epochs for ever."""
+        self.answer(self.owner, self.report(self.owner, "deleted", observed_epoch=9), key="k")
+        self.assertEqual(self.tenant.status, TenantStatus.DELETING)
+        (order,) = self.world.registry.assignments(self.owner).assignments
+        self.assertEqual((order.ending, order.epoch), ("deleted", 2))
+
     def test_an_archived_tenant_is_told_from_one_that_is_not_there(self) -> None:
         """From the moment it is ordered; after its activation a look-up places it again."""
         archived = Deferred.fromCoroutine(

@@ -156,7 +156,7 @@ class DeleteTests(EndCase):
         other.assign(assignment(epoch=4, ever_ready=False))
         other.ready()
         other.run(1.0)
-        self.assertEqual(other.outcomes()[-1], ("refused", 4))
+        self.assertEqual(other.outcomes()[-1], ("deleted", 4))
 
     def test_delete_of_what_is_deleted(self) -> None:
         """A repeated order finds the tombstone."""
