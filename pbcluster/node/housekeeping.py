@@ -158,11 +158,15 @@ class Housekeeping:
             return False
         if not (deleted or directories.is_settled(tenant_id)):
             return False
-        lock = directories.lock(tenant_id)
         try:
-            directories.discard(tenant_id, whole=deleted)
-        finally:
-            lock.release()
+            lock = directories.lock(tenant_id)
+            try:
+                directories.discard(tenant_id, whole=deleted)
+            finally:
+                lock.release()
+        except PBClusterError as error:  # the others' turn comes all the same
+            log.warn("the copy of {t} cannot be removed: {e}", t=tenant_id, e=error)
+            return False
         self.removed += 1
         return True
 

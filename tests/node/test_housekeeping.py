@@ -187,6 +187,23 @@ class WarmCopyTests(HousekeepingCase):
         self.node.run(ROUND_S)
         self.assertEqual(self.disk.discarded, [T])
 
+    def test_a_locked_copy_stops_no_other(self) -> None:
+        """An orphan has one: it is tried again, the others go now."""
+        self.rest(T)
+        self.node.run(1.0)
+        self.rest(U)
+        self.house._keeping = Keeping(warm_bytes=1)
+        self.disk.room_bytes = 0
+        lock = self.fake.directories.lock(T)
+        for _ in range(9):
+            self.disk.databases[self.fake.directories.database(U)].rows.append("x")
+        self.node.run(ROUND_S)
+        self.assertEqual(self.disk.discarded, [U])
+        lock.release()
+        self.house._keeping = Keeping(warm_bytes=0)
+        self.node.run(ROUND_S)
+        self.assertEqual(self.disk.discarded, [U, T])
+
     def test_the_end(self) -> None:
         """Nothing is begun any more, and no timer stays."""
         self.house.stop()
