@@ -26,13 +26,15 @@ from pbcluster.errors import ClaimRefused, PBClusterError, StorageCorrupt, Unava
 from pbcluster.node import ownership
 from pbcluster.node.interfaces import Owner, OwnerState
 from pbcluster.node.lifecycle import load_retry_s
-from pbcluster.node.parts import NodeParts, pause, spawn, tenant_report
+from pbcluster.node.parts import NodeParts, both, pause, spawn, tenant_report, tolerate
 from pbcluster.wire import Assignment
 
 log = Logger()
 
 #: Ends carried out at once: each is a few requests to S3, a purge thousands.
 MAX_ENDS = 4
+#: What is left to sync is what S3 did not take before the tenant's stop.
+LAST_SYNC_TIMEOUT_S = 120.0
 
 
 @attrs.define
@@ -134,7 +136,8 @@ class Endings:
         database = directories.path(tenant_id) / "data" / "data.db"
         lock = directories.lock(tenant_id)
         try:
-            if not await self._last_sync(end, database):
+            await self._last_sync(end, database)
+            if end.over:
                 return
             await self._claim(end, state)
             worth = state is OwnerState.ARCHIVED and not directories.is_settled(tenant_id)
@@ -145,20 +148,33 @@ class Endings:
         finally:
             lock.release()
 
-    async def _last_sync(self, end: _End, database: Path) -> bool:
-        """What S3 did not take when the tenant was stopped. :returns: False: it is over.
+    async def _last_sync(self, end: _End, database: Path) -> None:
+        """Make up for a last sync that failed when the tenant was stopped, if the copy still is
+        what S3 is to have. Afterwards it is settled, or it will be set aside.
 
         A deleted tenant's need not succeed, but nothing may be written any more after its end.
+
+        :raises PBClusterError: it cannot be told now.
         """
-        try:
-            synced = await self._parts.replication.unregister(database)
-        except PBClusterError:
-            if end.order.ending != OwnerState.DELETED.value:
-                raise
-            synced = False
-        if synced and not end.over:
-            self._parts.directories.settle(end.order.tenant_id)
-        return not end.over
+        tenant_id, parts = end.order.tenant_id, self._parts
+        await tolerate(parts.replication.unregister(database), tenant_id)
+        note = parts.directories.claim_note(tenant_id)
+        done = note is None or parts.directories.is_settled(tenant_id)
+        if end.order.ending == OwnerState.DELETED.value or note is None or done:
+            return
+        core = ownership.Resume(note, note.epoch)
+        core.start()
+        position = parts.claims.highest_txid(tenant_id, note.epoch)
+        seen, remote_txid = await both(parts.claims.read_owner(tenant_id), position)
+        local_txid = parts.replication.local_txid(database)
+        verdict = core.position_read(seen, remote_txid, local_txid)
+        ready = (await parts.claims.prefixes(tenant_id)).ready
+        if end.over or ready != note.epoch or not isinstance(verdict, ownership.Resumed):
+            return
+        await parts.replication.register(tenant_id, note.epoch, database)
+        await parts.replication.sync(database, timeout_s=LAST_SYNC_TIMEOUT_S)
+        if await parts.replication.unregister(database):
+            parts.directories.settle(tenant_id)
 
     async def _claim(self, end: _End, state: OwnerState) -> None:
         order, claims = end.order, self._parts.claims

@@ -156,7 +156,8 @@ class Replication(Protocol):
     async def unregister(self, database: Path) -> bool:
         """Final sync, then stop replicating. Unknown databases are fine.
 
-        :returns: whether it was replicated until now, so that all of it is in S3.
+        :returns: whether it was replicated until now, so that all of it is in S3. Never True after
+            one that failed: then it must be registered and synced first.
         :raises S3Unavailable: it cannot be said that the last sync succeeded.
         """
 

@@ -78,8 +78,8 @@ class ArchiveTests(EndCase):
         self.assertEqual(self.node.outcomes()[-1], ("ended", 2))
 
     def test_node_starts_anew_in_the_middle(self) -> None:
-        """Its claim was made, its report was not sent: it asks for a new epoch and ends under it; a
-        copy whose end it did not see is set aside, not removed."""
+        """It does the last sync that its former life could not do. If a claim was made and its
+        report not sent, it asks for a new epoch and ends under that."""
         self.node.fake.workloads.running[T].write("late")
         self.node.fake.s3.faults.down = True
         self.order("archived")
@@ -87,12 +87,32 @@ class ArchiveTests(EndCase):
         again = NodeHarness(self.clock, self.s3, disk=self.node.fake.disk)
         self.order("archived", node=again)
         self.assertEqual(again.outcomes(), [("ended", 2)])
-        self.assertEqual([each.rows for each in again.fake.disk.aside], [["a", "late"]])
+        self.assertEqual(self.s3.rows(T, 1), ["a", "late"])
+        self.assertEqual((again.fake.disk.aside, again.fake.directories.known()), ([], ()))
         third = NodeHarness(self.clock, self.s3, disk=self.node.fake.disk)
         self.order("archived", node=third)
         self.assertEqual(third.outcomes(), [("refused", 2)])
         self.order("archived", epoch=3, node=third)
         self.assertEqual(third.outcomes()[-1], ("ended", 3))
+
+    def test_copy_that_may_not_be_synced(self) -> None:
+        """After the machine's start, or put back to an earlier state, a copy is no source: it is
+        set aside, and nothing of it is written over what S3 has."""
+        image = self.node.fake.disk.image()
+        self.successResultOf(self.write("b"))
+        self.node.fake.workloads.running[T].write("late")
+        for revert in (False, True):
+            with self.subTest(revert=revert):
+                self.node.fake.die()
+                self.node.fake.disk.boot += not revert
+                if revert:
+                    self.node.fake.disk.revert(image)
+                    self.node.fake.directories.write_claim_note(T, self.owner())
+                again = NodeHarness(self.clock, self.s3, disk=self.node.fake.disk)
+                self.order("archived", epoch=2 + revert, node=again)
+                self.assertEqual(again.outcomes()[-1], ("ended", 2 + revert))
+                self.assertEqual(self.s3.rows(T, 1), ["a", "b"])
+                self.assertEqual(len(self.node.fake.disk.aside), 1 + revert)
 
     def test_another_node_after_the_owner_died(self) -> None:
         """It has no copy; it claims, and what the dead one had acknowledged is in S3. The dead one
