@@ -70,6 +70,9 @@ class Assignment(Message, frozen=True):
     initial_superuser: InitialSuperuser | None = None
     degraded: bool = False
     logs: TenantLogs = TenantLogs.ERRORS
+    #: Not to be served but ended under this epoch: ``archived``, ``deleted`` (claim that state,
+    #: then remove the copy) or ``purged`` (remove a deleted tenant's objects from S3).
+    ending: str = ""
 
 
 class NodeAssignments(Message, frozen=True):
@@ -95,6 +98,7 @@ class TenantUsage(Record, frozen=True):
     request_count: int = 0
     last_access: datetime | None = None
     error: str = ""
+    #: Bytes of data.db with its log, 0: no copy is here; of its files in S3.
     db_bytes: int = 0
     file_bytes: int = 0
 
@@ -173,7 +177,9 @@ class NodeCapacity(Message, frozen=True):
 class TenantReport(Message, frozen=True):
     """What became of an assignment: ``ready``, ``refused`` (claim lost, or a resume that may not be
     trusted: a new epoch above ``observed_epoch`` is needed), ``failed`` (with the reason),
-    ``released`` (nothing of it runs here any more) or ``stopped`` (idle; still ours).
+    ``released`` (nothing of it runs here any more), ``stopped`` (idle; still ours) or ``ended``
+    (what :attr:`Assignment.ending` ordered is done) or ``deleted`` (S3 has its tombstone: the
+    registry forgot a deletion).
     """
 
     node_id: str

@@ -15,6 +15,7 @@ from pbcluster import __version__
 from pbcluster.cli import (
     commands_access,
     commands_cluster,
+    commands_lives,
     commands_members,
     commands_nodes,
     commands_tenants,
@@ -71,6 +72,8 @@ for _command in (
 ):
     cli.add_command(_command)
 commands_tenants.tenants.add_command(commands_tokens.domains)
+for _command in commands_lives.COMMANDS:
+    commands_tenants.tenants.add_command(_command)
 
 
 def main() -> None:

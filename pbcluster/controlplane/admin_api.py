@@ -18,15 +18,16 @@ from pbcluster.controlplane.admin_access import AccessRoutes
 from pbcluster.controlplane.admin_caller import caller_of
 from pbcluster.controlplane.admin_guard import OPERATIONS, app, endpoint
 from pbcluster.controlplane.admin_inside import InsideRoutes
+from pbcluster.controlplane.admin_lives import MAX_WAIT_S, LifeRoutes
 from pbcluster.controlplane.admin_platform import PlatformRoutes
-from pbcluster.controlplane.admin_tenants import BCRYPT_COST, MAX_WAIT_S, TenantRoutes
+from pbcluster.controlplane.admin_tenants import BCRYPT_COST, TenantRoutes
 from pbcluster.controlplane.admin_tokens import TokenRoutes
 from pbcluster.controlplane.admin_views import Health
 
 __all__ = ["BCRYPT_COST", "MAX_WAIT_S", "AdminAPI"]
 
 
-class AdminAPI(TenantRoutes, InsideRoutes, PlatformRoutes, TokenRoutes, AccessRoutes):
+class AdminAPI(TenantRoutes, LifeRoutes, InsideRoutes, PlatformRoutes, TokenRoutes, AccessRoutes):
     """All routes. ``resource()`` goes into a ``twisted.web`` site."""
 
     app = app

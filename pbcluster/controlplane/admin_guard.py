@@ -216,11 +216,13 @@ class AdminRoutes:
         counts: Callable[[], Mapping[str, Mapping[str, int]]] = dict,
         mark: ClientMark | None = None,
         answered: Callable[[str, int, float], None] = lambda operation, status, duration_s: None,
+        deleted_keep_s: float = 7 * 86400.0,
     ) -> None:
         """
         :param in_thread: calls a slow function in a thread, like ``deferToThreadPool``.
         :param group: the control plane's members.
         :param forwarder: passes on what only the leader can answer.
+        :param deleted_keep_s: seconds for which a deleted tenant's objects stay in S3.
         :param counts: what this member's sockets dropped and refused, for its health.
         :param mark: tells from where a request came that a member passed on.
         :param answered: is told operation, status and duration in seconds of each request.
@@ -228,6 +230,7 @@ class AdminRoutes:
         self._answered = answered
         self._mark = ClientMark("") if mark is None else mark
         self._counts = counts
+        self._deleted_keep_s = deleted_keep_s
         self._group = group
         self._cluster_id = cluster_id
         self._forwarder = forwarder

@@ -1,4 +1,4 @@
-"""Tenants in the admin API: create, look, change, rename, their domains, delete.
+"""Tenants in the admin API: create, look, change, rename, their domains (ends: ``admin_lives``).
 
 A password is hashed in a thread at once and kept nowhere.
 """
@@ -21,25 +21,21 @@ from pbcluster.controlplane import admin_query as q
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.admin_domains import DomainRoutes
 from pbcluster.controlplane.admin_guard import endpoint, idempotency_key, version_of
-from pbcluster.controlplane.admin_table import Param, Query
+from pbcluster.controlplane.admin_lives import WAIT
+from pbcluster.controlplane.admin_table import Query
 from pbcluster.controlplane.admin_views import TenantView
 from pbcluster.controlplane.domains import custom_domains
 from pbcluster.controlplane.placement import choose
-from pbcluster.errors import Conflict, NotFound, PBClusterError, Unprocessable
+from pbcluster.errors import Conflict, NotFound, PBClusterError
 from pbcluster.records import InitialSuperuser, Role, TenantRecord, TenantStatus
 
 #: PocketBase's own cost; about 50 ms in a thread.
 BCRYPT_COST = 10
-MAX_WAIT_S = 60.0
 _LOOK_AGAIN_S = 0.02
 _ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 #: Tenants looked at before others have their turn: some milliseconds.
 SCANNED_AT_ONCE = 1024
 FIELDS = q.of_records(TenantRecord, TenantView)
-WAIT = Param("wait", "number", "Seconds until it is answered at the latest.", 0.0, 0, MAX_WAIT_S)
-CONFIRM = Param(
-    "confirm", "string", "the tenant's id or name, once more", max_length=100, required=True
-)
 
 log = Logger()
 
@@ -266,41 +262,6 @@ class TenantRoutes(DomainRoutes):
         detail = f"from {tenant.name} to {body.name}"
         await self.propose(request, command, "tenant.rename", tenant.id, detail, key=own)
         return 200, self._shown(self._consensus.registry.tenant(tenant.id))
-
-    # -- the end --
-
-    @endpoint(
-        "DELETE",
-        "/api/cp/tenants/<string:key>",
-        role=Role.OPERATOR,
-        query=(CONFIRM, WAIT),
-        answers={200: TenantView, 202: TenantView},
-        conditional=True,
-    )
-    async def delete_tenant(self, request: Request, key: str, query: Query) -> tuple[int, Any]:
-        """Delete a tenant: it stops answering at once; with ``?wait=`` answer when it ended.
-
-        ``confirm`` is its id or name once more. 200 if its node has let it go, else 202.
-        """
-        until = self._clock.seconds() + query["wait"]
-        own = idempotency_key(request)
-        own = own and f"admin/delete/{own}"
-        # A repetition is about the tenant that was meant first: its name may be another's by now.
-        done = self._consensus.registry.outcome(own)
-        if done is not None and done.error is not None:
-            raise done.error.exception()
-        tenant = self._living(key) if done is None else self._living(done.tenant_id, gone=True)
-        if query["confirm"] not in (tenant.id, tenant.name):
-            rule = CONFIRM.description
-            raise Unprocessable(f"confirm must be {rule}", field="confirm", allowed=rule)
-        command = c.DeleteTenant(self._wall_clock(), tenant.id, version_of(request))
-        detail = f"name {tenant.name}"
-        await self.propose(request, command, "tenant.delete", tenant.id, detail, key=own)
-        while True:
-            now = self._consensus.registry.tenant(tenant.id)
-            if now.status is TenantStatus.DELETED or self._clock.seconds() >= until:
-                return (200 if now.status is TenantStatus.DELETED else 202), self._shown(now)
-            await deferLater(self._clock, _LOOK_AGAIN_S)
 
 
 def _in_order(sort: tuple[tuple[str, bool], ...]) -> bool:

@@ -22,6 +22,21 @@ from pbcluster.records import NodeRecord, TenantRecord, TenantStatus
 #: Statuses of a tenant that has an owner and routes.
 LIVING = frozenset({TenantStatus.CREATED, TenantStatus.ACTIVE, TenantStatus.IDLE})
 
+#: Statuses of an end that a node has to carry out, and what it is told.
+_ENDINGS = {TenantStatus.ARCHIVING: "archived", TenantStatus.DELETING: "deleted"}
+
+
+def may_end(tenant: TenantRecord) -> str:
+    """What a node would be ordered to end of a tenant, empty: nothing."""
+    if tenant.status is TenantStatus.DELETED:
+        return "" if tenant.purged else "purged"
+    return _ENDINGS.get(tenant.status, "")
+
+
+def ending_of(tenant: TenantRecord) -> str:
+    """What the node of a tenant is ordered to end of it, empty: it serves, or has no node."""
+    return may_end(tenant) if tenant.node_id else ""
+
 
 @attrs.frozen
 class Change:
@@ -53,6 +68,10 @@ class RegistryRecords:
         self._tenants_of: dict[str, set[str]] = {}
         self._order = TenantOrder(())
         self._by_status: dict[TenantStatus, set[str]] = {}
+        #: Tenants whose end a node is ordered to carry out.
+        self._ending: set[str] = set()
+        #: Tenants that have an end before them and no node to carry it out.
+        self._without_node: set[str] = set()
         #: Node → its former ``start_id``s, the newest last.
         self._starts: dict[str, list[str]] = {}
 
@@ -120,7 +139,7 @@ class RegistryRecords:
             node_id,
             node.incarnation,
             node.assignments_index,
-            tuple(self._assignment(t) for t in owned if t.status in LIVING),
+            tuple(self._assignment(t) for t in owned if t.status in LIVING or ending_of(t)),
         )
 
     def _assignment(self, tenant: TenantRecord) -> wire.Assignment:
@@ -136,6 +155,7 @@ class RegistryRecords:
             initial_superuser=tenant.initial_superuser,
             degraded=tenant.degraded,
             logs=tenant.logs,
+            ending=ending_of(tenant),
         )
 
     def route(self, tenant: TenantRecord) -> wire.Route:
@@ -177,11 +197,13 @@ class RegistryRecords:
     def _store(self, tenant: TenantRecord) -> None:
         self._tenants[tenant.id] = tenant
         self._by_status.setdefault(tenant.status, set()).add(tenant.id)
-        if tenant.status in LIVING or tenant.status is TenantStatus.ARCHIVED:
+        if tenant.status not in (TenantStatus.DELETING, TenantStatus.DELETED):
             self._names[tenant.name] = tenant.id
             self._domains.update(dict.fromkeys(tenant.custom_domains, tenant.id))
         if tenant.node_id:
             self._tenants_of.setdefault(tenant.node_id, set()).add(tenant.id)
+        if may_end(tenant):
+            (self._ending if tenant.node_id else self._without_node).add(tenant.id)
 
     def _forget_indexes(self, tenant: TenantRecord) -> None:
         self._by_status[tenant.status].discard(tenant.id)
@@ -191,6 +213,8 @@ class RegistryRecords:
             if self._domains.get(domain) == tenant.id:
                 del self._domains[domain]
         self._tenants_of.get(tenant.node_id, set()).discard(tenant.id)
+        self._ending.discard(tenant.id)
+        self._without_node.discard(tenant.id)
 
     def _touch_node(self, index: int, node_id: str) -> None:
         node = self._nodes[node_id]

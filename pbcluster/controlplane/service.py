@@ -133,6 +133,7 @@ class MemberService(Service):
             counts=self._counts,
             mark=ClientMark(self._secrets.admin_token_hash),
             answered=figures.answered,
+            deleted_keep_s=config.deleted_keep_s,
         )
         self._status = listen_at(
             self._reactor,

@@ -35,6 +35,7 @@ def _ways(
 
 
 _LIVING = (_T.CREATED, _T.ACTIVE, _T.IDLE)
+_ALIVE = (*_LIVING, _T.ARCHIVING, _T.ARCHIVED)
 
 TENANT = (
     Way(None, "CreateTenant", "created", "it has a name and no node yet"),
@@ -43,13 +44,14 @@ TENANT = (
     ),
     *_ways((_T.CREATED, _T.ACTIVE), "SetTenantStatus", "idle", "its owner stopped it for the time"),
     *_ways((_T.CREATED, _T.IDLE), "SetTenantStatus", "active", "its owner runs it"),
-    *_ways(
-        _LIVING, "DeleteTenant", "deleting", "an operator's word; a node has it: it must let go"
-    ),
-    *_ways(_LIVING, "DeleteTenant", "deleted", "an operator's word; no node has it"),
-    Way("archived", "DeleteTenant", "deleted", "an operator's word; no node has it"),
-    Way("deleting", "TenantReleased", "deleted", "nothing of it runs any more"),
-    Way("deleting", "RegisterNode", "deleted", "its node began anew and never had it"),
+    *_ways(_LIVING, "ArchiveTenant", "archiving", "a node must stop it and claim its end"),
+    *_ways(_LIVING, "ArchiveTenant", "archived", "it never had a node: nothing is in S3"),
+    Way("archiving", "TenantEnded", "archived", "a node claimed its end; it has no copy any more"),
+    Way("archived", "ActivateTenant", "idle", "its next request wakes it"),
+    Way("archived", "ActivateTenant", "created", "the same, of one that was never ready"),
+    *_ways(_ALIVE, "DeleteTenant", "deleting", "a node must stop it and claim its end"),
+    *_ways(_ALIVE, "DeleteTenant", "deleted", "it never had a node: nothing is in S3"),
+    Way("deleting", "TenantEnded", "deleted", "a node claimed its end: a tombstone stays"),
 )
 
 NODE = (

@@ -19,6 +19,8 @@ class FakeCluster:
         self.changing = 0
         self.filters: list[str] = []
         self.token_bodies: list[Any] = []
+        #: The word of each deletion that had ``?purge=``.
+        self.purged: list[str] = []
         #: So many changes find that somebody else was faster.
         self.meddling = 0
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
@@ -49,6 +51,7 @@ class FakeCluster:
 
     def admin(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> Any:
         what, _, name = path.partition("/")
+        name, _, action = name.partition("/") if what == "tenants" else (name, "", "")
         if what == "health":
             return 200, {"leader": "member_1"}
         if what == "nodes":
@@ -58,11 +61,11 @@ class FakeCluster:
             return self.access(method, what, name, query, body)
         if what == "tokens":
             return self.tokens(method, name, body)
-        if name.endswith("/rename"):
-            (tenant,) = (t for t in self.tenants.values() if t["name"] == name.partition("/")[0])
+        if action == "rename":
+            (tenant,) = (t for t in self.tenants.values() if t["name"] == name)
             tenant["name"] = body["name"]
             return 200, tenant
-        if method == "POST":
+        if method == "POST" and not action:
             self.passwords[body["name"]] = body["superuser"]["password"]
             tenant = {
                 "id": f"tenant_{body['name']:x>8}",
@@ -79,11 +82,16 @@ class FakeCluster:
             items = list(self.tenants.values())
             shown = items[(page - 1) * size : page * size]
             return 200, {"page": page, "perPage": size, "totalItems": len(items), "items": shown}
+        self.purged += query.get("purge", [])
         found = [t for t in self.tenants.values() if name in (t["id"], t["name"])]
         if not found:
             return 404, {"status": 404, "message": f"There is no tenant {name!r}.", "data": {}}
         if method == "PUT" and set(body) == {"logs"}:
             found[0]["logs"] = body["logs"]
+            return 200, found[0]
+        if method == "POST":
+            status = {"archive": "archived", "activate": "idle"}[action]
+            found[0]["status"] = status
             return 200, found[0]
         if method == "PUT" and "quotas" in body:
             return self.change(found[0], body)
