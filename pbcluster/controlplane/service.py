@@ -18,6 +18,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IReactorTCP
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 
 from pbcluster import ready_file
@@ -244,13 +245,32 @@ class BoundedRequest(Request):
         if transport is not None and not self._refused:
             self._refused = True
             error = TooLarge(f"a body may have at most {MAX_BODY_BYTES} bytes")
-            body = json.dumps(error_body(error)).encode() + b"\n"
-            transport.write(
-                b"HTTP/1.1 413 Content Too Large\r\nServer: pbcluster\r\nConnection: close\r\n"
-                b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-            )
+            _refuse(transport, error.status, b"Content Too Large", error_body(error))
             self.channel.loseConnection()
         return False
+
+
+class _Channel(HTTPChannel):
+    """A connection on which a line that is too long is answered before it is closed."""
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """The request's target, or a header, is over :attr:`MAX_LENGTH` bytes."""
+        target = line.partition(b" ")[0].isupper()
+        status, word = (414, b"URI Too Long") if target else (431, b"Header Field Too Large")
+        what = "the request's target" if target else "a header"
+        told = {"status": status, "message": f"{what} has more than {self.MAX_LENGTH} bytes"}
+        _refuse(self.transport, status, word, told | {"data": {}})
+        self.loseConnection()
+
+
+def _refuse(transport: Any, status: int, word: bytes, told: dict[str, Any]) -> None:
+    """Answer what is no whole request; the connection is to be closed then."""
+    body = json.dumps(told).encode() + b"\n"
+    head = (
+        b"HTTP/1.1 %d %s\r\nServer: pbcluster\r\nConnection: close\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    )
+    transport.write(head % (status, word, len(body)) + body)
 
 
 class _QuietSite(Site):
@@ -285,6 +305,7 @@ def site_of(api: AdminAPI) -> Site:
     """The admin API as a site, which bounds the bodies of its requests."""
     site = _QuietSite(api.resource(), timeout=ADMIN_TIMEOUT_S)
     site.requestFactory = BoundedRequest
+    cast(Any, site).protocol = _Channel
     return site
 
 

@@ -42,7 +42,7 @@ CONFIG = """
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "401", "403", "404", "409", "422"]
 [checks.negative_data_rejection]
-expected-statuses = ["400", "401", "403", "404", "405", "409", "422"]
+expected-statuses = ["400", "401", "403", "404", "405", "409", "414", "422", "431"]
 """
 
 

@@ -355,6 +355,21 @@ class TestOthers(AdminCase):
             self.assertIn(b'"status": 413', data)
         self.assertEqual((await self.ask("POST", "/tenants", b"x" * 200_000))[0], 400)
 
+    async def test_a_line_too_long_is_answered(self) -> None:
+        """414 for a target, 431 for a header of more than 16 KiB; then the connection ends."""
+        for head, wanted in (
+            (b"GET /api/cp/tenants?x=" + b"y" * 20_000, b"414"),
+            (b"GET /api/cp/tenants HTTP/1.1\r\nX-Long: " + b"y" * 20_000, b"431"),
+        ):
+            protocol = Collect()
+            endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port)
+            await connectProtocol(endpoint, protocol)
+            assert protocol.transport is not None
+            protocol.transport.write(head + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            data = await protocol.closed
+            self.assertTrue(data.startswith(b"HTTP/1.1 " + wanted), data[:80])
+            self.assertEqual(json.loads(data.partition(b"\r\n\r\n")[2])["status"], int(wanted))
+
     async def test_a_member_that_does_not_lead_says_so(self) -> None:
         """Health and changes are 503."""
         self.world.consensus._driver.end("it must not go on")
