@@ -15,7 +15,7 @@ from typing import Protocol
 import attrs
 import msgspec
 
-from pbcluster.records import InitialSuperuser
+from pbcluster.records import InitialSuperuser, TenantQuotas
 
 
 class OwnerState(enum.Enum):
@@ -153,6 +153,8 @@ class WorkloadSpec:
     :ivar directory: the tenant's directory; the database is ``directory/data/data.db``.
     :ivar encryption_key: 32 characters; goes into the child's environment, never its argv.
     :ivar superuser: create this login (only at the very first start).
+    :ivar quotas: the tenant's; 0: the node's default.
+    :ivar connect_ports: TCP ports of the node's services for tenants, which it may connect to.
     """
 
     tenant_id: str
@@ -160,6 +162,8 @@ class WorkloadSpec:
     encryption_key: str = attrs.field(repr=False)
     hosts: tuple[str, ...] = ()
     superuser: InitialSuperuser | None = attrs.field(default=None, repr=False)
+    quotas: TenantQuotas = TenantQuotas()
+    connect_ports: tuple[int, ...] = ()
 
 
 class RunningWorkload(Protocol):

@@ -15,6 +15,7 @@ from pbcluster.node.claims import S3ClaimStore
 from pbcluster.node.directories import NodeDirectories
 from pbcluster.node.generations import GenerationStore, S3Generations
 from pbcluster.node.interfaces import ClaimStore, Replication, TenantDirectories, Workloads
+from pbcluster.node.isolation import Isolation
 from pbcluster.node.orphans import end_orphans
 from pbcluster.node.replication import LitestreamDaemon
 from pbcluster.node.s3 import S3Address, S3Objects
@@ -31,6 +32,7 @@ class Shells:
     :ivar prepare: before anything is opened: checks the binaries, locks the data directory, ends
         orphans. Raises ``ConfigError`` or ``ProcessFailed``.
     :ivar close: after everything ended.
+    :ivar isolation: what tenants are kept in; None: they are fakes.
     """
 
     claims: ClaimStore
@@ -40,6 +42,7 @@ class Shells:
     directories: TenantDirectories
     prepare: Callable[[], Awaitable[None]]
     close: Callable[[], None]
+    isolation: Isolation | None = None
 
 
 #: Makes them from the reactor and the settings.
@@ -63,7 +66,8 @@ def real_shells(reactor: Any, config: NodeConfig, secrets: Secrets) -> Shells:
     )
     objects = S3Objects(reactor, address)
     directories = NodeDirectories(config.data_dir)
-    at_end: list[Callable[[], None]] = [objects.stop]
+    isolation = Isolation(reactor, config, paths["pocketbase"], directories.known)
+    at_end: list[Callable[[], None]] = [objects.stop, isolation.close]
 
     async def in_thread(call: Callable[[], Any]) -> Any:
         return await deferToThreadPool(reactor, reactor.getThreadPool(), call)
@@ -74,6 +78,8 @@ def real_shells(reactor: Any, config: NodeConfig, secrets: Secrets) -> Shells:
         ended = await in_thread(lambda: end_orphans(config.data_dir))
         if ended:
             log.warn("ended {ended} processes left by an earlier node", ended=ended)
+        await in_thread(isolation.sandbox.prepare)
+        isolation.begin()
         pruned = await in_thread(directories.prune_aside)
         if pruned:
             log.info("removed {pruned} old copies that were set aside", pruned=pruned)
@@ -93,8 +99,12 @@ def real_shells(reactor: Any, config: NodeConfig, secrets: Secrets) -> Shells:
             binary=paths["pocketbase"],
             data_dir=config.data_dir,
             lock_fd=directories.lock_fd,
+            sandbox=isolation.sandbox,
+            connect_ports=isolation.connect_ports,
+            more_env=isolation.environment,
         ),
         directories=directories,
         prepare=prepare,
         close=close,
+        isolation=isolation,
     )

@@ -269,6 +269,7 @@ class Tenant:
             encryption_key=self._parts.encryption_key(self.tenant_id),
             hosts=self.assignment.hosts,
             superuser=self.assignment.initial_superuser if first_start else None,
+            quotas=self.assignment.quotas,
         )
         workload = await self._parts.workloads.start(spec)
         self._workload = workload
