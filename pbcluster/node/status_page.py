@@ -1,8 +1,8 @@
 """Health and figures of a node, on a listener of its own (loopback by default).
 
 ``/healthz``: the process answers. ``/readyz``: it would serve requests, else 503 with each reason.
-``/isolation``: what tenants are kept in. ``/metrics``: Prometheus text from a registry of this node alone. No label holds anything that a
-client chose.
+``/isolation``: what tenants are kept in. ``/metrics``: Prometheus text from a registry of this node
+alone. No label holds anything that a client chose.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Gives a tenant's directory to the tenant's user, never through a link.
 
-    T                            root, group of the tenant, 0710: it passes through, and sees nothing
+    T                            root, group of the tenant, 0710: it passes through
     T/data, T/tmp                the tenant's, 0700
     T/hooks, migrations, public  root's, group of the tenant, 0750 and files 0640: it reads them
 

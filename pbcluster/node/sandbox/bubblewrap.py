@@ -68,6 +68,8 @@ def command(
         if not rule.path.is_relative_to("/dev"):
             how = "--bind" if rule.access & WRITE_FILE else "--ro-bind"
             words += [how if rule.must_exist else f"{how}-try", str(rule.path), str(rule.path)]
+    # Last: what else is there lives in memory, which is not to be filled.
+    words += ["--remount-ro", "/"]
     return [*words, "--chdir", str(directory), "--seccomp", str(filter_fd), "--", *argv]
 
 

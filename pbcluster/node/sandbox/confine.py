@@ -70,6 +70,8 @@ def enter(wanted: Confinement) -> None:
     os.umask(UMASK)
     # A write beyond a limit shall fail with EFBIG; Go would end the process at this signal.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGXFSZ])
+    if os.geteuid() == 0 and wanted.filter is not None:
+        _drop_bounding_set()
     if wanted.user is not None:
         uid, gid = wanted.user
         os.setgroups([])
@@ -103,11 +105,14 @@ def _prctl(option: int, argument: int) -> None:
         raise OSError(ctypes.get_errno(), f"prctl {option}: {os.strerror(ctypes.get_errno())}")
 
 
-def _drop_capabilities() -> None:
-    """None now, and none from the next exec on."""
+def _drop_bounding_set() -> None:
+    """No capability from the next exec on, whoever is executed."""
     with contextlib.suppress(OSError):
         for capability in range(_MAX_CAPABILITIES):
             _prctl(PR_CAPBSET_DROP, capability)
+
+
+def _drop_capabilities() -> None:
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     if LIBC.capset(header, bytes(24)) != 0:
         raise OSError(ctypes.get_errno(), f"capset: {os.strerror(ctypes.get_errno())}")

@@ -74,6 +74,26 @@ class Wanted:
     lock: int | None = None
 
 
+@attrs.frozen(kw_only=True)
+class Plan:
+    """One start, prepared: what the child needs beyond what it can make itself.
+
+    :ivar inherited: descriptors for the child's 3, 4, …; :ivar opened: those of them made for it.
+    """
+
+    argv: list[str]
+    inherited: tuple[int, ...]
+    opened: tuple[int, ...]
+    confinement: Confinement
+    group: Group | None
+    limits: Limits
+
+    def close(self) -> None:
+        """After the start: close what was made for it."""
+        for fd in self.opened:
+            os.close(fd)
+
+
 class Started:
     """A process in its sandbox.
 
@@ -254,6 +274,48 @@ class Sandbox:
 
     # -- a start --
 
+    def plan(self, wanted: Wanted) -> Plan:
+        """Make all that a start needs; the caller closes it.
+
+        :raises OSError: the kernel refuses a part. :raises StorageCorrupt: a folder is none.
+        """
+        limits = self._settings.limits.of(wanted.quotas)
+        inherited = () if wanted.lock is None else (wanted.lock,)
+        place = 3 + len(inherited)
+        paths = rules.path_rules(wanted.directory, self.binary)
+        user = self._hand_over(wanted)
+        memory_group = "memory" in self._groups.active
+        bounds = resource_limits(limits, memory_group=memory_group, own_user=user is not None)
+        argv, opened = list(wanted.argv), tuple[int, ...]()
+        if self.mechanism == LANDLOCK:
+            opened = (landlock.ruleset(paths, rules.port_rules(wanted.port, wanted.connect)),)
+        elif self.mechanism == BUBBLEWRAP:
+            assert self._bwrap is not None
+            opened = (bubblewrap.filter_pipe(self._filter),)
+            argv = bubblewrap.command(self._bwrap, paths, wanted.directory, place, argv)
+        try:
+            group = self._groups.make(wanted.tenant_id, limits) if self._groups.active else None
+        except OSError:
+            for fd in opened:
+                os.close(fd)
+            raise
+        confinement = Confinement(
+            parent=os.getpid(),
+            cgroup_files=group.join_files if group is not None else (),
+            limits=clipped(bounds),
+            user=user,
+            ruleset=place if self.mechanism == LANDLOCK else None,
+            filter=self._filter if self.mechanism == LANDLOCK else None,
+        )
+        return Plan(
+            argv=argv,
+            inherited=(*inherited, *opened),
+            opened=opened,
+            confinement=confinement,
+            group=group,
+            limits=limits,
+        )
+
     def start(
         self, reactor: Any, wanted: Wanted, on_line: Callable[[str], None] | None = None
     ) -> Started:
@@ -262,53 +324,29 @@ class Sandbox:
         :param reactor: ``IReactorProcess`` and ``IReactorTime``; call it from the main thread.
         :raises ProcessFailed: it cannot be started.
         """
-        limits = self._settings.limits.of(wanted.quotas)
-        inherited = [] if wanted.lock is None else [wanted.lock]
-        opened: list[int] = []
+        name = f"pocketbase of {wanted.tenant_id}"
         try:
-            user = self._hand_over(wanted)
-            group = self._group(wanted.tenant_id, limits)
-            bounds = resource_limits(
-                limits,
-                memory_group="memory" in self._groups.active,
-                own_user=user is not None,
-            )
-            confinement = Confinement(
-                parent=os.getpid(),
-                cgroup_files=group.join_files if group is not None else (),
-                limits=clipped(bounds),
-                user=user,
-            )
-            argv = list(wanted.argv)
-            place = 3 + len(inherited)
-            paths = rules.path_rules(wanted.directory, self.binary)
-            if self.mechanism == LANDLOCK:
-                opened.append(
-                    landlock.ruleset(paths, rules.port_rules(wanted.port, wanted.connect))
-                )
-                confinement = attrs.evolve(confinement, ruleset=place, filter=self._filter)
-            elif self.mechanism == BUBBLEWRAP:
-                assert self._bwrap is not None
-                opened.append(bubblewrap.filter_pipe(self._filter))
-                argv = bubblewrap.command(self._bwrap, paths, wanted.directory, place, argv)
+            plan = self.plan(wanted)
+        except OSError as error:
+            raise ProcessFailed(f"cannot confine {name}: {error}") from None
+        try:
             child = start_child(
                 reactor,
-                f"pocketbase of {wanted.tenant_id}",
-                argv,
+                name,
+                plan.argv,
                 wanted.env,
                 directory=wanted.directory,
-                inherited=(*inherited, *opened),
+                inherited=plan.inherited,
                 on_line=on_line,
-                prepare=partial(enter, confinement),
+                prepare=partial(enter, plan.confinement),
             )
-        except OSError as error:
-            raise ProcessFailed(
-                f"cannot confine pocketbase of {wanted.tenant_id}: {error}"
-            ) from None
+        except BaseException:
+            if plan.group is not None:
+                plan.group.remove()
+            raise
         finally:
-            for fd in opened:
-                os.close(fd)
-        return Started(child, group, mechanism=self.mechanism, limits=limits)
+            plan.close()
+        return Started(child, plan.group, mechanism=self.mechanism, limits=plan.limits)
 
     def _hand_over(self, wanted: Wanted) -> tuple[int, int] | None:
         if os.geteuid() != 0:
@@ -319,9 +357,6 @@ class Sandbox:
         uid = self._users.of(wanted.tenant_id)
         hand_over(wanted.directory, uid, uid)
         return uid, uid
-
-    def _group(self, tenant_id: str, limits: Limits) -> Group | None:
-        return self._groups.make(tenant_id, limits) if self._groups.active else None
 
     def close(self) -> None:
         """After every process ended: give back the users and the groups."""

@@ -53,7 +53,7 @@ def lock_block(first: int, last: int, size: int, lock_file: Path = LOCK_FILE) ->
         raise ConfigError(f"cannot open {lock_file}: {error.strerror}") from None
     for start in range(first, last - size + 2, size):
         # An open file description's lock: it does not end when another descriptor is closed.
-        wanted = struct.pack("=hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, start, size, 0)
+        wanted = struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, start, size, 0)
         try:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
         except OSError as error:
