@@ -23,10 +23,25 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from pbcluster.errors import ConfigError
 from pbcluster.node.sandbox import bubblewrap, landlock, rules
+from pbcluster.node.sandbox.sandbox import Sandbox, SandboxSettings
 from pbcluster.node.sandbox.syscalls import MACHINES, REFUSED
 from pbcluster.records import TenantQuotas
-from tests.integration.hostile import ORDINARY, Tenant, World, call, in_child, told, world
+from pbcluster.testing.cluster import RealCluster
+from pbcluster.testing.workload import Client
+from tests.integration.hostile import (
+    HOOK,
+    ORDINARY,
+    ROUTE,
+    Tenant,
+    World,
+    call,
+    in_child,
+    told,
+    world,
+)
+from tests.integration.support import new_tenant
 
 DENIED = "permission denied"
 #: Name, uid to become first, users of tenants.
@@ -430,3 +445,65 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(found["Max data size"], str((256 + 256) * 2**20))
         self.assertEqual(found["Max address space"], str(256 * 2**20 + 2**31))
         self.assertLessEqual(int(found["Max open files"]), 4096)
+
+
+class ClusterTests(SynchronousTestCase):
+    """What `pbcluster up` starts is confined without being asked."""
+
+    timeout = 120
+
+    def test_a_tenant_of_a_cluster(self) -> None:
+        """A tenant reaches no part of its cluster; one that eats memory is ended and started again,
+        and the node says why; the way out leads to no private address."""
+        needs_landlock()
+        settings = {"node": {"egress": True, "tenant_memory_bytes": 96 * 2**20}}
+        with RealCluster(nodes=1, members=1, settings=settings) as cluster:
+            cluster.start()
+            new_tenant(cluster, "shop").close()
+            (directory,) = cluster.where.root.glob("data/node_1/tenants/tenant_*")
+            (directory / "hooks" / "attempt.js").write_text(HOOK + "\nmodule.exports = attempt;\n")
+            (directory / "hooks" / "attempt.pb.js").write_text(ROUTE)
+            self.end_pocketbase(directory)
+            client = Client(cluster.gateway_url, cluster.host("shop"))
+            self.addCleanup(client.close)
+
+            def attempt(what: str, **body: Any) -> str:
+                status, answer = client.ask("POST", f"/attempt/{what}", body)
+                return (
+                    str(answer.get("ok", answer.get("refused"))) if status == 200 else str(status)
+                )
+
+            cluster.wait_until(lambda: attempt("env", name="TZ") == "UTC", "the hook", 20.0)
+            for process in cluster.plan.processes:
+                for use, port in process.ports.items():
+                    told_ = attempt("http", url=f"http://127.0.0.1:{port}/")
+                    self.assertIn("connect: permission denied", told_, (process.id, use))
+            self.assertEqual(attempt("http", url="http://10.0.0.1/"), "403")
+            self.assertEqual(attempt("http", url="http://169.254.169.254/latest"), "403")
+            log = cluster.where.root / "log" / "node_1.log"
+            logs = log.read_text()
+            self.assertIn("sandbox: landlock", logs)
+            if "memory: on" not in logs:
+                self.assertNotEqual(os.environ.get("PBCLUSTER_EXPECT_MEMORY_LIMIT"), "1", logs)
+                return  # what follows needs control groups; the rest held
+            attempt("eat")
+            cluster.wait_until(lambda: attempt("env", name="TZ") == "UTC", "a restart", 20.0)
+            self.assertIn("at its memory limit of 100663296 bytes", log.read_text())
+
+    def end_pocketbase(self, directory: Path) -> None:
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    argv = (entry / "cmdline").read_bytes().split(b"\0")
+                    if argv[0].endswith(b"pocketbase") and directory.name.encode() in argv[2]:
+                        os.kill(int(entry.name), signal.SIGKILL)
+
+    def test_no_sandbox_no_node(self) -> None:
+        """A node on which no sandbox works refuses to start, and says what is missing."""
+        self.patch(landlock, "abi", lambda: 2)
+        self.patch(bubblewrap, "find", lambda: None)
+        sandbox = Sandbox(SandboxSettings(), Path(self.mktemp()), Path("/bin/true"))
+        text = str(self.assertRaises(ConfigError, sandbox.prepare))
+        self.assertIn("Landlock version 2, 6 is needed", text)
+        self.assertIn("bubblewrap cannot be used: it is not installed", text)
+        self.assertIn("insecure_no_sandbox", text)

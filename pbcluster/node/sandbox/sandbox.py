@@ -37,7 +37,10 @@ from pbcluster.records import TenantQuotas
 
 LANDLOCK, BUBBLEWRAP, AUTO, NONE = "landlock", "bubblewrap", "auto", "none"
 MODES = (AUTO, LANDLOCK, BUBBLEWRAP)
-_HINT = "--insecure-no-sandbox runs tenants without one: do so only if you trust all of them"
+_HINT = (
+    "insecure_no_sandbox = true (--insecure-no-sandbox=true) runs tenants without one: set it only "
+    "if you trust all of them"
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -200,7 +203,7 @@ class Sandbox:
             self.report[name] = "on"
         self.report |= self._groups.missing
         if settings.insecure:
-            self.report["sandbox"] = "off: --insecure-no-sandbox"
+            self.report["sandbox"] = "off: insecure_no_sandbox is set"
             return
         machine = MACHINES.get(os.uname().machine)
         if machine is None:
