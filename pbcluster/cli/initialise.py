@@ -248,6 +248,10 @@ def write_all(where: ClusterDir, plan: Plan, *, first: bool = False) -> None:
         for member in plan.of("member") if first else ():
             begin(where, member.id, "found")
         for process in plan.processes:
+            data = where.data(process.id)
+            if process.kind != "node" and data.exists():
+                data.chmod(0o700)
+        for process in plan.processes:
             if process.kind != "s3":
                 content = settings_of(where, plan, process)
                 write_file(where.config(process.id), to_toml(content))

@@ -483,6 +483,13 @@ class ClusterTests(SynchronousTestCase):
             log = cluster.where.root / "log" / "node_1.log"
             logs = log.read_text()
             self.assertIn("sandbox: landlock", logs)
+            if os.geteuid() == 0:
+                self.assertIn("users: on", logs)
+                self.assertGreaterEqual((directory / "data" / "data.db").stat().st_uid, 30000)
+            for process in cluster.plan.processes:
+                if process.kind != "node":
+                    mode = cluster.where.data(process.id).stat().st_mode
+                    self.assertEqual(mode & 0o077, 0, process.id)
             if "memory: on" not in logs:
                 self.assertNotEqual(os.environ.get("PBCLUSTER_EXPECT_MEMORY_LIMIT"), "1", logs)
                 return  # what follows needs control groups; the rest held
