@@ -86,6 +86,8 @@ class ControlGroups:
         paths, memory, version = [], None, 1
         for each in self._hierarchies:
             path = each.parent / name
+            with contextlib.suppress(OSError):
+                path.rmdir()  # left by a node that was killed; its old limits would be in the way
             path.mkdir(exist_ok=True)
             paths.append(path)
             for file, value in _files(each, limits):
