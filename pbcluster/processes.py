@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import shutil
 import signal
 import sys
@@ -27,6 +28,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready
+from twisted.internet.process import Process
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
@@ -44,6 +46,8 @@ TAIL_LINES = 12
 LAST_WORDS_S = 0.2
 #: SIGKILL cannot be refused; only a process stuck in the kernel takes longer.
 KILLED_WITHIN_S = 10.0
+#: Exit status of a child that could not become its program.
+EXIT_NOT_STARTED = 126
 #: A JSON Web Token or the beginning of one, as in PocketBase's installer URL (a way in without a
 #: password); that URL's token whatever it looks like; the value of an Authorization header. A
 #: tenant chooses what is searched: nothing may be tried in more than one way.
@@ -265,6 +269,43 @@ class Child(ProcessProtocol):
             raise ProcessFailed(f"{self.name} (process {self.pid}) cannot be killed")
 
 
+class _PreparedProcess(Process):
+    """A child that does something to itself between fork and exec.
+
+    Twisted's hooks for that are not public: :func:`start_child` refuses to go on without them.
+    """
+
+    def __init__(self, prepare: Callable[[], None], *arguments: Any, **named: Any) -> None:
+        self._prepare = prepare
+        super().__init__(*arguments, **named)
+
+    def _trySpawnInsteadOfFork(self, *arguments: Any, **named: Any) -> bool:
+        return False
+
+    def _execChild(
+        self, path: str, uid: None, gid: None, executable: str, args: Any, environment: Any
+    ) -> None:
+        """In the child: prepare and become the program, or end."""
+        try:
+            if path:
+                os.chdir(path)
+            self._prepare()
+            os.execve(executable, args, environment)
+        except BaseException as error:
+            os.write(2, f"cannot start {executable}: {error}\n".encode())
+        os._exit(EXIT_NOT_STARTED)
+
+
+def clipped(bounds: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Resource limits, none above what this process may give."""
+    clipped_bounds = []
+    for kind, bound in bounds:
+        hard = resource.getrlimit(kind)[1]
+        most = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+        clipped_bounds.append((kind, most))
+    return tuple(clipped_bounds)
+
+
 def start_child(
     reactor: Any,
     name: str,
@@ -275,6 +316,7 @@ def start_child(
     inherited: Sequence[int] = (),
     on_line: Callable[[str], None] | None = None,
     max_bytes_per_s: int = 0,
+    prepare: Callable[[], None] | None = None,
 ) -> Child:
     """Start a program.
 
@@ -284,21 +326,37 @@ def start_child(
     :param inherited: descriptors that it gets too, as 3, 4, …
     :param on_line: told every line it prints.
     :param max_bytes_per_s: of what it prints; with more it waits for us. 0: any.
+    :param prepare: called in the child in the place of what ties it to our life: it must do that,
+        too. If it raises, the child ends.
     :raises ProcessFailed: no process can be made.
     """
     child = Child(reactor, name, on_line, max_bytes_per_s)
-    command = launched(argv)
+    command = launched(argv) if prepare is None else list(argv)
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     fds: dict[int, Any] = {0: null, 1: "r", 2: "r"}
     fds |= {3 + place: fd for place, fd in enumerate(inherited)}
     try:
         where = str(directory) if directory is not None else None
-        reactor.spawnProcess(child, command[0], command, dict(env), where, childFDs=fds)
+        if prepare is None:
+            reactor.spawnProcess(child, command[0], command, dict(env), where, childFDs=fds)
+        else:
+            _check_hooks()
+            _PreparedProcess(
+                prepare, reactor, command[0], command, dict(env), where, child, childFDs=fds
+            )
     except OSError as error:
         raise ProcessFailed(f"cannot start {name}: {error.strerror}") from None
     finally:
         os.close(null)
     return child
+
+
+def _check_hooks() -> None:
+    for hook in ("_execChild", "_trySpawnInsteadOfFork"):
+        if not hasattr(Process, hook):
+            raise ProcessFailed(
+                f"this Twisted has no Process.{hook}: use the version that is pinned"
+            )
 
 
 async def run_child(

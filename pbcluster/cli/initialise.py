@@ -7,6 +7,7 @@ another port or one more node, keeps those of every process that was there. Noth
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 from collections.abc import Mapping
 from typing import Any
@@ -237,13 +238,19 @@ def write_all(where: ClusterDir, plan: Plan, *, first: bool = False) -> None:
     try:
         for folder in ("config", "secrets", "data", "log", "run"):
             (where.root / folder).mkdir(parents=True, exist_ok=True)
-        for private in (where.root / "secrets", where.root / "data", where.run):
+        for private in (where.root / "secrets", where.run):
             private.chmod(0o700)
+        # Tenants' users pass through it to their own directories; it shows them nothing.
+        (where.root / "data").chmod(0o711 if os.geteuid() == 0 else 0o700)
         _write_secrets(where, plan)
         if plan.node_tls:
             certificates.write_all(where, plan)
         for member in plan.of("member") if first else ():
             begin(where, member.id, "found")
+        for process in plan.processes:
+            data = where.data(process.id)
+            if process.kind != "node" and data.exists():
+                data.chmod(0o700)
         for process in plan.processes:
             if process.kind != "s3":
                 content = settings_of(where, plan, process)

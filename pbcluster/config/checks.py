@@ -176,6 +176,22 @@ def network(value: Any) -> str:
     return str(ipaddress.ip_network(text(value)))
 
 
+def number_range(value: Any) -> str:
+    """``FIRST-LAST`` of numbers from 1 on, both included; or empty."""
+    if value:
+        split_range(text(value))
+    return str(value)
+
+
+def split_range(value: str) -> tuple[int, int]:
+    """First and last of a range."""
+    first, _, last = value.partition("-")
+    low, high = int(first), int(last)
+    if not 1 <= low <= high < 2**32 - 1:
+        raise ValueError
+    return low, high
+
+
 def one_of(*words: str) -> Check:
     """One of the words."""
 

@@ -11,8 +11,11 @@ from pbcluster.config.checks import (
     DIR,
     PORT,
     between,
+    boolean,
     http_url,
     listen_address,
+    network,
+    number_range,
     one_of,
     optional_text,
     path,
@@ -121,4 +124,58 @@ class NodeConfig(ClientConfig):
         "0 to 2^53",
         between(0, 2**53, int),
         16 * 1024**3,
+    )
+    sandbox: str = setting(
+        "how tenants are confined",
+        "auto, landlock or bubblewrap",
+        one_of("auto", "landlock", "bubblewrap"),
+        "auto",
+    )
+    insecure_no_sandbox: bool = setting(
+        "run tenants without a sandbox: whoever is superuser of one then is this node's user",
+        "true or false",
+        boolean,
+        False,
+    )
+    tenant_uids: str = setting(
+        "users given to tenants, one each, if the node is root; empty: none",
+        "FIRST-LAST, or nothing",
+        number_range,
+        "30000-59999",
+    )
+    tenant_memory_bytes: int = setting(
+        "memory of a tenant whose quotas name none, in bytes",
+        "67108864 to 1099511627776",
+        between(64 * 2**20, 2**40, int),
+        512 * 2**20,
+    )
+    tenant_cpu_share: float = setting(
+        "cores that a tenant whose quotas name no share may fill",
+        "0.05 to 1024",
+        between(0.05, 1024, float),
+        1.0,
+    )
+    tenant_file_bytes: int = setting(
+        "size of the largest file that a tenant may write, in bytes",
+        "16777216 to 1099511627776",
+        between(16 * 2**20, 2**40, int),
+        64 * 2**30,
+    )
+    egress: bool = setting(
+        "let tenants connect to public addresses, through the node's proxy",
+        "true or false",
+        boolean,
+        False,
+    )
+    egress_connections: int = setting(
+        "outgoing connections of one tenant at once",
+        "1 to 10000",
+        between(1, 10000, int),
+        32,
+    )
+    egress_refused: tuple[str, ...] = setting(
+        "networks that tenants may not reach through the proxy, beside all that are not public",
+        "address ranges, several by commas",
+        several(network),
+        (),
     )

@@ -16,7 +16,7 @@ import attrs
 import msgspec
 
 from pbcluster.node.warm_budget import LocalCopy
-from pbcluster.records import InitialSuperuser, TenantLogs
+from pbcluster.records import InitialSuperuser, TenantLogs, TenantQuotas
 
 
 class OwnerState(enum.Enum):
@@ -185,7 +185,8 @@ class WorkloadSpec:
     :ivar logs: what it logs into its own database.
     :ivar settings: PocketBase's settings that are set at each start, by its own names; they hold
         the tenant's key of the file gateway.
-    :ivar files_port: loopback port of the file gateway, 0: files stay on the disk.
+    :ivar quotas: the tenant's; 0: the node's default.
+    :ivar connect_ports: TCP ports of the node's services for tenants, which it may connect to.
     """
 
     tenant_id: str
@@ -195,7 +196,8 @@ class WorkloadSpec:
     superuser: InitialSuperuser | None = attrs.field(default=None, repr=False)
     logs: TenantLogs = TenantLogs.ERRORS
     settings: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
-    files_port: int = 0
+    quotas: TenantQuotas = TenantQuotas()
+    connect_ports: tuple[int, ...] = ()
 
 
 class RunningWorkload(Protocol):

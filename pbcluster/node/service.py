@@ -205,11 +205,18 @@ class NodeService(Service):
     async def _start(self) -> None:
         self._durations.check()
         config = self._config
-        status = StatusPage(not_ready=self.not_ready, metrics=self._show_metrics)
+        isolation = self._shells.isolation
+        status = StatusPage(
+            not_ready=self.not_ready,
+            metrics=self._show_metrics,
+            isolation=isolation.report if isolation is not None else dict,
+        )
         metrics_url = self._listen(status.handle, config.metrics_listen, "metrics-listen")
         url = self._listen(self._front.handle, config.listen, "listen", self._tls)
         self._watching = spawn(self._watch_lag(), "loop watch")
         await self._shells.prepare()
+        if isolation is not None:
+            self._metrics.isolated(isolation.report())
         await self._wait_for_s3()
         if self._stopping:
             return

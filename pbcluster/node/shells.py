@@ -19,6 +19,7 @@ from pbcluster.node.directories import NodeDirectories
 from pbcluster.node.files.door import Files, FilesConfig
 from pbcluster.node.generations import GenerationStore, S3Generations
 from pbcluster.node.interfaces import ClaimStore, Replication, TenantDirectories, Workloads
+from pbcluster.node.isolation import Isolation
 from pbcluster.node.orphans import end_orphans
 from pbcluster.node.platform_files import DATA
 from pbcluster.node.replication import LitestreamDaemon
@@ -39,6 +40,7 @@ class Shells:
         orphans. Raises ``ConfigError`` or ``ProcessFailed``.
     :ivar close: after everything ended.
     :ivar files: the file gateway; None: uploaded files stay on the disk.
+    :ivar isolation: what tenants are kept in; None: they are fakes.
     """
 
     claims: ClaimStore
@@ -50,6 +52,7 @@ class Shells:
     close: Callable[[], None]
     files: Files | None = None
     logs: TenantLogs = attrs.field(factory=lambda: TenantLogs(secrets.token_hex(8)))
+    isolation: Isolation | None = None
 
 
 #: Makes them from the reactor and the settings.
@@ -73,13 +76,14 @@ def real_shells(reactor: Any, config: NodeConfig, secrets_: Secrets) -> Shells:
     )
     objects = S3Objects(reactor, address)
     directories = NodeDirectories(config.data_dir)
+    isolation = Isolation(reactor, config, paths["pocketbase"], directories.known)
     logs = TenantLogs(secrets.token_hex(8))
 
     def printed(tenant_id: str, line: str) -> None:
         stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
         logs.add(tenant_id, reactor.seconds(), stamp, line)
 
-    at_end: list[Callable[[], None]] = [objects.stop]
+    at_end: list[Callable[[], None]] = [objects.stop, isolation.close]
 
     async def in_thread(call: Callable[[], Any]) -> Any:
         return await deferToThreadPool(reactor, reactor.getThreadPool(), call)
@@ -90,6 +94,8 @@ def real_shells(reactor: Any, config: NodeConfig, secrets_: Secrets) -> Shells:
         ended = await in_thread(lambda: end_orphans(config.data_dir))
         if ended:
             log.warn("ended {ended} processes left by an earlier node", ended=ended)
+        await in_thread(isolation.sandbox.prepare)
+        isolation.begin()
         pruned = await in_thread(directories.prune_aside)
         if pruned:
             log.info("removed {pruned} old copies that were set aside", pruned=pruned)
@@ -126,10 +132,14 @@ def real_shells(reactor: Any, config: NodeConfig, secrets_: Secrets) -> Shells:
             data_dir=config.data_dir,
             lock_fd=directories.lock_fd,
             on_line=printed,
+            sandbox=isolation.sandbox,
+            connect_ports=isolation.connect_ports,
+            more_env=isolation.environment,
         ),
         directories=directories,
         prepare=prepare,
         close=close,
         files=files,
         logs=logs,
+        isolation=isolation,
     )

@@ -1,8 +1,8 @@
 """Health and figures of a node, on a listener of its own (loopback by default).
 
 ``/livez`` and ``/healthz``: the process answers. ``/readyz``: it would serve requests, else 503
-with each reason. ``/metrics``: Prometheus text from a registry of this node alone. No label holds
-anything that a client chose.
+with each reason. ``/isolation``: what tenants are kept in. ``/metrics``: Prometheus text from a
+registry of this node alone. No label holds anything that a client chose.
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ class Metrics:
             "limited_requests", "Requests refused at a limit of their tenant", ["reason"], **to
         )
         self._tenants = Gauge("tenants", "Assigned tenants by state", ["state"], **to)
+        self._isolation = Gauge(
+            "isolation_active", "Whether a part of the tenants' isolation is on", ["part"], **to
+        )
         self._gauges = {
             name: Gauge(name, help, **to)
             for name, help in (
@@ -120,6 +123,11 @@ class Metrics:
         """A request was refused because its tenant is at a limit."""
         self._limited.labels(reason).inc()
 
+    def isolated(self, parts: Mapping[str, str]) -> None:
+        """What tenants are kept in: part → "on" or its kind, or "off" and why."""
+        for part, state in parts.items():
+            self._isolation.labels(part).set(is_active(state))
+
     def show(self, states: Mapping[str, int], gauges: Mapping[str, float]) -> bytes:
         """The page.
 
@@ -132,14 +140,27 @@ class Metrics:
         return generate_latest(self.registry)
 
 
+def is_active(state: str) -> bool:
+    """Whether a part of the isolation is on: what is off begins with that word."""
+    return not state.startswith("off")
+
+
 class StatusPage:
     """The ``RequestHandler`` of the listener."""
 
-    def __init__(self, *, not_ready: Callable[[], list[str]], metrics: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        *,
+        not_ready: Callable[[], list[str]],
+        metrics: Callable[[], bytes],
+        isolation: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         """
         :param not_ready: why requests are not served now; empty if they are.
         :param metrics: the Prometheus text.
+        :param isolation: part → "on" or its kind, or "off" and why.
         """
+        self._isolation = isolation
         self._not_ready = not_ready
         self._metrics = metrics
 
@@ -154,10 +175,12 @@ class StatusPage:
             reasons = self._not_ready()
             word = "not ready" if reasons else "ready"
             self._answer(exchange, 503 if reasons else 200, {"status": word, "reasons": reasons})
+        elif path == b"/isolation":
+            self._answer(exchange, 200, self._isolation())
         elif path == b"/metrics":
             exchange.respond(200, self._metrics(), content_type=CONTENT_TYPE_LATEST.encode())
         else:
-            known = "/livez, /healthz, /readyz, /metrics"
+            known = "/livez, /healthz, /readyz, /isolation, /metrics"
             self._answer(exchange, 404, {"message": f"there is nothing here but {known}"})
 
     def _answer(self, exchange: Exchange, status: int, body: Mapping[str, object]) -> None:

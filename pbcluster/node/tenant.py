@@ -232,8 +232,9 @@ class Tenant:
             hosts=self.assignment.hosts,
             superuser=self.assignment.initial_superuser if first_start else None,
             settings=access.settings,
-            files_port=access.port,
+            connect_ports=(access.port,) if access.port else (),
             logs=self.assignment.logs,
+            quotas=self.assignment.quotas,
         )
         self._parts.directories.unsettle(self.tenant_id)
         workload = await self._parts.workloads.start(spec)

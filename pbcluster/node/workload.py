@@ -7,8 +7,9 @@ What holds:
 * Its port is reserved by a bound, never listening socket of ours as long as it runs.
 * It holds the tenant's directory lock itself, so the lock outlives us if it does.
 * Its environment is built here; the encryption key is in it, never in an argument.
+* It runs in the node's sandbox (``sandbox``), which the kernel confirms before it is told of.
 
-It is not sandboxed here, and nothing is restarted: the tenant's life (``tenant``) decides.
+Nothing is restarted here: the tenant's life (``tenant``) decides.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from pbcluster.node.platform_files import (
     remove_migration,
     write_platform_files,
 )
-from pbcluster.processes import Child, start_child
+from pbcluster.node.sandbox.sandbox import Sandbox, Started, Wanted, default_sandbox
 
 LOOPBACK = "127.0.0.1"
 #: A start takes 15 to 150 ms; the longest seen, on a machine just booted, 2.3 s.
@@ -64,11 +65,13 @@ _TCP_LISTEN = "0A"
 class PocketBaseProcess:
     """``RunningWorkload`` by a real PocketBase."""
 
-    def __init__(self, child: Child, reservation: socket.socket, door: PlatformDoor) -> None:
-        self._child = child
+    def __init__(self, started: Started, reservation: socket.socket, door: PlatformDoor) -> None:
+        self._started = started
+        self._child = started.child
         self._door = door
+        self._pid = 0
         self._port = int(reservation.getsockname()[1])
-        child.when_ended(lambda _: reservation.close())
+        self._child.when_ended(lambda _: reservation.close())
 
     @property
     def host(self) -> str:
@@ -82,18 +85,23 @@ class PocketBaseProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
-        return self._child.pid
+        """PocketBase's process id; kept after its end, 0 before it began."""
+        self._pid = self._pid or self._started.pid or 0
+        return self._pid
 
     def when_ended(self, callback: Callable[[str], None]) -> None:
         """``callback(reason)`` once it ended; the reason holds its last lines."""
         self._child.when_ended(
-            lambda reason: callback(f"{reason}; its last lines: {self._child.last_words()}")
+            lambda reason: callback(
+                f"{self._started.reason or reason}; its last lines: {self._child.last_words()}"
+            )
         )
 
     async def stop(self) -> None:
         """SIGTERM, SIGKILL after a grace period; returns when it is gone."""
-        await self._child.stop(STOP_GRACE_S)
+        self._started.terminate()
+        if await self._child.wait(STOP_GRACE_S) is None:
+            await self._child.kill()
 
     async def kill(self) -> None:
         """SIGKILL; returns when it is gone."""
@@ -116,18 +124,27 @@ class PocketBaseWorkloads:
         lock_fd: Callable[[str], int | None],
         app_url: Callable[[str], str] = default_app_url,
         on_line: Callable[[str, str], None] = lambda tenant_id, line: None,
+        sandbox: Sandbox | None = None,
+        connect_ports: Callable[[str], tuple[int, ...]] = lambda tenant_id: (),
+        more_env: Callable[[str], Mapping[str, str]] = lambda tenant_id: {},
     ) -> None:
         """
         :param reactor: processes, TCP and time.
         :param binary: the verified ``pocketbase``.
         :param data_dir: the node's.
+        :param sandbox: prepared before the first start; None: a new one, with its defaults,
+            prepared at the first start.
+        :param connect_ports: tenant id → TCP ports that it may connect to, beside its spec's.
+        :param more_env: tenant id → further environment.
         :param lock_fd: tenant id → descriptor of its directory's lock
             (``NodeDirectories.lock_fd``).
         :param app_url: a tenant's host → its public URL.
         :param on_line: told a tenant's id and each line that its process prints, without tokens.
         """
         self._reactor = reactor
-        self._binary = str(binary)
+        self._sandbox = sandbox or default_sandbox(data_dir, binary)
+        self._connect_ports = connect_ports
+        self._more_env = more_env
         self._marker = orphans.marker(data_dir)
         self._lock_fd = lock_fd
         self._app_url = app_url
@@ -161,24 +178,30 @@ class PocketBaseWorkloads:
         port = int(reservation.getsockname()[1])
         lock = self._lock_fd(spec.tenant_id)
         try:
-            child = start_child(
+            started = self._sandbox.start(
                 self._reactor,
-                f"pocketbase of {spec.tenant_id}",
-                self._argv(spec, port),
-                self._env(spec),
-                directory=spec.directory,
-                inherited=() if lock is None else (lock,),
+                Wanted(
+                    tenant_id=spec.tenant_id,
+                    directory=spec.directory,
+                    port=port,
+                    argv=self._argv(spec, port),
+                    env=self._env(spec),
+                    connect=spec.connect_ports + self._connect_ports(spec.tenant_id),
+                    quotas=spec.quotas,
+                    lock=lock,
+                ),
                 on_line=lambda line: self._on_line(spec.tenant_id, line),
                 max_bytes_per_s=MAX_PRINTED_BYTES_PER_S,
             )
         except BaseException:
             reservation.close()
             raise
-        workload = PocketBaseProcess(child, reservation, door)
+        workload, child = PocketBaseProcess(started, reservation, door), started.child
         try:
-            await self._healthy(child, port)
-            if not owns_listener(child.pid, port):
+            await self._healthy(started, port)
+            if not owns_listener(workload.pid, port):
                 raise ProcessFailed(f"port {port} answers, but not by {child.name}")
+            started.check()
         except ProcessFailed:
             await child.kill()
             taken = "address already in use" in child.last_words()
@@ -193,7 +216,7 @@ class PocketBaseWorkloads:
     def _argv(self, spec: WorkloadSpec, port: int) -> list[str]:
         where = spec.directory
         return [
-            self._binary,
+            str(self._sandbox.binary),
             "serve",
             f"--dir={where / DATA}",
             f"--hooksDir={where / HOOKS}",
@@ -217,10 +240,12 @@ class PocketBaseWorkloads:
             # Go listens with MPTCP by default, which no sandbox of the kernel's knows yet.
             "GODEBUG": "multipathtcp=0",
             KEY_NAME: spec.encryption_key,
+            **self._more_env(spec.tenant_id),
             **self._marker,
         }
 
-    async def _healthy(self, child: Child, port: int) -> None:
+    async def _healthy(self, started: Started, port: int) -> None:
+        child = started.child
         until = self._reactor.seconds() + START_TIMEOUT_S
         polls = 0
         while self._reactor.seconds() < until:
@@ -228,7 +253,7 @@ class PocketBaseWorkloads:
             pause = POLL_S if polls <= QUICK_POLLS else SLOW_POLL_S
             if await child.wait(pause) is not None:
                 raise ProcessFailed(
-                    f"{child.name} did not start ({child.reason}): {child.last_words()}"
+                    f"{child.name} did not start ({started.reason}): {child.last_words()}"
                 )
             if await self._ask_health(port):
                 return

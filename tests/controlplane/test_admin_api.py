@@ -433,7 +433,9 @@ class TestOthers(AdminCase):
     async def test_purge(self) -> None:
         """With the word ``now`` only; a tombstone is found by its id, once for all."""
         created = await self.create("shop")
-        self.assertEqual((await self.ask("DELETE", "/tenants/shop?confirm=shop&purge=soon"))[0], 400)
+        self.assertEqual(
+            (await self.ask("DELETE", "/tenants/shop?confirm=shop&purge=soon"))[0], 400
+        )
         status, body = await self.ask("DELETE", "/tenants/shop?confirm=shop&wait=5")
         self.assertEqual(status, 200)
         kept = datetime.fromisoformat(body["purgeAt"]) - datetime.fromisoformat(body["updated"])
