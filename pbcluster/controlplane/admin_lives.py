@@ -18,7 +18,7 @@ from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.admin_guard import AdminRoutes, endpoint, idempotency_key, version_of
 from pbcluster.controlplane.admin_table import Param, Query
 from pbcluster.controlplane.admin_views import TenantView
-from pbcluster.errors import PBClusterError, Unprocessable
+from pbcluster.errors import InvalidInput, PBClusterError, Unprocessable
 from pbcluster.records import Role, TenantRecord, TenantStatus, is_tenant_id
 
 MAX_WAIT_S = 60.0
@@ -28,7 +28,7 @@ CONFIRM = Param(
     "confirm", "string", "the tenant's id or name, once more", max_length=100, required=True
 )
 PURGE = Param(
-    "purge", "string", "now, or left out: its objects leave S3 at once", "", pattern="(now)?"
+    "purge", "string", "now, or left out: its objects leave S3 at once", "", pattern="^(now)?$"
 )
 
 log = Logger()
@@ -116,6 +116,8 @@ class LifeRoutes(AdminRoutes):
         if done is not None and done.error is not None:
             raise done.error.exception()
         now_too = query["purge"] == "now"
+        if query["purge"] not in ("", "now"):
+            raise InvalidInput("purge must be now, or left out", field="purge", allowed="now")
         by_id = now_too and is_tenant_id(key)
         tenant = self._living(key if done is None else done.tenant_id, gone=by_id or bool(done))
         if query["confirm"] not in (tenant.id, tenant.name):
