@@ -20,9 +20,10 @@ from twisted.web.server import Request
 from pbcluster.controlplane import admin_json
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.admin_guard import app, body_of, guarded, idempotency_key
+from pbcluster.controlplane.admin_migrations import MigrationRoutes
 from pbcluster.controlplane.admin_platform import PlatformRoutes
 from pbcluster.controlplane.admin_tokens import TokenRoutes
-from pbcluster.controlplane.placement import choose
+from pbcluster.controlplane.placement import Wish, choose
 from pbcluster.errors import Conflict, InvalidInput, PBClusterError
 from pbcluster.records import InitialSuperuser, TenantRecord, TenantStatus
 
@@ -40,7 +41,7 @@ def new_tenant_id() -> str:
     return "tenant_" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(20))
 
 
-class AdminAPI(PlatformRoutes, TokenRoutes):
+class AdminAPI(PlatformRoutes, TokenRoutes, MigrationRoutes):
     """All routes. ``resource()`` goes into a ``twisted.web`` site."""
 
     app = app
@@ -127,7 +128,7 @@ class AdminAPI(PlatformRoutes, TokenRoutes):
 
     def _check_room(self) -> None:
         """Refuse before anything is created. :raises NoCapacity: no node has room."""
-        choose(self._planner.candidates(None))
+        choose(self._planner.candidates(None), wish=Wish())
 
     async def _place(self, tenant: TenantRecord) -> None:
         if tenant.node_id:

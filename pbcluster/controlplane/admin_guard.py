@@ -27,6 +27,7 @@ from pbcluster.controlplane.admin_members import Group
 from pbcluster.controlplane.consensus import Consensus
 from pbcluster.controlplane.executor import Executor, utc_now
 from pbcluster.controlplane.liveness import Liveness
+from pbcluster.controlplane.migrating import Migrating
 from pbcluster.controlplane.planner import Planner
 from pbcluster.controlplane.requests import Requests
 from pbcluster.errors import (
@@ -130,13 +131,16 @@ class AdminRoutes:
         cluster_id: str,
         forwarder: Forwarder | None = None,
         counts: Callable[[], Mapping[str, Mapping[str, int]]] = dict,
+        migrating: Migrating | None = None,
     ) -> None:
         """
         :param in_thread: calls a slow function in a thread, like ``deferToThreadPool``.
         :param group: the control plane's members.
         :param forwarder: passes on what only the leader can answer.
         :param counts: what this member's sockets dropped and refused, for its health.
+        :param migrating: moves tenants; None: none can be moved.
         """
+        self._migrations = migrating
         self._counts = counts
         self._group = group
         self._cluster_id = cluster_id

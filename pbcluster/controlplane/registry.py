@@ -10,8 +10,9 @@ Invariants, held after every command:
 * applying the same log gives the same state, from the beginning or from a snapshot: no clock, no
   random numbers, no I/O.
 
-``registry_records`` holds tenants and nodes, ``tenant_changes`` and ``node_changes`` apply commands
-to them. It says nothing of who lives (``liveness``) and decides nothing (``planner``).
+``registry_records`` holds tenants and nodes; ``tenant_changes``, ``node_changes`` and
+``migration_changes`` apply commands to them. It says nothing of who lives (``liveness``) and
+decides nothing (``planner``).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import msgspec
 
 from pbcluster import wire
 from pbcluster.controlplane import commands as c
+from pbcluster.controlplane.migration_changes import MigrationChanges
 from pbcluster.controlplane.node_changes import NodeChanges
 from pbcluster.controlplane.outcomes import Outcome, Outcomes
 from pbcluster.controlplane.registry_image import RegistryImage, RegistryState
@@ -51,7 +53,7 @@ class Applied:
     repeated: bool = False
 
 
-class Registry(TenantChanges, NodeChanges):
+class Registry(TenantChanges, NodeChanges, MigrationChanges):
     """Everything the control plane must not forget."""
 
     def __init__(self, base_domain: str) -> None:
@@ -80,6 +82,14 @@ class Registry(TenantChanges, NodeChanges):
             c.SetMember: self._set_member,
             c.RotateTokenKey: self._rotate_token_key,
             c.NoteToken: self._note_token,
+            c.StartMigration: self._start_migration,
+            c.MigrationWarmed: self._migration_warmed,
+            c.DrainTenant: self._drain_tenant,
+            c.MigrationDrained: self._migration_drained,
+            c.MigrationReady: self._migration_ready,
+            c.AbortMigration: self._abort_migration,
+            c.RetireRoute: self._retire_route,
+            c.DrainNode: self._drain_node,
         }
 
     def outcome(self, key: str) -> Outcome | None:
@@ -114,6 +124,7 @@ class Registry(TenantChanges, NodeChanges):
                 self.roster.index,
                 self._outcomes.spent(),
                 [] if for_operators else list(self.token_keys),
+                list(self._migrations.values()),
             )
         )
 
@@ -132,6 +143,8 @@ class Registry(TenantChanges, NodeChanges):
             registry._nodes[node.id] = node
         for tenant in state.tenants:
             registry._put(tenant)
+        for migration in state.migrations:
+            registry._put_migration(migration)
         return registry
 
     # -- applying ---------------------------------------------------------------------------------
@@ -152,6 +165,8 @@ class Registry(TenantChanges, NodeChanges):
             return Applied(known, repeated=True)
         try:
             change = self._appliers[type(keyed.command)](index, keyed.command)
+            if change.outcome.tenant_id:
+                change = self._settle(index, change.outcome.tenant_id, keyed.command.at, change)
         except PBClusterError as error:
             change = Change(Outcome(index, error=wire.ErrorReply.of(error)))
         self._outcomes.remember(keyed.key, change.outcome)

@@ -10,10 +10,10 @@ import msgspec
 
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.token_keys import SigningKey
-from pbcluster.records import MemberRecord, NodeRecord, TenantRecord
+from pbcluster.records import MemberRecord, MigrationRecord, NodeRecord, TenantRecord
 
-#: MessagePack's heads of an array with eleven items, and of one whose length follows in 32 bits.
-_ARRAY_OF_11, _ARRAY_32 = b"\x9b", b"\xdd"
+#: MessagePack's heads of an array with twelve items, and of one whose length follows in 32 bits.
+_ARRAY_OF_12, _ARRAY_32 = b"\x9c", b"\xdd"
 
 
 class RegistryState(msgspec.Struct, array_like=True):
@@ -30,6 +30,7 @@ class RegistryState(msgspec.Struct, array_like=True):
     members_index: int = 0
     spent_keys: bytes = b""
     token_keys: list[SigningKey] = []
+    migrations: list[MigrationRecord] = []
 
 
 class RegistryImage:
@@ -45,7 +46,7 @@ class RegistryImage:
         thread waiting for its whole time.
         """
         state, encode = self._state, msgspec.msgpack.Encoder().encode
-        parts = [_ARRAY_OF_11, encode(state.applied_index), encode(state.last_broadcast)]
+        parts = [_ARRAY_OF_12, encode(state.applied_index), encode(state.last_broadcast)]
         for items in (state.tenants, state.nodes, state.outcomes):
             parts.append(_ARRAY_32 + len(items).to_bytes(4))
             for item in items:
@@ -53,4 +54,6 @@ class RegistryImage:
         parts += [encode(part) for part in (state.starts, state.members, state.former_members)]
         parts += [encode(state.members_index), encode(state.spent_keys)]
         parts.append(encode(state.token_keys))
+        parts.append(_ARRAY_32 + len(state.migrations).to_bytes(4))
+        parts += [encode(migration) for migration in state.migrations]
         return b"".join(parts)

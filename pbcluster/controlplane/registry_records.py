@@ -13,9 +13,10 @@ import attrs
 import msgspec
 
 from pbcluster import wire
+from pbcluster.controlplane import migration as m
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.errors import Conflict, NotFound
-from pbcluster.records import NodeRecord, TenantRecord, TenantStatus
+from pbcluster.records import MigrationRecord, NodeRecord, TenantRecord, TenantStatus
 
 #: Statuses of a tenant that has an owner and routes.
 LIVING = frozenset({TenantStatus.CREATED, TenantStatus.ACTIVE, TenantStatus.IDLE})
@@ -51,6 +52,9 @@ class RegistryRecords:
         self._tenants_of: dict[str, set[str]] = {}
         #: Node → its former ``start_id``s, the newest last.
         self._starts: dict[str, list[str]] = {}
+        #: Tenant → its last migration; those of which something is to be done, the oldest first.
+        self._migrations: dict[str, MigrationRecord] = {}
+        self._open_migrations: dict[str, None] = {}
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -94,6 +98,21 @@ class RegistryRecords:
         """How many tenants a node has."""
         return len(self._tenants_of.get(node_id, ()))
 
+    def coming_to(self, node_id: str, but: str = "") -> int:
+        """Tenants, ``but`` left out, that are on their way to a node and not its own yet."""
+        records = (self._migrations[tenant_id] for tenant_id in self._open_migrations)
+        return sum(
+            each.target_node == node_id and each.phase in m.BEFORE_SWITCH and each.tenant_id != but
+            for each in records
+        )
+
+    def is_warm(self, tenant_id: str, node_id: str) -> bool:
+        """Whether a node restored a copy of a tenant that is to be moved there."""
+        record = self._migrations.get(tenant_id)
+        if record is None or record.target_node != node_id:
+            return False
+        return record.warmed and record.phase in m.BEFORE_SWITCH
+
     def hosts_of(self, tenant: TenantRecord) -> tuple[str, ...]:
         """All host names of a tenant."""
         return (tenant.domain, *tenant.custom_domains)
@@ -107,9 +126,18 @@ class RegistryRecords:
             node.incarnation,
             node.assignments_index,
             tuple(self._assignment(t) for t in owned if t.status in LIVING),
+            tuple(self._warming(node_id)),
         )
 
+    def _warming(self, node_id: str) -> Iterator[wire.Warming]:
+        for tenant_id in sorted(self._open_migrations):
+            record = self._migrations[tenant_id]
+            order = m.order_to_target(record) if record.target_node == node_id else None
+            if order is not None:
+                yield order
+
     def _assignment(self, tenant: TenantRecord) -> wire.Assignment:
+        moving = self._migrations.get(tenant.id)
         return wire.Assignment(
             tenant_id=tenant.id,
             epoch=tenant.epoch,
@@ -121,6 +149,8 @@ class RegistryRecords:
             quotas=tenant.quotas,
             initial_superuser=tenant.initial_superuser,
             degraded=tenant.degraded,
+            handing_over=m.order_to_source(moving),
+            released_epoch=m.released_epoch(moving, tenant.epoch),
         )
 
     def route(self, tenant: TenantRecord) -> wire.Route:

@@ -77,7 +77,8 @@ class TenantChanges(RegistryRecords):
             )
         if node.status in (NodeStatus.DRAINING, NodeStatus.DOWN):
             raise NoCapacity(f"node {node.id!r} is {node.status.value}")
-        if tenant.node_id != node.id and self.count_of(node.id) >= node.capacity:
+        taken = self.count_of(node.id) + self.coming_to(node.id, but=tenant.id)
+        if tenant.node_id != node.id and taken >= node.capacity:
             raise NoCapacity(f"node {node.id!r} has its {node.capacity} tenants")
         epoch = max(tenant.epoch, command.above_epoch) + 1
         moved = msgspec.structs.replace(

@@ -37,8 +37,10 @@ from pbcluster.generations import ForeignBucket
 from pbcluster.node.front import Front
 from pbcluster.node.front_tls import FrontTLS
 from pbcluster.node.generations import GenerationWatch
+from pbcluster.node.handing_over import HandingOver
 from pbcluster.node.heartbeat import Condition, NodeFacts, Standing
 from pbcluster.node.lifecycle import PRESENT, State
+from pbcluster.node.orders import Orders
 from pbcluster.node.parts import NodeParts, pause, spawn
 from pbcluster.node.proofs import Proofs
 from pbcluster.node.quotas import Defaults, Quotas
@@ -48,6 +50,7 @@ from pbcluster.node.shells import MakeShells
 from pbcluster.node.status_page import Metrics, StatusPage
 from pbcluster.node.streams import Streams
 from pbcluster.node.tenants import Tenants
+from pbcluster.node.warming import Warming
 from pbcluster.records import NodeStatus
 from pbcluster.transport.addresses import member_addresses
 from pbcluster.transport.control_plane_client import ZmqControlPlaneClient
@@ -125,6 +128,13 @@ class NodeService(Service):
         self._metrics = Metrics()
         self._resources = Resources(config.data_dir)
         self._reports = Reports(reactor, self._client, self._incarnation, _random_word)
+        self._warming = Warming(
+            node_id=config.id,
+            data_dir=config.data_dir,
+            claims=self._shells.claims,
+            replication=self._shells.replication,
+            report=self._reports.send,
+        )
         parts = NodeParts(
             node_id=config.id,
             clock=reactor,
@@ -139,6 +149,7 @@ class NodeService(Service):
             proofs=Proofs(self._durations),
             report=self._reports.send,
             observer=self._metrics,
+            warm=self._warming,
         )
         self._parts = parts
         self._tenants = Tenants(parts, capacity=config.capacity, idle_stop_s=config.idle_stop_s)
@@ -203,6 +214,7 @@ class NodeService(Service):
         url = self._listen(self._front.handle, config.listen, "listen", self._tls)
         self._watching = spawn(self._watch_lag(), "loop watch")
         await self._shells.prepare()
+        self._warming.clear()
         await self._wait_for_s3()
         if self._stopping:
             return
@@ -227,7 +239,8 @@ class NodeService(Service):
             utc_now=utc_now,
             client=self._client,
             proofs=self._parts.proofs,
-            owned=self._tenants,
+            owned=Orders(self._tenants, HandingOver(self._parts, self._tenants), self._warming),
+            found=self._found,
             members_changed=self._follower.changed,
             condition=self._condition,
             new_key=_random_word,
@@ -333,6 +346,11 @@ class NodeService(Service):
             resources=resources,
             tenants=self._tenants.usage(),
         )
+
+    def _found(self, tenant_id: str) -> tuple[int, str]:
+        """What runs of a tenant here: epoch (0: nothing) and state."""
+        tenant = self._tenants.find(tenant_id)
+        return (0, "") if tenant is None else (tenant.epoch, tenant.state.value)
 
     def _show_metrics(self) -> bytes:
         tenants, cache = list(self._tenants), self._tenants.cache

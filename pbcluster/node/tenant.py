@@ -74,6 +74,7 @@ class Tenant:
     :ivar assignment: what the control plane said last; its epoch never changes here.
     :ivar changes: fires at every change of state, and when serving begins to end.
     :ivar refused_by: not 0: this assignment is over; a new epoch must exceed this one.
+    :ivar ended_whole: False: its last end did not bring all of it to S3, as far as is known.
     :ivar retry_at: time of the clock before which a failed load is not tried again.
     """
 
@@ -82,6 +83,7 @@ class Tenant:
         self.life = Life()
         self.changes = Changes(parts.clock, MAX_HELD)
         self.refused_by = 0
+        self.ended_whole = True
         self.retry_at = 0.0
         self._parts = parts
         self._database = parts.directories.path(assignment.tenant_id) / "data" / "data.db"
@@ -123,10 +125,15 @@ class Tenant:
         return self._leaving or self._over or self._fenced
 
     @property
+    def held(self) -> bool:
+        """Whether a migration takes it away: no request is handed on, nothing is started."""
+        return bool(self.assignment.handing_over)
+
+    @property
     def can_load(self) -> bool:
         """Whether a load makes sense at all under this assignment."""
         idle = self.state in (State.ABSENT, State.FAILED)
-        return idle and not self.leaving and not self.refused_by
+        return idle and not self.leaving and not self.refused_by and not self.held
 
     @property
     def waiting_writes(self) -> int:
@@ -135,7 +142,7 @@ class Tenant:
 
     def upstream(self, *, write: bool) -> tuple[str, int] | None:
         """Host and port of its PocketBase if it may be asked now (under a proof), else None."""
-        if self._workload is None or self.leaving:
+        if self._workload is None or self.leaving or self.held:
             return None
         if self.state is State.ACTIVE or (self.state in READABLE and not write):
             return self._workload.host, self._workload.port
@@ -427,7 +434,8 @@ class Tenant:
             await self._tolerate(workload.kill() if kill else workload.stop())
         # Also if its first sync failed: it may be registered.
         if self._owner is not None:
-            await self._tolerate(self._parts.replication.unregister(self._database))
+            unregistered = self._parts.replication.unregister(self._database)
+            self.ended_whole = await self._tolerate(unregistered)
         if self._acks is not None:
             self._acks.stop(Reason.STOPPED)
         self._acks, self._registered = None, False
@@ -435,11 +443,13 @@ class Tenant:
         if lock is not None:
             lock.release()
 
-    async def _tolerate(self, step: Coroutine[Deferred[Any], Any, None]) -> None:
+    async def _tolerate(self, step: Coroutine[Deferred[Any], Any, None]) -> bool:
         try:
             await step
         except Exception as error:  # what follows it must happen in any case
             log.warn("{tenant}: at its end: {error}", tenant=self.tenant_id, error=error)
+            return False
+        return True
 
     async def register_again(self) -> None:
         """Litestream was started anew and knows nothing. :raises PBClusterError: it failed."""

@@ -20,7 +20,7 @@ from pbcluster.node.cache import Cache
 from pbcluster.node.lifecycle import State
 from pbcluster.node.parts import Changes, NodeParts, pause, spawn
 from pbcluster.node.tenant import Tenant
-from pbcluster.wire import NodeAssignments, TenantReport, TenantUsage
+from pbcluster.wire import MOVED, NodeAssignments, TenantReport, TenantUsage
 
 log = Logger()
 
@@ -76,6 +76,8 @@ class Tenants:
         self._arrivals = Changes(parts.clock, MAX_ARRIVAL_WAITS)
         self._ticking: Deferred[None] | None = None
         self._closed = False
+        #: Tenants that left this node and are still asked for here → when they were last.
+        self.followed: dict[str, datetime] = {}
 
     def start(self) -> None:
         """Begin to tick."""
@@ -99,7 +101,9 @@ class Tenants:
     def usage(self) -> tuple[TenantUsage, ...]:
         """What happened to each tenant since the last call."""
         counts, self._requests = self._requests, {}
-        return tuple(
+        followed, self.followed = self.followed, {}
+        moved = tuple(TenantUsage(t, MOVED, last_access=at) for t, at in followed.items())
+        return moved + tuple(
             TenantUsage(
                 tenant_id=each.tenant_id,
                 state=each.state.value,
@@ -189,7 +193,13 @@ class Tenants:
             if known > epoch or self._closed or not await self._arrivals.wait(left):
                 if tenant is not None:
                     raise Loading(f"this node is at epoch {tenant.epoch} of the tenant")
-                raise OwnershipLost("this tenant is not on this node", epoch=known)
+                raise self._lost(tenant_id)
+
+    def _lost(self, tenant_id: str) -> OwnershipLost:
+        known = self._gone.get(tenant_id, 0)
+        if known:
+            self.followed[tenant_id] = self._parts.utc_now()
+        return OwnershipLost("this tenant is not on this node", epoch=known)
 
     async def ready(self, tenant_id: str, *, write: bool, deadline: float) -> Tenant:
         """Wait until a request for the tenant may be handed on (under a proof).
@@ -201,8 +211,7 @@ class Tenants:
         while True:
             tenant = self._tenants.get(tenant_id)
             if tenant is None:
-                known = self._gone.get(tenant_id, 0)
-                raise OwnershipLost("this tenant is not on this node", epoch=known)
+                raise self._lost(tenant_id)
             if tenant.upstream(write=write) is not None:
                 return tenant
             if tenant.refused_by > tenant.epoch:
@@ -315,6 +324,28 @@ class Tenants:
         if self._tenants.get(tenant.tenant_id) is tenant and not tenant.refused_by:
             self._report(tenant, "stopped")
 
+    async def put_to_rest(self, tenant: Tenant, limit_s: float) -> bool:
+        """Stop a tenant that is held, once its open requests ended; it stays ours.
+
+        :returns: False if some are still open after ``limit_s`` seconds: then nothing was stopped.
+        """
+        await self._drained(tenant, limit_s)
+        if self.cache.open_requests(tenant.tenant_id):
+            return False
+        self._stopping.add(tenant.tenant_id)
+        try:
+            await tenant.stop()
+        finally:
+            self._stopping.discard(tenant.tenant_id)
+            self._forget_unloaded(tenant.tenant_id)
+        return True
+
+    def go_on(self, tenant: Tenant) -> None:
+        """It is held no longer: those who wait look again; it is started if it was stopped."""
+        self._started_once.discard((tenant.tenant_id, tenant.epoch))
+        tenant.changes.fire()
+        self._load_wanted()
+
     async def _drained(self, tenant: Tenant, limit_s: float) -> None:
         deadline = self._parts.clock.seconds() + limit_s
         while self.cache.open_requests(tenant.tenant_id):
@@ -371,7 +402,7 @@ class Tenants:
     def closed(self, tenant: Tenant, *, stream: bool) -> None:
         """It ended."""
         self.cache.closed(tenant.tenant_id, self._parts.clock.seconds(), stream=stream)
-        if tenant.leaving:
+        if tenant.leaving or tenant.held:
             tenant.changes.fire()
 
     # -- each second --

@@ -349,7 +349,7 @@ class FakeReplication:
         for callback in list(self._lost):
             callback(reason)
 
-    async def restore(self, tenant_id: str, epoch: int, target: Path) -> None:
+    async def restore(self, tenant_id: str, epoch: int, target: Path, txid: int = 0) -> None:
         """See ``Replication``."""
         await _pass(self.clock, self.restore_delay_s)
         prefix = replica_path(tenant_id, epoch) + "/"

@@ -1,0 +1,216 @@
+"""Where tenants are and where they go: migrations, drains, placement, rebalancing, the survey."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from twisted.web.server import Request
+
+from pbcluster.controlplane import admin_json
+from pbcluster.controlplane.admin_guard import (
+    AdminRoutes,
+    app,
+    body_of,
+    guarded,
+    idempotency_key,
+)
+from pbcluster.controlplane.finding import find
+from pbcluster.controlplane.migrating import Migrating
+from pbcluster.controlplane.placement import choose, rebalance
+from pbcluster.controlplane.registry import LIVING
+from pbcluster.errors import InvalidInput, NoCapacity, Unavailable
+from pbcluster.records import MigrationPhase, MigrationRecord
+
+#: Moves that one plan of a rebalancing names.
+MAX_SHOWN_MOVES = 1000
+
+
+class MigrationRoutes(AdminRoutes):
+    """The routes of tenants' places."""
+
+    @property
+    def _moving(self) -> Migrating:
+        if self._migrations is None:
+            raise Unavailable("this member moves no tenants")
+        return self._migrations
+
+    # -- one tenant -------------------------------------------------------------------------------
+
+    @app.route("/api/cp/tenants/<string:key>/migrate", methods=["POST"])
+    @guarded
+    async def migrate_tenant(self, request: Request, key: str) -> tuple[int, Any]:
+        """Begin to move a tenant to the node that the body names."""
+        target = wanted_target(body_of(request))
+        own = idempotency_key(request)
+        record = await self._moving.begin(self._living(key), target, own and f"admin/migrate/{own}")
+        return 202, self._migration_shown(record)
+
+    @app.route("/api/cp/tenants/<string:key>/migration", methods=["GET"])
+    @guarded
+    async def show_migration(self, request: Request, key: str) -> tuple[int, Any]:
+        """How far the tenant's last migration is."""
+        await self._consensus.read_barrier()
+        return 200, self._migration_shown(self._migration_of(key))
+
+    @app.route("/api/cp/tenants/<string:key>/migration", methods=["DELETE"])
+    @guarded
+    async def abort_migration(self, request: Request, key: str) -> tuple[int, Any]:
+        """End a migration that is under way."""
+        record = await self._moving.abort(self._migration_of(key), "an operator ended it")
+        return 200, self._migration_shown(record)
+
+    def _migration_of(self, key: str) -> MigrationRecord:
+        return self._consensus.registry.migration(self._living(key).id)
+
+    def _migration_shown(self, record: MigrationRecord) -> dict[str, Any]:
+        return migration_json(record, self._wall_clock())
+
+    @app.route("/api/cp/tenants/<string:key>/placement", methods=["GET"])
+    @guarded
+    async def show_placement(self, request: Request, key: str) -> tuple[int, Any]:
+        """Why a tenant is where it is, and where it would go if it had to leave."""
+        await self._consensus.read_barrier()
+        tenant = self._living(key)
+        wish = self._planner.wish(tenant, move=bool(tenant.node_id))
+        shown: dict[str, Any] = {
+            "tenantID": tenant.id,
+            "nodeID": tenant.node_id,
+            "constraints": dict(tenant.placement),
+        }
+        candidates = self._planner.candidates(tenant)
+        try:
+            choice = choose(candidates, wish=wish)
+            shown |= {"next": choice.node_id, "why": choice.why, "reasons": choice.reasons}
+        except NoCapacity as error:
+            reasons = {each.node.id: each.objection(wish) for each in candidates}
+            shown |= {"next": "", "why": error.message, "reasons": reasons}
+        return 200, shown
+
+    @app.route("/api/cp/tenants/<string:key>/find", methods=["GET"])
+    @guarded
+    async def find_tenant(self, request: Request, key: str) -> tuple[int, Any]:
+        """Ask every node whether the tenant runs there, and put right what should not be."""
+        await self._consensus.read_barrier()
+        tenant = self._living(key)
+        return 200, await find(
+            tenant.id, self._consensus, self._planner, self._executor, self._clock
+        )
+
+    # -- nodes ------------------------------------------------------------------------------------
+
+    @app.route("/api/cp/nodes/<string:key>/drain", methods=["POST"])
+    @guarded
+    async def drain_node(self, request: Request, key: str) -> tuple[int, Any]:
+        """Move all tenants off a node; it gets no others."""
+        return await self._drain(key, wanted=True)
+
+    @app.route("/api/cp/nodes/<string:key>/undrain", methods=["POST"])
+    @guarded
+    async def undrain_node(self, request: Request, key: str) -> tuple[int, Any]:
+        """Use a node again."""
+        return await self._drain(key, wanted=False)
+
+    @app.route("/api/cp/nodes/<string:key>/drain", methods=["GET"])
+    @guarded
+    async def show_drain(self, request: Request, key: str) -> tuple[int, Any]:
+        """How far the drain of a node is."""
+        await self._consensus.read_barrier()
+        return 200, self._drain_shown(key)
+
+    async def _drain(self, node_id: str, *, wanted: bool) -> tuple[int, Any]:
+        self._consensus.registry.node(node_id)
+        await self._moving.drain(node_id, wanted=wanted)
+        return 202 if wanted else 200, self._drain_shown(node_id)
+
+    def _drain_shown(self, node_id: str) -> dict[str, Any]:
+        registry = self._consensus.registry
+        node = registry.node(node_id)
+        now = self._wall_clock()
+        moving = [
+            migration_json(record, now)
+            for record in registry.open_migrations()
+            if record.source_node == node_id and record.ended is None
+        ]
+        stuck = {}
+        for tenant_id in sorted(registry.tenants_of(node_id)):
+            last = registry.last_migration(tenant_id)
+            if last is not None and last.phase is MigrationPhase.ABORTED:
+                stuck[tenant_id] = last.reason
+        return {
+            "nodeID": node_id,
+            "status": node.status.value,
+            "drainWanted": node.drain_wanted,
+            "left": registry.count_of(node_id),
+            "migrations": moving,
+            "aborted": stuck,
+        }
+
+    @app.route("/api/cp/rebalance", methods=["GET"])
+    @guarded
+    async def plan_rebalance(self, request: Request) -> tuple[int, Any]:
+        """Which moves would even the nodes out; nothing is moved."""
+        await self._consensus.read_barrier()
+        registry = self._consensus.registry
+        movable = {
+            node.id: [
+                tenant_id for tenant_id in registry.tenants_of(node.id) if self._may_move(tenant_id)
+            ]
+            for node in registry.nodes()
+        }
+        moves = rebalance(self._planner.candidates(None), movable)
+        shown = [
+            {
+                "tenantID": move.tenant_id,
+                "name": registry.tenant(move.tenant_id).name,
+                "sourceNode": move.source,
+                "targetNode": move.target,
+            }
+            for move in moves[:MAX_SHOWN_MOVES]
+        ]
+        return 200, {"totalMoves": len(moves), "moves": shown}
+
+    def _may_move(self, tenant_id: str) -> bool:
+        """Placement constraints are left alone: who has any is not moved for evenness."""
+        tenant = self._consensus.registry.tenant(tenant_id)
+        free = tenant.status in LIVING and tenant.ever_ready and not tenant.degraded
+        return free and not tenant.placement
+
+
+def wanted_target(body: bytes) -> str:
+    """Check the body of a migration. :raises InvalidInput: names the field and what is allowed."""
+    value = admin_json.checked(admin_json.parse(body), "body", {"targetNode": str})
+    target: str = value.get("targetNode", "")
+    if not target or len(target) > 200:
+        rule = "the id of a node"
+        raise InvalidInput(f"targetNode must be {rule}", field="targetNode", allowed=rule)
+    return target
+
+
+def migration_json(record: MigrationRecord, now: datetime) -> dict[str, Any]:
+    """A migration as operators see it, with the routes that it left and how long its parts took."""
+    shown: dict[str, Any] = msgspec.to_builtins(record)
+    shown["durations"] = {
+        name: round((until - since).total_seconds(), 3)
+        for name, since, until in (
+            ("preparing", record.started, record.draining_at or record.ended or now),
+            ("draining", record.draining_at, record.switching_at or record.ended or now),
+            ("switching", record.switching_at, record.ended or now),
+            ("total", record.started, record.ended or now),
+        )
+        if since is not None
+    }
+    source, target = record.source_node, record.target_node
+    switched = record.target_epoch > 0
+    routes = [
+        {
+            "nodeID": target if switched else source,
+            "epoch": record.target_epoch if switched else record.source_epoch,
+            "priority": 1,
+        }
+    ]
+    if switched and record.old_route:
+        routes.append({"nodeID": source, "epoch": record.source_epoch, "priority": 0})
+    shown["routes"] = routes
+    return shown
