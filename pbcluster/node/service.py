@@ -50,7 +50,7 @@ from pbcluster.node.shells import MakeShells
 from pbcluster.node.status_page import Metrics, StatusPage
 from pbcluster.node.streams import Streams
 from pbcluster.node.tenants import Tenants
-from pbcluster.node.warming import Warming
+from pbcluster.node.warming import WarmFiles, Warming
 from pbcluster.records import NodeStatus
 from pbcluster.transport.addresses import member_addresses
 from pbcluster.transport.control_plane_client import ZmqControlPlaneClient
@@ -130,7 +130,7 @@ class NodeService(Service):
         self._reports = Reports(reactor, self._client, self._incarnation, _random_word)
         self._warming = Warming(
             node_id=config.id,
-            data_dir=config.data_dir,
+            files=WarmFiles(config.data_dir),
             claims=self._shells.claims,
             replication=self._shells.replication,
             report=self._reports.send,

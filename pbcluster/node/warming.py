@@ -37,7 +37,40 @@ class _Copy:
     order: Order
     epoch: int
     txid: int
-    path: Path
+
+
+class WarmFiles:
+    """Where warm copies are on the disk."""
+
+    def __init__(self, data_dir: Path) -> None:
+        """
+        :param data_dir: the node's; nothing else uses ``warming`` there.
+        """
+        self._root = data_dir.absolute() / "warming"
+
+    def path(self, tenant_id: str) -> Path:
+        """Where a tenant's copy is, or would be."""
+        return self._root / tenant_id / "data.db"
+
+    def size(self, tenant_id: str) -> int:
+        """Bytes of a copy, 0 if there is none."""
+        path = self.path(tenant_id)
+        return path.stat().st_size if path.exists() else 0
+
+    def move(self, tenant_id: str, target: Path) -> None:
+        """Put a copy to ``target``. :raises OSError: something is there, or it cannot be."""
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Unlike a rename it never overwrites.
+        os.link(self.path(tenant_id), target, follow_symlinks=False)
+        self.remove(tenant_id)
+
+    def remove(self, tenant_id: str) -> None:
+        """Remove a copy; fine if there is none."""
+        shutil.rmtree(self._root / tenant_id, ignore_errors=True)
+
+    def clear(self) -> None:
+        """Remove all copies."""
+        shutil.rmtree(self._root, ignore_errors=True)
 
 
 class Warming:
@@ -47,16 +80,13 @@ class Warming:
         self,
         *,
         node_id: str,
-        data_dir: Path,
+        files: WarmFiles,
         claims: ClaimStore,
         replication: Replication,
         report: Callable[[TenantReport], None],
     ) -> None:
-        """
-        :param data_dir: the node's; nothing else uses ``warming`` there.
-        """
         self._node_id = node_id
-        self._root = data_dir.absolute() / "warming"
+        self._files = files
         self._claims = claims
         self._replication = replication
         self._report = report
@@ -66,7 +96,7 @@ class Warming:
 
     def clear(self) -> None:
         """Remove what an earlier process left."""
-        shutil.rmtree(self._root, ignore_errors=True)
+        self._files.clear()
 
     def obeyed(self, orders: Iterable[Order], is_ours: Callable[[str], bool]) -> None:
         """A list with these orders, and no others, was obeyed.
@@ -101,7 +131,7 @@ class Warming:
         now = self._wanted.get(tenant_id)
         self._copies[tenant_id] = copy
         if now == order:
-            size = copy.path.stat().st_size if copy.path.exists() else 0
+            size = self._files.size(tenant_id)
             self._tell(order, "warmed", size_bytes=size, txid=copy.txid)
             return
         self._drop(tenant_id)
@@ -110,15 +140,14 @@ class Warming:
 
     async def _restored(self, order: Order) -> _Copy:
         """:raises PBClusterError: it cannot be restored here."""
-        directory = self._root / order.tenant_id
-        shutil.rmtree(directory, ignore_errors=True)
-        path = directory / "data.db"
+        self._files.remove(order.tenant_id)
         epoch = (await self._claims.prefixes(order.tenant_id)).ready
         if not epoch:
-            return _Copy(order, 0, 0, path)
+            return _Copy(order, 0, 0)
         txid = await self._claims.highest_txid(order.tenant_id, epoch)
+        path = self._files.path(order.tenant_id)
         await self._replication.restore(order.tenant_id, epoch, path, txid)
-        return _Copy(order, epoch, txid, path)
+        return _Copy(order, epoch, txid)
 
     async def take(self, tenant_id: str, epoch: int, target: Path) -> bool:
         """Put the copy to ``target`` if it is all that the epoch's replica holds now.
@@ -132,18 +161,19 @@ class Warming:
             return False
         if await self._claims.highest_txid(tenant_id, epoch) != copy.txid:
             return False
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._copies.get(tenant_id) is not copy:
+            return False
         try:
-            os.link(copy.path, target, follow_symlinks=False)  # unlike a rename: never overwrites
+            self._files.move(tenant_id, target)
         except OSError as error:
             log.warn("{tenant}: its warm copy is not used: {e}", tenant=tenant_id, e=error)
             return False
-        self._drop(tenant_id)
+        del self._copies[tenant_id]
         return True
 
     def _drop(self, tenant_id: str) -> None:
         del self._copies[tenant_id]
-        shutil.rmtree(self._root / tenant_id, ignore_errors=True)
+        self._files.remove(tenant_id)
 
     def _tell(
         self, order: Order, outcome: str, *, detail: str = "", size_bytes: int = 0, txid: int = 0
