@@ -76,7 +76,8 @@ class Candidate:
         suspected. :ivar degraded: it says itself that it is not well.
     :ivar memory_share: used, 0 to 1. :ivar disk_share: likewise.
     :ivar group: tenants there that the tenant should be spread from.
-    :ivar warm: it has a copy of the tenant already.
+    :ivar warm: it has a copy of the tenant already. :ivar owner: the tenant is its own now; that it
+        is drained is then no reason to refuse the tenant another epoch there.
     """
 
     node: NodeRecord
@@ -87,6 +88,11 @@ class Candidate:
     disk_share: float = 0.0
     group: int = 0
     warm: bool = False
+    owner: bool = False
+
+    def _may_be_used(self) -> bool:
+        draining = self.node.status is NodeStatus.DRAINING
+        return self.node.status is NodeStatus.HEALTHY or (draining and self.owner)
 
     @property
     def trouble(self) -> str:
@@ -105,7 +111,7 @@ class Candidate:
         reserved = 0 if wish.reserve else reserve_of(capacity)
         checks = (
             (self.node.id in wish.avoid, wish.avoid.get(self.node.id, "")),
-            (self.node.status is not NodeStatus.HEALTHY, f"is {self.node.status.value}"),
+            (not self._may_be_used(), f"is {self.node.status.value}"),
             (not self.alive, "does not answer"),
             (self.assigned >= capacity, f"is full ({self.assigned} of {capacity} tenants)"),
             (

@@ -263,6 +263,7 @@ class Planner:
             _share(resources.disk_used_bytes, resources.disk_total_bytes),
             self._group_on(node.id, tenant),
             registry.is_warm(tenant_id, node.id),
+            own,
         )
 
     def _group_on(self, node_id: str, tenant: TenantRecord | None) -> int:

@@ -75,7 +75,8 @@ class TenantChanges(RegistryRecords):
             raise WrongEpoch(
                 f"tenant {tenant.name!r} is at epoch {tenant.epoch}, not {command.expected_epoch}"
             )
-        if node.status in (NodeStatus.DRAINING, NodeStatus.DOWN):
+        stays = tenant.node_id == node.id and node.status is NodeStatus.DRAINING
+        if node.status in (NodeStatus.DRAINING, NodeStatus.DOWN) and not stays:
             raise NoCapacity(f"node {node.id!r} is {node.status.value}")
         taken = self.count_of(node.id) + self.coming_to(node.id, but=tenant.id)
         if tenant.node_id != node.id and taken >= node.capacity:

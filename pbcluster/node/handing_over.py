@@ -95,9 +95,13 @@ class HandingOver:
 
     async def _all_in_s3(self, tenant: Tenant) -> int | None:
         """The last transaction, if it and all before it are in S3; else None."""
-        if not tenant.ended_whole:
+        if tenant.ended_whole is False:
             return None
         database = self._parts.directories.path(tenant.tenant_id) / "data" / "data.db"
+        if tenant.ended_whole is None and self._parts.directories.has_wal(tenant.tenant_id):
+            return (
+                None  # an earlier process was killed: what is in the log file may be nowhere else
+            )
         note = self._parts.directories.claim_note(tenant.tenant_id)
         if note is None or note.epoch != tenant.epoch:
             return 0  # nothing of this epoch was ever here

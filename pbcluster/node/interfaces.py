@@ -227,5 +227,8 @@ class TenantDirectories(Protocol):
     def database_identity(self, tenant_id: str) -> tuple[int, int] | None:
         """Device and inode of data.db, None if it is missing."""
 
+    def has_wal(self, tenant_id: str) -> bool:
+        """Whether a write-ahead log with content lies beside data.db."""
+
     def known(self) -> tuple[str, ...]:
         """Ids of all tenants that have a directory here."""

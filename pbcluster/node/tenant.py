@@ -74,7 +74,7 @@ class Tenant:
     :ivar assignment: what the control plane said last; its epoch never changes here.
     :ivar changes: fires at every change of state, and when serving begins to end.
     :ivar refused_by: not 0: this assignment is over; a new epoch must exceed this one.
-    :ivar ended_whole: False: its last end did not bring all of it to S3, as far as is known.
+    :ivar ended_whole: whether its last end brought all of it to S3; None: it was not ended here.
     :ivar retry_at: time of the clock before which a failed load is not tried again.
     """
 
@@ -83,7 +83,7 @@ class Tenant:
         self.life = Life()
         self.changes = Changes(parts.clock, MAX_HELD)
         self.refused_by = 0
-        self.ended_whole = True
+        self.ended_whole: bool | None = None
         self.retry_at = 0.0
         self._parts = parts
         self._database = parts.directories.path(assignment.tenant_id) / "data" / "data.db"

@@ -279,6 +279,10 @@ class FakeDirectories:
         found = self.disk.databases.get(self.database(tenant_id))
         return (1, found.inode) if found is not None else None
 
+    def has_wal(self, tenant_id: str) -> bool:
+        """See ``TenantDirectories``: a fake database has none."""
+        return False
+
     def known(self) -> tuple[str, ...]:
         """See ``TenantDirectories``."""
         found = {

@@ -169,6 +169,7 @@ class ControlPlane(Plane):
         self.apply(c.CreateTenant(AT, T, "shop", HOST))
         self.leader: Leader | None = None
         self.starts = 0
+        self.reports = 0
 
     def apply(self, command: c.AnyCommand, key: str = "") -> Applied:
         before = self.registry.last_migration(T)
@@ -225,10 +226,14 @@ class ControlPlane(Plane):
             wanted = leader.migrating.drain(node.id, wanted=not node.drain_wanted)
         spawn(tolerated(wanted), "an operator")
 
-    def report_whole(self, number: int, report: wire.TenantReport, process: NodeHarness) -> None:
+    def report_whole(
+        self, number: int, report: wire.TenantReport, process: NodeHarness, key: str = ""
+    ) -> None:
         leader, world = self.leader, self.world
         incarnation = world.incarnations[process]
         assert leader is not None
+        self.reports += 1
+        key = key or f"r{self.reports}"
 
         async def deliver() -> None:
             node = f"node_{number}"
@@ -239,12 +244,12 @@ class ControlPlane(Plane):
                 incarnation,
                 *(getattr(report, field) for field in report.__struct_fields__[2:]),
             )
-            asked = Asked(node, f"r{id(report)}-{incarnation}", world.now + 5, world.now)
+            asked = Asked(node, key, world.now + 5, world.now)
             try:
                 await leader.requests(asked, body)
             except PBClusterError as error:
                 if error.status in (503, 504):
-                    world.later(0.3, self.report_whole, number, report, process)
+                    world.later(0.3, self.report_whole, number, report, process, key)
 
         spawn(deliver(), "a report")
 
