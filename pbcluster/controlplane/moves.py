@@ -58,6 +58,8 @@ class Moves:
         #: Migration → last request that followed the old route.
         self._followed: dict[str, float] = {}
         self._busy: set[str] = set()
+        #: Tenants whose migration is about to begin → source and target.
+        self._starting: dict[str, tuple[str, str]] = {}
         self._not_before: dict[str, float] = {}
         #: Tenants that moved a moment ago: a drain leaves them alone until then.
         self._rest_until: dict[str, float] = {}
@@ -69,12 +71,14 @@ class Moves:
         for pauses in (self._not_before, self._rest_until):
             pauses.clear()
         self._busy.clear()
+        self._starting.clear()
 
     # -- what is told --
 
     def ended(self, tenant_id: str, now: float, *, failed: bool) -> None:
         """An effect about this tenant has ended."""
         self._busy.discard(tenant_id)
+        self._starting.pop(tenant_id, None)
         if failed:
             self._not_before[tenant_id] = now + STEP_RETRY_S
         else:
@@ -144,32 +148,33 @@ class Moves:
     # -- draining nodes --
 
     def _drains(self, now: float, open_now: list[MigrationRecord]) -> list[Effect]:
-        active = [record for record in open_now if record.phase in m.ACTIVE]
-        from_node: dict[str, int] = {}
-        to_node: dict[str, int] = {}
-        for record in active:
-            from_node[record.source_node] = from_node.get(record.source_node, 0) + 1
-            to_node[record.target_node] = to_node.get(record.target_node, 0) + 1
-        moving = {record.tenant_id for record in active}
+        under_way = {
+            record.tenant_id: (record.source_node, record.target_node)
+            for record in open_now
+            if record.phase in m.ACTIVE
+        }
+        under_way |= self._starting
         effects: list[Effect] = []
         for node in self._current().nodes():
             if not node.drain_wanted or not self._liveness.alive(node.id):
                 continue
             for tenant_id in sorted(self._current().tenants_of(node.id)):
-                full = from_node.get(node.id, 0) >= MAX_PER_NODE
-                if full or len(active) + len(effects) >= MAX_MOVES:
+                sources = sum(source == node.id for source, _ in under_way.values())
+                if sources >= MAX_PER_NODE or len(under_way) >= MAX_MOVES:
                     break
-                resting = self._rest_until.get(tenant_id, 0.0) > now
-                if tenant_id in moving or resting or self._is_busy(tenant_id, now):
+                if tenant_id in under_way or self._is_resting(tenant_id, now):
                     continue
-                effect = self._off(self._current().tenant(tenant_id), to_node, now)
+                effect = self._off(self._current().tenant(tenant_id), under_way, now)
                 if effect is not None:
-                    self._busy.add(tenant_id)
-                    from_node[node.id] = from_node.get(node.id, 0) + 1
                     effects.append(effect)
         return effects
 
-    def _off(self, tenant: TenantRecord, to_node: dict[str, int], now: float) -> Effect | None:
+    def _is_resting(self, tenant_id: str, now: float) -> bool:
+        return self._rest_until.get(tenant_id, 0.0) > now or self._is_busy(tenant_id, now)
+
+    def _off(
+        self, tenant: TenantRecord, under_way: dict[str, tuple[str, str]], now: float
+    ) -> Start | Assign | None:
         """How a tenant leaves its draining node; None: not now."""
         if tenant.status not in LIVING or tenant.degraded:
             return None
@@ -178,10 +183,14 @@ class Moves:
         except NoCapacity:
             self._not_before[tenant.id] = now + RETRY_S
             return None
-        if to_node.get(choice.node_id, 0) >= MAX_PER_NODE:
+        target = choice.node_id
+        if sum(other == target for _, other in under_way.values()) >= MAX_PER_NODE:
             return None
-        to_node[choice.node_id] = to_node.get(choice.node_id, 0) + 1
         reason = f"node {tenant.node_id} is drained"
+        effect: Start | Assign | None = Start(tenant.id, target, tenant.epoch, reason)
         if not tenant.ever_ready:
-            return self._planner.move_off(tenant, choice.node_id, reason)
-        return Start(tenant.id, choice.node_id, tenant.epoch, reason)
+            effect = self._planner.move_off(tenant, target, reason)
+        if effect is not None:
+            self._busy.add(tenant.id)
+            self._starting[tenant.id] = under_way[tenant.id] = (tenant.node_id, target)
+        return effect

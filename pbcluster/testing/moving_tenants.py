@@ -120,6 +120,7 @@ class MovingTenant:
 
     def faults(self, client: Client) -> list[str]:
         """What was promised and is not so; call it when the clients have stopped."""
+        client.close()  # it was idle for so long that its connection may be gone
         verdict = check(client, self.journal)
         found = [] if verdict.good else [str(verdict)]
         found += [f"{e.kind} {e.status} {e.detail}" for e in self.journal.failures()]
