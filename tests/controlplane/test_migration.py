@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from itertools import product
+from pathlib import Path
 
 import msgspec
 from hypothesis import given, settings
@@ -95,6 +96,17 @@ class TestTable(SynchronousTestCase):
             else:
                 self.assertRaises(Conflict, m.after, record(phase), event)
         self.assertFalse({phase for phase, _ in m.TRANSITIONS} & {P.DONE, P.ABORTED})
+
+    def test_the_page_shows_it(self) -> None:
+        """docs/state-machines has one row for each transition, and no other."""
+        page = Path(__file__).parents[2] / "docs" / "state-machines" / "index.rst"
+        section = page.read_text(encoding="utf-8").partition("\nA migration\n")[2]
+        section = section.partition("\nA process under")[0]
+        words = {each.value for each in (*P, *m.Event)}
+        rows = [line.split()[:3] for line in section.splitlines() if line[:1].strip()]
+        shown = {tuple(row) for row in rows if len(row) == 3 and set(row) <= words}
+        held = {(a.value, e.value, b.value) for (a, e), b in m.TRANSITIONS.items()}
+        self.assertEqual(shown, held)
 
 
 class TestRegistry(SynchronousTestCase):
