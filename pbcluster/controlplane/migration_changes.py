@@ -104,7 +104,7 @@ class MigrationChanges(RegistryRecords):
             raise Conflict(f"tenant {tenant.name!r} is on {node.id} already", field="targetNode")
         if node.status is not NodeStatus.HEALTHY:
             raise Conflict(f"node {node.id!r} is {node.status.value}", field="targetNode")
-        if self.count_of(node.id) + self.coming_to(node.id) >= node.capacity:
+        if self.count_of(node.id) + self.coming().get(node.id, 0) >= node.capacity:
             raise Conflict(
                 f"node {node.id!r} is full: it has its {node.capacity} tenants",
                 field="targetNode",

@@ -246,9 +246,12 @@ class Planner:
 
     def candidates(self, tenant: TenantRecord | None) -> list[Candidate]:
         """All nodes as placement sees them; ``tenant``'s own place does not count against it."""
-        return [self._candidate(node, tenant) for node in self._registry.nodes()]
+        coming = self._registry.coming(but=tenant.id if tenant is not None else "")
+        return [
+            self._candidate(node, tenant, coming.get(node.id, 0)) for node in self._registry.nodes()
+        ]
 
-    def _candidate(self, node: NodeRecord, tenant: TenantRecord | None) -> Candidate:
+    def _candidate(self, node: NodeRecord, tenant: TenantRecord | None, coming: int) -> Candidate:
         registry = self._registry
         own = tenant is not None and tenant.node_id == node.id
         tenant_id = tenant.id if tenant is not None else ""
@@ -256,7 +259,7 @@ class Planner:
         resources = last[1].resources if last is not None else NodeResources()
         return Candidate(
             node,
-            registry.count_of(node.id) - own + registry.coming_to(node.id, but=tenant_id),
+            registry.count_of(node.id) - own + coming,
             self._liveness.alive(node.id),
             last is not None and last[1].status == NodeStatus.DEGRADED.value,
             _share(resources.memory_used_bytes, resources.memory_total_bytes),

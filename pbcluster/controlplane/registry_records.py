@@ -98,13 +98,14 @@ class RegistryRecords:
         """How many tenants a node has."""
         return len(self._tenants_of.get(node_id, ()))
 
-    def coming_to(self, node_id: str, but: str = "") -> int:
-        """Tenants, ``but`` left out, that are on their way to a node and not its own yet."""
-        records = (self._migrations[tenant_id] for tenant_id in self._open_migrations)
-        return sum(
-            each.target_node == node_id and each.phase in m.BEFORE_SWITCH and each.tenant_id != but
-            for each in records
-        )
+    def coming(self, but: str = "") -> dict[str, int]:
+        """Node → how many tenants, ``but`` left out, are on their way to it and not its own yet."""
+        found: dict[str, int] = {}
+        for tenant_id in self._open_migrations:
+            record = self._migrations[tenant_id]
+            if record.phase in m.BEFORE_SWITCH and tenant_id != but:
+                found[record.target_node] = found.get(record.target_node, 0) + 1
+        return found
 
     def is_warm(self, tenant_id: str, node_id: str) -> bool:
         """Whether a node restored a copy of a tenant that is to be moved there."""

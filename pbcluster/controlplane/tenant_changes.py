@@ -78,7 +78,7 @@ class TenantChanges(RegistryRecords):
         stays = tenant.node_id == node.id and node.status is NodeStatus.DRAINING
         if node.status in (NodeStatus.DRAINING, NodeStatus.DOWN) and not stays:
             raise NoCapacity(f"node {node.id!r} is {node.status.value}")
-        taken = self.count_of(node.id) + self.coming_to(node.id, but=tenant.id)
+        taken = self.count_of(node.id) + self.coming(but=tenant.id).get(node.id, 0)
         if tenant.node_id != node.id and taken >= node.capacity:
             raise NoCapacity(f"node {node.id!r} has its {node.capacity} tenants")
         epoch = max(tenant.epoch, command.above_epoch) + 1

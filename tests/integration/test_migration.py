@@ -98,7 +98,10 @@ class MigrationTests(MigrationTestCase):
         source = moved.node()
         with moved.workload.running():
             moved.workload.wait_for_acks(10)
-            done = moved.move()
+            began, target = time.monotonic(), moved.other_node()
+            shown = json.loads(self.command("tenants", "migrate", "shop", "--to", target, "--json"))
+            self.assertEqual((shown["phase"], shown["targetNode"]), ("done", target))
+            done = moved.end(began)
             self.assertEqual((done.phase, done.failed), ("done", 0), done)
             tell("longest request of a move", done.pause_s)
             self.assertNotEqual(moved.node(), source)
