@@ -72,6 +72,13 @@ class NotFound(CallerError):
     code = "not_found"
 
 
+class Archived(NotFound):
+    """The tenant is archived: it answers again when an operator activates it, not before."""
+
+    status = 503
+    code = "archived"
+
+
 class Conflict(CallerError):
     """The name is taken, or the record changed since it was read."""
 

@@ -79,11 +79,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, rename=json_name, omit_d
 
 
 class TenantStatus(enum.Enum):
-    """The seed's created, active, idle, archived, and the two steps of an end."""
+    """The seed's created, active, idle, archived, and the steps of an end: *archiving* and
+    *deleting* until a node has carried them out."""
 
     CREATED = "created"
     ACTIVE = "active"
     IDLE = "idle"
+    ARCHIVING = "archiving"
     ARCHIVED = "archived"
     DELETING = "deleting"
     DELETED = "deleted"
@@ -163,6 +165,9 @@ class TenantRecord(Record, frozen=True):
     placement: dict[str, str] = {}
     initial_superuser: InitialSuperuser | None = None
     last_error: str = ""
+    #: When a deleted tenant's objects leave S3, and whether they did.
+    purge_at: datetime | None = None
+    purged: bool = False
 
 
 class NodeResources(Record, frozen=True):

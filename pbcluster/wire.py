@@ -74,6 +74,9 @@ class Assignment(Message, frozen=True):
     #: Not 0: the owner of this epoch gave it up, and no earlier one can hold a proof; whoever
     #: replaces exactly its claim need not wait before it answers.
     released_epoch: int = 0
+    #: Not to be served but ended under this epoch: ``archived``, ``deleted`` (claim that state,
+    #: then remove the copy) or ``purged`` (remove a deleted tenant's objects from S3).
+    ending: str = ""
 
 
 class Warming(Message, frozen=True):
@@ -112,6 +115,8 @@ class TenantUsage(Record, frozen=True):
     request_count: int = 0
     last_access: datetime | None = None
     error: str = ""
+    #: Bytes of data.db with its log, 0: no copy is here.
+    db_bytes: int = 0
 
 
 # -- node → control plane -------------------------------------------------------------------------
@@ -188,7 +193,9 @@ class NodeCapacity(Message, frozen=True):
 class TenantReport(Message, frozen=True):
     """What became of an assignment: ``ready``, ``refused`` (claim lost, or a resume that may not be
     trusted: a new epoch above ``observed_epoch`` is needed), ``failed`` (with the reason),
-    ``released`` (nothing of it runs here any more) or ``stopped`` (idle; still ours).
+    ``released`` (nothing of it runs here any more), ``stopped`` (idle; still ours) or ``ended``
+    (what :attr:`Assignment.ending` ordered is done) or ``deleted`` (S3 has its tombstone: the
+    registry forgot a deletion).
 
     Of a migration: ``warmed`` (a copy of ``size_bytes`` at ``txid`` is here) or ``warm_failed``;
     ``drained`` (stopped, all of it in S3 up to ``txid``; ``settled``: no earlier owner can hold a

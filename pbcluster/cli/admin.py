@@ -194,9 +194,22 @@ class AdminClient:
                     raise
         raise AssertionError
 
-    def delete_tenant(self, name_or_id: str) -> dict[str, Any]:
-        """Delete a tenant. :returns: its record, whose status tells whether the end is done."""
-        path = f"/tenants/{quote(name_or_id, safe='')}?wait={DELETE_WAIT_S}"
+    def archive_tenant(self, name_or_id: str) -> dict[str, Any]:
+        """Archive a tenant. :returns: its record, whose status tells whether it is done."""
+        path = f"/tenants/{quote(name_or_id, safe='')}/archive?wait={DELETE_WAIT_S}"
+        return dict(self.request("POST", path, {}, timeout_s=DELETE_WAIT_S + _TIMEOUT_S))
+
+    def activate_tenant(self, name_or_id: str) -> dict[str, Any]:
+        """Let an archived tenant answer again. :returns: its record."""
+        return dict(self.request("POST", f"/tenants/{quote(name_or_id, safe='')}/activate", {}))
+
+    def delete_tenant(self, name_or_id: str, *, purge_now: bool = False) -> dict[str, Any]:
+        """Delete a tenant. :returns: its record, whose status tells whether the end is done.
+
+        :param purge_now: its objects leave S3 at once; also for a tenant that is deleted already.
+        """
+        more = "&purge=now" if purge_now else ""
+        path = f"/tenants/{quote(name_or_id, safe='')}?wait={DELETE_WAIT_S}{more}"
         deleted = self.request("DELETE", path, timeout_s=DELETE_WAIT_S + _TIMEOUT_S)
         return deleted if isinstance(deleted, dict) else {}
 

@@ -172,31 +172,6 @@ def _quotas_of(tenant: dict[str, Any]) -> list[tuple[str, Any]]:
     return list(quotas.items()) if isinstance(quotas, dict) else []
 
 
-@tenants.command()
-@click.argument("tenant")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@dir_option
-@json_option
-def delete(tenant: str, yes: bool, directory: str, as_json: bool) -> None:
-    """Delete a tenant for good. Asks before it does, unless --yes is given."""
-    _, _, client = admin_of(directory)
-    found = client.tenant(tenant)
-    label = f"{found.get('name', tenant)} ({found.get('id', '')})"
-    if not yes:
-        if not sys.stdin.isatty():
-            raise InvalidInput(
-                f"deleting {label} cannot be undone: say --yes", field="yes", allowed="--yes"
-            )
-        click.confirm(f"Delete tenant {label} with all its data?", abort=True, err=True)
-    # By id: the name could belong to another tenant by now.
-    deleted = client.delete_tenant(str(found.get("id") or tenant))
-    done = deleted.get("status") == records.TenantStatus.DELETED.value
-    if as_json:
-        show.print_json(deleted | {"deleted": done})
-    else:
-        show.say(f"deleted {label}" if done else f"{label} is being deleted; it answers no more")
-
-
 def _text(value: Any) -> str:
     if isinstance(value, dict | list):
         return (

@@ -14,6 +14,7 @@ import click
 from pbcluster import __version__
 from pbcluster.cli import (
     commands_cluster,
+    commands_lives,
     commands_members,
     commands_migration,
     commands_nodes,
@@ -74,6 +75,8 @@ for _command in commands_migration.TENANT_COMMANDS:
 for _command in commands_migration.NODE_COMMANDS:
     commands_nodes.nodes.add_command(_command)
 commands_tenants.tenants.add_command(commands_tokens.domains)
+for _command in commands_lives.COMMANDS:
+    commands_tenants.tenants.add_command(_command)
 
 
 def main() -> None:

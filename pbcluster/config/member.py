@@ -53,6 +53,12 @@ class MemberConfig(ServiceConfig):
         between(1, 3600, float),
         15.0,
     )
+    deleted_keep_s: float = setting(
+        "seconds for which the data of a deleted tenant stay in S3",
+        "0 to 315360000",
+        between(0, 315_360_000, float),
+        7 * 86400.0,
+    )
     raft_endpoint: str = setting(
         "where the other members are heard", ENDPOINT, tcp_endpoint, "tcp://127.0.0.1:7000"
     )

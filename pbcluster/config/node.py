@@ -50,6 +50,18 @@ class NodeConfig(ClientConfig):
         between(0.1, 86400, float),
         900.0,
     )
+    warm_bytes: int = setting(
+        "bytes that copies of stopped tenants may take on the disk; 0: half of what is free",
+        "0 to 2^60",
+        between(0, 2**60, int),
+        0,
+    )
+    point_in_time_s: float = setting(
+        "so many seconds back a tenant can be restored to a moment; older epochs leave S3",
+        "0 to 315360000",
+        between(0, 315_360_000, float),
+        86400.0,
+    )
     region: str = setting("region of this machine", "a word or nothing", optional_text, "")
     zone: str = setting("zone of this machine", "a word or nothing", optional_text, "")
     s3_endpoint: str = setting("S3's URL", "http(s)://HOST:PORT", http_url)

@@ -20,16 +20,16 @@ from twisted.web.server import Request
 from pbcluster.controlplane import admin_json
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.admin_guard import app, body_of, guarded, idempotency_key
+from pbcluster.controlplane.admin_lives import LifeRoutes, purge_of, wait_of
 from pbcluster.controlplane.admin_migrations import MigrationRoutes
 from pbcluster.controlplane.admin_platform import PlatformRoutes
 from pbcluster.controlplane.admin_tokens import TokenRoutes
 from pbcluster.controlplane.placement import Wish, choose
-from pbcluster.errors import Conflict, InvalidInput, PBClusterError
-from pbcluster.records import InitialSuperuser, TenantRecord, TenantStatus
+from pbcluster.errors import Conflict, PBClusterError
+from pbcluster.records import InitialSuperuser, TenantRecord, TenantStatus, is_tenant_id
 
 #: PocketBase's own cost; about 50 ms in a thread.
 BCRYPT_COST = 10
-MAX_WAIT_S = 60.0
 _LOOK_AGAIN_S = 0.02
 _ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -41,7 +41,7 @@ def new_tenant_id() -> str:
     return "tenant_" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(20))
 
 
-class AdminAPI(PlatformRoutes, TokenRoutes, MigrationRoutes):
+class AdminAPI(PlatformRoutes, TokenRoutes, LifeRoutes, MigrationRoutes):
     """All routes. ``resource()`` goes into a ``twisted.web`` site."""
 
     app = app
@@ -100,7 +100,7 @@ class AdminAPI(PlatformRoutes, TokenRoutes, MigrationRoutes):
     async def create_tenant(self, request: Request) -> tuple[int, Any]:
         """Create a tenant; with ``?wait=SECONDS`` answer when it is ready."""
         wanted = admin_json.new_tenant(body_of(request))
-        wait_s = self._wait_of(request)
+        wait_s = wait_of(request)
         key = idempotency_key(request)
         self._check_room()
         superuser = None
@@ -149,18 +149,6 @@ class AdminAPI(PlatformRoutes, TokenRoutes, MigrationRoutes):
                 return tenant
             await deferLater(self._clock, _LOOK_AGAIN_S)
 
-    @staticmethod
-    def _wait_of(request: Request) -> float:
-        text = request.args.get(b"wait", [b"0"])[0]
-        rule = f"seconds from 0 to {MAX_WAIT_S:.0f}"
-        try:
-            wait_s = float(text)
-        except ValueError:
-            wait_s = -1.0
-        if not 0 <= wait_s <= MAX_WAIT_S:
-            raise InvalidInput(f"wait must be {rule}", field="wait", allowed=rule)
-        return wait_s
-
     @app.route("/api/cp/tenants/<string:key>", methods=["GET"])
     @guarded
     async def show_tenant(self, request: Request, key: str) -> tuple[int, Any]:
@@ -190,16 +178,24 @@ class AdminAPI(PlatformRoutes, TokenRoutes, MigrationRoutes):
     @app.route("/api/cp/tenants/<string:key>", methods=["DELETE"])
     @guarded
     async def delete_tenant(self, request: Request, key: str) -> tuple[int, Any]:
-        """Delete a tenant: it stops answering at once; with ``?wait=`` answer when it ended."""
-        until = self._clock.seconds() + self._wait_of(request)
+        """Delete a tenant: it stops answering at once; with ``?wait=`` answer when it ended.
+
+        Its objects stay in S3 for a while; with ``?purge=now`` they go at once.
+        """
+        until = self._clock.seconds() + wait_of(request)
         own = idempotency_key(request)
         own = own and f"admin/delete/{own}"
         # A repetition is about the tenant that was meant first: its name may be another's by now.
         done = self._consensus.registry.outcome(own)
         if done is not None and done.error is not None:
             raise done.error.exception()
-        tenant = self._living(key) if done is None else self._living(done.tenant_id, gone=True)
-        await self._consensus.propose(c.DeleteTenant(self._wall_clock(), tenant.id), own)
+        now_too = purge_of(request)
+        # The objects of a tenant that is deleted already may be removed at once.
+        by_id = now_too and is_tenant_id(key)
+        tenant = self._living(key if done is None else done.tenant_id, gone=by_id or bool(done))
+        keep_s = 0.0 if now_too else self._deleted_keep_s
+        command = c.DeleteTenant(self._wall_clock(), tenant.id, keep_s=keep_s)
+        await self._consensus.propose(command, own)
         while True:
             now = self._consensus.registry.tenant(tenant.id)
             if now.status is TenantStatus.DELETED or self._clock.seconds() >= until:

@@ -132,16 +132,19 @@ class AdminRoutes:
         forwarder: Forwarder | None = None,
         counts: Callable[[], Mapping[str, Mapping[str, int]]] = dict,
         migrating: Migrating | None = None,
+        deleted_keep_s: float = 7 * 86400.0,
     ) -> None:
         """
         :param in_thread: calls a slow function in a thread, like ``deferToThreadPool``.
         :param group: the control plane's members.
         :param forwarder: passes on what only the leader can answer.
+        :param deleted_keep_s: seconds for which a deleted tenant's objects stay in S3.
         :param counts: what this member's sockets dropped and refused, for its health.
         :param migrating: moves tenants; None: none can be moved.
         """
         self._migrations = migrating
         self._counts = counts
+        self._deleted_keep_s = deleted_keep_s
         self._group = group
         self._cluster_id = cluster_id
         self._forwarder = forwarder

@@ -228,6 +228,7 @@ def tenant_json(
         shown["nodeAddr"] = ""
     usage = liveness.usage(tenant.node_id, tenant.id)
     shown["state"] = usage.state if usage is not None else ""
+    shown["dbBytes"] = usage.db_bytes if usage is not None else 0
     access = usage.last_access if usage is not None else None
     shown["lastAccess"] = access and access.isoformat(timespec="milliseconds")
     shown["lastError"] = failure or (usage.error if usage is not None else "")

@@ -86,11 +86,40 @@ class SetTenantStatus(Command, frozen=True):
 
 
 class DeleteTenant(Command, frozen=True):
-    """Begin to delete: routes end now, the name is free again, the id never is."""
+    """Begin to delete: routes end now, the name is free again, the id never is.
+
+    The objects in S3 stay for ``keep_s`` seconds; again with less: for less.
+    """
 
     at: datetime
     tenant_id: str
     expected_version: int = 0
+    keep_s: float = 7 * 86400.0
+
+
+class ArchiveTenant(Command, frozen=True):
+    """Begin to archive: routes end now, the name stays taken. Fails for a degraded tenant."""
+
+    at: datetime
+    tenant_id: str
+    expected_version: int = 0
+
+
+class ActivateTenant(Command, frozen=True):
+    """An archived tenant may be placed again; it wakes at its next request."""
+
+    at: datetime
+    tenant_id: str
+    expected_version: int = 0
+
+
+class TenantEnded(Command, frozen=True):
+    """The node carried out what was ordered under ``epoch``: archived, deleted or purged."""
+
+    at: datetime
+    tenant_id: str
+    node_id: str
+    epoch: int
 
 
 class TenantReleased(Command, frozen=True):
@@ -250,6 +279,9 @@ AnyCommand = (
     | MarkReady
     | SetTenantStatus
     | DeleteTenant
+    | ArchiveTenant
+    | ActivateTenant
+    | TenantEnded
     | TenantReleased
     | RegisterNode
     | SetNodeStatus

@@ -23,7 +23,7 @@ from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.consensus import Consensus
 from pbcluster.controlplane.liveness import Liveness, ProbeNode
 from pbcluster.controlplane.outcomes import Outcome
-from pbcluster.controlplane.planner import Assign, Effect, Forget, Planner, SetStatus
+from pbcluster.controlplane.planner import Assign, Effect, Planner, SetStatus
 from pbcluster.controlplane.registry import Applied
 from pbcluster.durations import Durations
 from pbcluster.errors import DeadlineExceeded, PBClusterError
@@ -107,7 +107,7 @@ class Executor:
         if not self._consensus.is_leader:
             return
         try:
-            effects = self._planner.tick(self._clock.seconds())
+            effects = self._planner.tick(self._clock.seconds(), self._wall_clock())
         except Exception:
             # A loop that ends for one bad record would leave every other tenant alone.
             log.failure("planning failed")
@@ -146,8 +146,6 @@ class Executor:
                     node=effect.node_id,
                     error=error.message,
                 )
-        elif isinstance(effect, Forget):
-            await self._forget(effect)
         else:
             await self._set_status(effect)
 
@@ -211,19 +209,6 @@ class Executor:
             except DeadlineExceeded:
                 if not self._consensus.is_leader:
                     raise
-
-    async def _forget(self, effect: Forget) -> None:
-        command = c.TenantReleased(
-            self._wall_clock(), effect.tenant_id, effect.node_id, effect.epoch
-        )
-        failed = True
-        try:
-            await self._consensus.propose(command)
-            failed = False
-        except PBClusterError as error:
-            log.warn("tenant {t} cannot be ended: {e}", t=effect.tenant_id, e=error.message)
-        finally:
-            self._planner.assigned(effect.tenant_id, self._clock.seconds(), failed=failed)
 
     async def _set_status(self, effect: SetStatus) -> None:
         command = c.SetNodeStatus(

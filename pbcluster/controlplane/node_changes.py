@@ -8,7 +8,7 @@ from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.registry_records import Change, RegistryRecords
 from pbcluster.errors import WrongEpoch
-from pbcluster.records import NodeRecord, NodeStatus, TenantStatus
+from pbcluster.records import NodeRecord, NodeStatus
 
 #: Starts remembered of each node, so that a process that was replaced cannot come back as a new
 #: one; it would have to sleep through this many starts of its successor.
@@ -27,7 +27,6 @@ class NodeChanges(RegistryRecords):
         if known is not None:
             starts = [*self._starts.get(known.id, ()), known.start_id]
             self._starts[known.id] = starts[-MAX_STARTS:]
-            self._end_deleting(index, known.id, command)
         incarnation = known.incarnation + 1 if known is not None else 1
         drain_wanted = known is not None and known.drain_wanted
         self._nodes[command.node_id] = NodeRecord(
@@ -50,20 +49,6 @@ class NodeChanges(RegistryRecords):
             topic="node.up",
             node_id=command.node_id,
         )
-
-    def _end_deleting(self, index: int, node_id: str, command: c.RegisterNode) -> None:
-        """A new start never had what was being deleted, so it will never report its release."""
-        for tenant_id in sorted(self.tenants_of(node_id)):
-            tenant = self._tenants[tenant_id]
-            if tenant.status is TenantStatus.DELETING:
-                ended = msgspec.structs.replace(
-                    tenant,
-                    status=TenantStatus.DELETED,
-                    node_id="",
-                    version=index,
-                    updated=command.at,
-                )
-                self._put(ended)
 
     def _set_node_status(self, index: int, command: c.SetNodeStatus) -> Change:
         node = self._of_incarnation(command.node_id, command.incarnation)

@@ -8,17 +8,21 @@ assignments under way is bounded, so that the death of a full node cannot flood 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 import attrs
 
 from pbcluster.controlplane.liveness import Liveness, ProbeNode
 from pbcluster.controlplane.placement import Candidate, Choice, Wish, choose
 from pbcluster.controlplane.registry import LIVING, Registry
+from pbcluster.controlplane.registry_records import ending_of, may_end
 from pbcluster.errors import NoCapacity, Unavailable
 from pbcluster.records import NodeRecord, NodeResources, NodeStatus, TenantRecord, TenantStatus
 
 #: Assignments under way at once.
 MAX_ASSIGNING = 64
+#: Ends of tenants without a node under way at once: they wait for S3, not for anybody.
+MAX_ENDING = 16
 #: More than this share of the nodes (but at least one node) suspected at once looks like our own
 #: network: background reassignment stops until it is fewer, or until somebody asks for a tenant.
 STORM_SHARE = 0.2
@@ -38,15 +42,6 @@ class Assign:
 
 
 @attrs.frozen
-class Forget:
-    """The node of a tenant that is being deleted is gone: its release is not waited for."""
-
-    tenant_id: str
-    node_id: str
-    epoch: int
-
-
-@attrs.frozen
 class SetStatus:
     """Propose this node status."""
 
@@ -55,7 +50,7 @@ class SetStatus:
     status: NodeStatus
 
 
-Effect = ProbeNode | Assign | Forget | SetStatus
+Effect = ProbeNode | Assign | SetStatus
 
 
 class Planner:
@@ -92,7 +87,7 @@ class Planner:
     # -- what is under way --
 
     def assigned(self, tenant_id: str, now: float, *, failed: bool) -> None:
-        """An :class:`Assign` or :class:`Forget` of this tenant has ended."""
+        """An :class:`Assign` of this tenant has ended."""
         self._assigning.discard(tenant_id)
         self._liveness.end_taking(tenant_id)
         if failed:
@@ -106,13 +101,31 @@ class Planner:
 
     # -- the plan --
 
-    def tick(self, now: float) -> list[Effect]:
-        """What to do now."""
+    def tick(self, now: float, wall: datetime | None = None) -> list[Effect]:
+        """What to do now.
+
+        :param wall: the wall clock, by which deleted tenants' objects are kept; None: keep them.
+        """
         for node in self._registry.nodes():
             self._liveness.known(node.id, node.incarnation, now)
         effects: list[Effect] = list(self._liveness.tick(now))
         effects.extend(self._statuses(now))
         effects.extend(self._rescues(now))
+        effects.extend(self._ends(now, wall))
+        return effects
+
+    def _ends(self, now: float, wall: datetime | None) -> list[Effect]:
+        """Order the ends of tenants that no node has."""
+        effects: list[Effect] = []
+        for tenant in self._registry.to_end(wall):
+            if len(effects) + self._registry.ending_count() >= MAX_ENDING:
+                break
+            if tenant.id in self._assigning or self._not_before.get(tenant.id, 0.0) > now:
+                continue
+            try:
+                effects.append(self._assign(tenant, f"it is to be {may_end(tenant)}", now))
+            except NoCapacity:
+                self._not_before[tenant.id] = now + RETRY_S
         return effects
 
     def _statuses(self, now: float) -> list[Effect]:
@@ -144,10 +157,8 @@ class Planner:
     def _rescue(self, tenant: TenantRecord, now: float) -> Effect | None:
         if not self._liveness.may_give_away(tenant.node_id, now):
             return None
-        if tenant.status is TenantStatus.DELETING:
-            self._assigning.add(tenant.id)
-            return Forget(tenant.id, tenant.node_id, tenant.epoch)
-        if tenant.status not in LIVING or tenant.degraded:
+        deleted = tenant.status in (TenantStatus.DELETING, TenantStatus.DELETED)
+        if not (tenant.status in LIVING or ending_of(tenant)) or (tenant.degraded and not deleted):
             # A degraded tenant has acknowledged writes on its node only: an operator decides.
             return None
         try:
@@ -259,7 +270,7 @@ class Planner:
         resources = last[1].resources if last is not None else NodeResources()
         return Candidate(
             node,
-            registry.count_of(node.id) - own + coming,
+            self._assigned(node.id, tenant) + coming,
             self._liveness.alive(node.id),
             last is not None and last[1].status == NodeStatus.DEGRADED.value,
             _share(resources.memory_used_bytes, resources.memory_total_bytes),
@@ -268,6 +279,12 @@ class Planner:
             registry.is_warm(tenant_id, node.id),
             own,
         )
+
+    def _assigned(self, node_id: str, tenant: TenantRecord | None) -> int:
+        if tenant is not None and may_end(tenant):
+            return 0  # an end takes no place
+        own = tenant is not None and tenant.node_id == node_id
+        return self._registry.count_of(node_id) - own
 
     def _group_on(self, node_id: str, tenant: TenantRecord | None) -> int:
         """How many others of the group that it is spread among are there."""

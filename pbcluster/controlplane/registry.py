@@ -10,8 +10,8 @@ Invariants, held after every command:
 * applying the same log gives the same state, from the beginning or from a snapshot: no clock, no
   random numbers, no I/O.
 
-``registry_records`` holds tenants and nodes; ``tenant_changes``, ``node_changes`` and
-``migration_changes`` apply commands to them. It says nothing of who lives (``liveness``) and
+``registry_records`` holds tenants and nodes; ``tenant_changes``, ``tenant_ends``, ``node_changes``
+and ``migration_changes`` apply commands to them. It says nothing of who lives (``liveness``) and
 decides nothing (``planner``).
 """
 
@@ -32,6 +32,7 @@ from pbcluster.controlplane.registry_image import RegistryImage, RegistryState
 from pbcluster.controlplane.registry_records import LIVING, Change
 from pbcluster.controlplane.roster import Roster
 from pbcluster.controlplane.tenant_changes import TenantChanges
+from pbcluster.controlplane.tenant_ends import TenantEnds
 from pbcluster.controlplane.token_keys import TokenKeys
 from pbcluster.errors import PBClusterError, SessionExpired
 
@@ -53,7 +54,7 @@ class Applied:
     repeated: bool = False
 
 
-class Registry(TenantChanges, NodeChanges, MigrationChanges):
+class Registry(TenantChanges, TenantEnds, NodeChanges, MigrationChanges):
     """Everything the control plane must not forget."""
 
     def __init__(self, base_domain: str) -> None:
@@ -75,6 +76,9 @@ class Registry(TenantChanges, NodeChanges, MigrationChanges):
             c.MarkReady: self._mark_ready,
             c.SetTenantStatus: self._set_tenant_status,
             c.DeleteTenant: self._delete_tenant,
+            c.ArchiveTenant: self._archive_tenant,
+            c.ActivateTenant: self._activate_tenant,
+            c.TenantEnded: self._tenant_ended,
             c.TenantReleased: self._tenant_released,
             c.RegisterNode: self._register_node,
             c.SetNodeStatus: self._set_node_status,

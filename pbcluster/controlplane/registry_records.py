@@ -21,6 +21,21 @@ from pbcluster.records import MigrationRecord, NodeRecord, TenantRecord, TenantS
 #: Statuses of a tenant that has an owner and routes.
 LIVING = frozenset({TenantStatus.CREATED, TenantStatus.ACTIVE, TenantStatus.IDLE})
 
+#: Statuses of an end that a node has to carry out, and what it is told.
+_ENDINGS = {TenantStatus.ARCHIVING: "archived", TenantStatus.DELETING: "deleted"}
+
+
+def may_end(tenant: TenantRecord) -> str:
+    """What a node would be ordered to end of a tenant, empty: nothing."""
+    if tenant.status is TenantStatus.DELETED:
+        return "" if tenant.purged else "purged"
+    return _ENDINGS.get(tenant.status, "")
+
+
+def ending_of(tenant: TenantRecord) -> str:
+    """What the node of a tenant is ordered to end of it, empty: it serves, or has no node."""
+    return may_end(tenant) if tenant.node_id else ""
+
 
 @attrs.frozen
 class Change:
@@ -50,6 +65,10 @@ class RegistryRecords:
         self._names: dict[str, str] = {}
         self._domains: dict[str, str] = {}
         self._tenants_of: dict[str, set[str]] = {}
+        #: Tenants whose end a node is ordered to carry out.
+        self._ending: set[str] = set()
+        #: Tenants that have an end before them and no node to carry it out.
+        self._without_node: set[str] = set()
         #: Node → its former ``start_id``s, the newest last.
         self._starts: dict[str, list[str]] = {}
         #: Tenant → its last migration; those of which something is to be done, the oldest first.
@@ -126,7 +145,7 @@ class RegistryRecords:
             node_id,
             node.incarnation,
             node.assignments_index,
-            tuple(self._assignment(t) for t in owned if t.status in LIVING),
+            tuple(self._assignment(t) for t in owned if t.status in LIVING or ending_of(t)),
             tuple(self._warming(node_id)),
         )
 
@@ -152,6 +171,7 @@ class RegistryRecords:
             degraded=tenant.degraded,
             handing_over=m.order_to_source(moving),
             released_epoch=m.released_epoch(moving, tenant.epoch),
+            ending=ending_of(tenant),
         )
 
     def route(self, tenant: TenantRecord) -> wire.Route:
@@ -178,11 +198,13 @@ class RegistryRecords:
         if old is not None:
             self._forget_indexes(old)
         self._tenants[tenant.id] = tenant
-        if tenant.status in LIVING or tenant.status is TenantStatus.ARCHIVED:
+        if tenant.status not in (TenantStatus.DELETING, TenantStatus.DELETED):
             self._names[tenant.name] = tenant.id
             self._domains.update(dict.fromkeys(tenant.custom_domains, tenant.id))
         if tenant.node_id:
             self._tenants_of.setdefault(tenant.node_id, set()).add(tenant.id)
+        if may_end(tenant):
+            (self._ending if tenant.node_id else self._without_node).add(tenant.id)
 
     def _forget_indexes(self, tenant: TenantRecord) -> None:
         if self._names.get(tenant.name) == tenant.id:
@@ -191,6 +213,8 @@ class RegistryRecords:
             if self._domains.get(domain) == tenant.id:
                 del self._domains[domain]
         self._tenants_of.get(tenant.node_id, set()).discard(tenant.id)
+        self._ending.discard(tenant.id)
+        self._without_node.discard(tenant.id)
 
     def _touch_node(self, index: int, node_id: str) -> None:
         node = self._nodes[node_id]

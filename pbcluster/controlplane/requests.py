@@ -23,7 +23,9 @@ from pbcluster.controlplane.executor import Executor, utc_now
 from pbcluster.controlplane.liveness import Liveness
 from pbcluster.controlplane.migrating import OUTCOMES, Migrating
 from pbcluster.controlplane.planner import Planner
+from pbcluster.controlplane.registry import LIVING
 from pbcluster.errors import (
+    Archived,
     Forbidden,
     InvalidInput,
     NotFound,
@@ -228,6 +230,8 @@ class Requests:
             "failed": self._failed,
             "released": self._released,
             "stopped": self._stopped,
+            "ended": self._ended,
+            "deleted": self._deleted,
         }
         if not 0 <= body.observed_epoch <= MAX_OBSERVED_EPOCH:
             raise InvalidInput(
@@ -274,6 +278,16 @@ class Requests:
         command = c.TenantReleased(self._wall_clock(), tenant.id, body.node_id, body.epoch)
         await self._consensus.propose(command, key)
 
+    async def _ended(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
+        self.failures.pop(tenant.id, None)
+        command = c.TenantEnded(self._wall_clock(), tenant.id, body.node_id, body.epoch)
+        await self._consensus.propose(command, key)
+
+    async def _deleted(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
+        """After a recovery the registry may be older than a deletion: it is made again."""
+        log.warn("{tenant} is deleted, says S3: {detail}", tenant=tenant.id, detail=body.detail)
+        await self._consensus.propose(c.DeleteTenant(self._wall_clock(), tenant.id), key)
+
     async def _stopped(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
         if tenant.status is TenantStatus.IDLE:
             return
@@ -299,7 +313,9 @@ class Requests:
 
     async def _look(self, body: wire.LookupRoute) -> wire.Body:
         tenant = self._find(body)
-        if tenant.status not in (TenantStatus.CREATED, TenantStatus.ACTIVE, TenantStatus.IDLE):
+        if tenant.status in (TenantStatus.ARCHIVING, TenantStatus.ARCHIVED):
+            raise Archived("this tenant is archived; it answers again when it is activated")
+        if tenant.status not in LIVING:
             raise NotFound(f"tenant {tenant.name!r} is {tenant.status.value}")
         if body.place:
             self._need_leader()

@@ -133,6 +133,7 @@ class MemberService(Service):
             forwarder=forwarder(self._reactor, config, consensus),
             counts=self._counts,
             migrating=migrating,
+            deleted_keep_s=config.deleted_keep_s,
         )
         self._admin = listen(self._reactor, config.admin_listen, api, "admin-listen")
         _bound("broadcast-endpoint", self._publisher.start)

@@ -6,7 +6,7 @@ import msgspec
 
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.outcomes import Outcome
-from pbcluster.controlplane.registry_records import Change, RegistryRecords
+from pbcluster.controlplane.registry_records import Change, RegistryRecords, ending_of, may_end
 from pbcluster.errors import Conflict, NoCapacity, WrongEpoch
 from pbcluster.records import NodeStatus, TenantRecord, TenantStatus
 
@@ -69,7 +69,11 @@ class TenantChanges(RegistryRecords):
             raise Conflict(told, field="customDomains")
 
     def _assign_tenant(self, index: int, command: c.AssignTenant) -> Change:
-        tenant = self._living(command.tenant_id)
+        tenant = self.tenant(command.tenant_id)
+        ends = bool(may_end(tenant))
+        kept = tenant.purge_at is None or command.at < tenant.purge_at
+        if not ends or (tenant.status is TenantStatus.DELETED and kept):
+            tenant = self._living(command.tenant_id)
         node = self.node(command.node_id)
         if tenant.epoch != command.expected_epoch:
             raise WrongEpoch(
@@ -79,7 +83,7 @@ class TenantChanges(RegistryRecords):
         if node.status in (NodeStatus.DRAINING, NodeStatus.DOWN) and not stays:
             raise NoCapacity(f"node {node.id!r} is {node.status.value}")
         taken = self.count_of(node.id) + self.coming(but=tenant.id).get(node.id, 0)
-        if tenant.node_id != node.id and taken >= node.capacity:
+        if tenant.node_id != node.id and taken >= node.capacity and not ends:
             raise NoCapacity(f"node {node.id!r} has its {node.capacity} tenants")
         epoch = max(tenant.epoch, command.above_epoch) + 1
         moved = msgspec.structs.replace(
@@ -92,9 +96,10 @@ class TenantChanges(RegistryRecords):
         return Change(
             Outcome(index, tenant.id, epoch, node.incarnation),
             nodes=nodes,
-            topic="tenant.moved",
+            # What is ended has no route: gateways were told when it began.
+            topic="" if ends else "tenant.moved",
             node_id=node.id,
-            route=self.route(moved),
+            route=None if ends else self.route(moved),
         )
 
     def _mark_ready(self, index: int, command: c.MarkReady) -> Change:
@@ -122,39 +127,13 @@ class TenantChanges(RegistryRecords):
         )
         return Change(Outcome(index, tenant.id, tenant.epoch))
 
-    def _delete_tenant(self, index: int, command: c.DeleteTenant) -> Change:
-        tenant = self.tenant(command.tenant_id)
-        if tenant.status in (TenantStatus.DELETING, TenantStatus.DELETED):
-            return Change(Outcome(index, tenant.id, tenant.epoch))
-        self._check_version(tenant, command.expected_version)
-        status = TenantStatus.DELETING if tenant.node_id else TenantStatus.DELETED
-        self._put(
-            msgspec.structs.replace(
-                tenant, status=status, initial_superuser=None, version=index, updated=command.at
-            )
-        )
-        nodes = (tenant.node_id,) if tenant.node_id else ()
-        for changed in nodes:
-            self._touch_node(index, changed)
-        return Change(Outcome(index, tenant.id, tenant.epoch), nodes=nodes, topic="tenant.deleted")
-
     def _tenant_released(self, index: int, command: c.TenantReleased) -> Change:
         tenant = self.tenant(command.tenant_id)
         if not tenant.node_id or (tenant.node_id, tenant.epoch) != (command.node_id, command.epoch):
             raise WrongEpoch(f"tenant {tenant.name!r} is at epoch {tenant.epoch}")
-        deleting = tenant.status is TenantStatus.DELETING
-        self._put(
-            msgspec.structs.replace(
-                tenant,
-                status=TenantStatus.DELETED if deleting else tenant.status,
-                node_id="",
-                version=index,
-                updated=command.at,
-            )
-        )
-        if deleting:
-            # It left the node's list when the deletion began.
-            return Change(Outcome(index, tenant.id, tenant.epoch))
+        if ending_of(tenant):
+            raise WrongEpoch(f"tenant {tenant.name!r} is {tenant.status.value}")
+        self._put(msgspec.structs.replace(tenant, node_id="", version=index, updated=command.at))
         self._touch_node(index, command.node_id)
         return Change(Outcome(index, tenant.id, tenant.epoch), nodes=(command.node_id,))
 

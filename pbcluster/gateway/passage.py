@@ -131,7 +131,8 @@ class Passage:
                 if self._otherwise():
                     self._go()
                 else:
-                    self._refuse(NotFound(self._found.unknown))
+                    archived = parts.routes.archived(key)
+                    self._refuse(archived or NotFound(self._found.unknown))
                 return
         else:
             self.record.source = "cache"

@@ -15,6 +15,7 @@ from typing import Protocol
 import attrs
 import msgspec
 
+from pbcluster.node.warm_budget import LocalCopy
 from pbcluster.records import InitialSuperuser
 
 
@@ -77,6 +78,14 @@ class Prefixes:
     ready: int
 
 
+@attrs.frozen
+class EpochSeen:
+    """One epoch's prefix in S3. :ivar ready: its READY, None if it has none."""
+
+    epoch: int
+    ready: Ready | None
+
+
 class ClaimStore(Protocol):
     """The objects in S3 that decide who owns a tenant. No call is retried inside."""
 
@@ -106,6 +115,21 @@ class ClaimStore(Protocol):
     async def highest_txid(self, tenant_id: str, epoch: int) -> int:
         """The highest TXID of data.db under the epoch's prefix, 0 if there is none."""
 
+    async def epochs(self, tenant_id: str) -> tuple[EpochSeen, ...]:
+        """All epochs that have a prefix, with their READYs, in order."""
+
+    async def remove_epoch(self, tenant_id: str, epoch: int) -> bool:
+        """Remove some objects of an epoch, its READY first. Repeatable.
+
+        :returns: whether nothing is left of it.
+        """
+
+    async def remove_data(self, tenant_id: str) -> bool:
+        """Remove some objects of a tenant, all but ``owner.json``. Repeatable.
+
+        :returns: whether nothing is left but that.
+        """
+
 
 class Replication(Protocol):
     """The one Litestream daemon of the node."""
@@ -130,8 +154,13 @@ class Replication(Protocol):
     async def register(self, tenant_id: str, epoch: int, database: Path) -> None:
         """Begin to replicate ``database`` under the epoch's prefix."""
 
-    async def unregister(self, database: Path) -> None:
-        """Final sync, then stop replicating. Unknown databases are fine."""
+    async def unregister(self, database: Path) -> bool:
+        """Final sync, then stop replicating. Unknown databases are fine.
+
+        :returns: whether it was replicated until now, so that all of it is in S3. Never True after
+            one that failed: then it must be registered and synced first.
+        :raises S3Unavailable: it cannot be said that the last sync succeeded.
+        """
 
     async def sync(self, database: Path, *, timeout_s: float) -> int:
         """Everything committed before this call is in S3 when it returns.
@@ -223,6 +252,39 @@ class TenantDirectories(Protocol):
 
     def set_aside(self, tenant_id: str) -> Path | None:
         """Move an untrusted copy away, never overwriting one; None if there was none."""
+
+    def settle(self, tenant_id: str) -> None:
+        """Remember that all of the copy is in S3 and nothing runs on it."""
+
+    def unsettle(self, tenant_id: str) -> None:
+        """Forget that, durably: something is about to run on it."""
+
+    def is_settled(self, tenant_id: str) -> bool:
+        """Whether it is remembered."""
+
+    def discard(self, tenant_id: str, *, whole: bool = False) -> None:
+        """Take the copy away for good, at once; its bytes go later (:meth:`empty_trash`). The
+        caller holds the lock, and gives it back at once if the ``whole`` directory goes, hooks
+        and all."""
+
+    def discard_aside(self, aside: Path) -> None:
+        """As :meth:`discard`, of what :meth:`set_aside` gave."""
+
+    def copies(self) -> tuple[LocalCopy, ...]:
+        """All copies, with their sizes. Takes long: call it in a thread."""
+
+    def empty_trash(self) -> int:
+        """Remove what was discarded. Takes long: call it in a thread. :returns: how many copies."""
+
+    def prune_aside(self, most_bytes: int | None = None) -> int:
+        """Remove old copies that were set aside, and what is over ``most_bytes`` of them. Takes
+        long: call it in a thread. :returns: how many."""
+
+    def room_bytes(self) -> int:
+        """Bytes that are free on the disk."""
+
+    def database_bytes(self, tenant_id: str) -> int:
+        """Size of data.db with its log, 0: there is none."""
 
     def database_identity(self, tenant_id: str) -> tuple[int, int] | None:
         """Device and inode of data.db, None if it is missing."""

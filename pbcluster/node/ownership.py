@@ -100,11 +100,13 @@ class Refused:
     """Not ours: the control plane's next epoch must exceed ``observed_epoch``.
 
     :ivar set_aside: the local copy is not trusted; move it away, never overwrite it.
+    :ivar deleted: the tombstone of a deleted tenant is there: no epoch will ever do.
     """
 
     observed_epoch: int
     why: str
     set_aside: bool = False
+    deleted: bool = False
 
 
 @attrs.frozen
@@ -166,7 +168,8 @@ class Claim:
             self._replaced_somebody = True
         self._replaced_released = seen.owner.epoch == self._released_epoch
         if seen.owner.state is OwnerState.DELETED:
-            return self._refuse(seen.owner.epoch, "the tenant is deleted")
+            self._phase = _Phase.ENDED
+            return Refused(seen.owner.epoch, "the tenant is deleted", deleted=True)
         if seen.owner.epoch >= self._wanted.epoch:
             return self._refuse(
                 seen.owner.epoch,

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from pbcluster.errors import Unavailable
 from pbcluster.node.interfaces import ClaimStore, Replication, TenantDirectories, Workloads
 from pbcluster.node.proofs import Proofs
-from pbcluster.wire import TenantReport
+from pbcluster.wire import Assignment, TenantReport
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -93,6 +93,25 @@ class NodeParts:
     warm: WarmCopies = attrs.field(factory=NoWarmCopies)
 
 
+def tenant_report(
+    parts: NodeParts,
+    assignment: Assignment,
+    outcome: str,
+    observed_epoch: int = 0,
+    detail: str = "",
+) -> TenantReport:
+    """What became of an assignment; its incarnation is filled in when it is sent."""
+    return TenantReport(
+        node_id=parts.node_id,
+        incarnation=0,
+        tenant_id=assignment.tenant_id,
+        epoch=assignment.epoch,
+        outcome=outcome,
+        observed_epoch=observed_epoch,
+        detail=detail,
+    )
+
+
 def spawn(coroutine: Coroutine[Deferred[Any], Any, Any], what: str) -> Deferred[None]:
     """Run ``coroutine`` on its own; a fault in it is logged, never lost.
 
@@ -108,6 +127,18 @@ def spawn(coroutine: Coroutine[Deferred[Any], Any, Any], what: str) -> Deferred[
     started: Deferred[Any] = Deferred.fromCoroutine(coroutine)
     started.addErrback(failed)
     return started.addCallback(lambda _: None)
+
+
+async def tolerate(step: Coroutine[Deferred[Any], Any, T], whose: str) -> T | None:
+    """Do one step of an end: what follows it must happen in any case.
+
+    :returns: its result; None if it failed, and then the log says why.
+    """
+    try:
+        return await step
+    except Exception as error:
+        log.warn("{whose}: at its end: {error}", whose=whose, error=error)
+        return None
 
 
 async def pause(clock: IReactorTime, seconds: float) -> None:

@@ -239,20 +239,23 @@ class LitestreamDaemon:
             raise S3Unavailable(f"Litestream does not register {database}: {answer.error}")
         self._registered[database] = (tenant_id, epoch)
 
-    async def unregister(self, database: Path) -> None:
+    async def unregister(self, database: Path) -> bool:
         """Final sync, then stop replicating. Unknown databases are fine.
 
+        :returns: whether it was replicated until now, so that all of it is in S3. Never after one
+            that failed: Litestream forgets the database then, and says 200 without a sync.
         :raises S3Unavailable: it cannot be said that the last sync succeeded.
         """
         if database not in self._registered:
-            return
+            return False
         # Until it is said to be gone, the next register must not believe that it is.
-        self._registered[database] = ("", 0)
+        known, self._registered[database] = self._registered[database], ("", 0)
         body = {"path": str(database), "timeout": UNREGISTER_TIMEOUT_S}
         answer = await self._ask("/unregister", body, UNREGISTER_TIMEOUT_S + 2.0)
         if answer.status not in (200, 404):
             raise S3Unavailable(f"Litestream's last sync of {database} failed: {answer.error}")
         self._registered.pop(database, None)
+        return answer.status == 200 and known != ("", 0)
 
     async def sync(self, database: Path, *, timeout_s: float) -> int:
         """Everything committed before this call is in S3 when it returns.

@@ -10,13 +10,9 @@ bucket's any more answers nothing from that moment on, and ends.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import random
-import secrets
 import time
 from collections import Counter
-from datetime import UTC, datetime
 from random import SystemRandom
 from typing import Any, cast
 
@@ -26,6 +22,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from pbcluster import descriptors, ready_file, signing
@@ -39,7 +36,9 @@ from pbcluster.node.front_tls import FrontTLS
 from pbcluster.node.generations import GenerationWatch
 from pbcluster.node.handing_over import HandingOver
 from pbcluster.node.heartbeat import Condition, NodeFacts, Standing
+from pbcluster.node.housekeeping import Housekeeping, Keeping
 from pbcluster.node.lifecycle import PRESENT, State
+from pbcluster.node.machine import boottime, encryption_key, random_word, utc_now
 from pbcluster.node.orders import Orders
 from pbcluster.node.parts import NodeParts, pause, spawn
 from pbcluster.node.proofs import Proofs
@@ -80,21 +79,6 @@ LAG_INTERVAL_S = 0.5
 log = Logger()
 
 
-def boottime() -> float:
-    """Seconds since the machine's start, the time it slept included."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def utc_now() -> datetime:
-    """The wall clock."""
-    return datetime.now(UTC)
-
-
-def encryption_key(tenant_key: str, tenant_id: str) -> str:
-    """The key of a tenant's PocketBase settings: 32 hex characters of HMAC-SHA256."""
-    return hmac.new(tenant_key.encode(), tenant_id.encode(), hashlib.sha256).hexdigest()[:32]
-
-
 class NodeService(Service):
     """One node."""
 
@@ -127,7 +111,7 @@ class NodeService(Service):
         self._shells = make_shells(reactor, config, secrets_)
         self._metrics = Metrics()
         self._resources = Resources(config.data_dir)
-        self._reports = Reports(reactor, self._client, self._incarnation, _random_word)
+        self._reports = Reports(reactor, self._client, self._incarnation, random_word)
         self._warming = Warming(
             node_id=config.id,
             files=WarmFiles(config.data_dir),
@@ -140,7 +124,7 @@ class NodeService(Service):
             clock=reactor,
             boottime=boottime,
             utc_now=utc_now,
-            new_nonce=_random_word,
+            new_nonce=random_word,
             encryption_key=lambda tenant_id: encryption_key(secrets_.tenant_key, tenant_id),
             claims=self._shells.claims,
             replication=self._shells.replication,
@@ -153,6 +137,12 @@ class NodeService(Service):
         )
         self._parts = parts
         self._tenants = Tenants(parts, capacity=config.capacity, idle_stop_s=config.idle_stop_s)
+        self._housekeeping = Housekeeping(
+            parts,
+            self._tenants,
+            lambda call: deferToThreadPool(reactor, reactor.getThreadPool(), call),
+            Keeping(warm_bytes=config.warm_bytes, point_in_time_s=config.point_in_time_s),
+        )
         self._streams = Streams(reactor, boottime, self._durations.stream_grace_s)
         self._front = Front(
             tenants=self._tenants,
@@ -228,7 +218,7 @@ class NodeService(Service):
         standing = self._standing = Standing(
             NodeFacts(
                 node_id=config.id,
-                start_id=_random_word(),
+                start_id=random_word(),
                 address=address,
                 capacity=config.capacity,
                 region=config.region,
@@ -243,11 +233,12 @@ class NodeService(Service):
             found=self._found,
             members_changed=self._follower.changed,
             condition=self._condition,
-            new_key=_random_word,
+            new_key=random_word,
         )
         self._client.start(standing.handle)
         self._follower.start()
         self._tenants.start()
+        self._housekeeping.start()
         await standing.start()
         if self._stopping or self._fenced:
             return
@@ -361,6 +352,7 @@ class NodeService(Service):
             "assignments_index": self._tenants.obeyed_index,
             "streams": len(self._streams),
             "waiting_writes": sum(each.waiting_writes for each in tenants),
+            **self._housekeeping.figures(),
             "cache_hits": cache.hits,
             "cache_misses": cache.misses,
             "cache_evictions": cache.evictions,
@@ -388,6 +380,7 @@ class NodeService(Service):
         if self._watching is not None:
             self._watching.cancel()
         self._generation.stop()
+        self._housekeeping.stop()
         standing = self._standing
         if standing is not None and not self._fenced:
             await standing.announce_draining()
@@ -410,10 +403,6 @@ class NodeService(Service):
         self._pool.close()
         self._shells.close()
         self._sockets.close()
-
-
-def _random_word() -> str:
-    return secrets.token_hex(16)
 
 
 def _default_quotas(config: NodeConfig) -> Defaults:

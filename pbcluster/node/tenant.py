@@ -14,54 +14,38 @@ It does not decide when to load or to stop (``tenants`` does), and knows no HTTP
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any
-
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
 from pbcluster.errors import (
     ClaimRefused,
-    OwnershipLost,
     PBClusterError,
     ProcessFailed,
     S3Unavailable,
-    Unavailable,
 )
 from pbcluster.node.acks import Acknowledger, Withheld
 from pbcluster.node.copies import Copies, Copy
 from pbcluster.node.durability import Reason
 from pbcluster.node.interfaces import (
     DirectoryLock,
-    Owner,
     OwnerSeen,
     Ready,
     RunningWorkload,
     WorkloadSpec,
 )
-from pbcluster.node.lifecycle import READABLE, Crashes, Event, Life, State
-from pbcluster.node.ownership import still_ours
-from pbcluster.node.parts import Changes, NodeParts, pause, spawn
-from pbcluster.node.proofs import Held, TooEarly
-from pbcluster.wire import Assignment, TenantReport
+from pbcluster.node.lifecycle import READABLE, Crashes, Event, Life, State, load_retry_s
+from pbcluster.node.parts import Changes, NodeParts, pause, spawn, tenant_report, tolerate
+from pbcluster.node.prover import NoProof, Prover
+from pbcluster.wire import Assignment
+
+__all__ = ["NoProof", "Tenant"]
 
 log = Logger()
 
-#: Requests that may wait for one tenant to load (the gateway holds as many).
-MAX_HELD = 1000
+MAX_HELD = 1000  # requests that wait for one tenant to load; the gateway holds as many
 #: The first sync of an epoch may carry the whole database.
 FIRST_SYNC_TIMEOUT_S = 120.0
-#: While S3 is away a first sync is tried again after so long.
-FIRST_SYNC_RETRY_S = 1.0
-#: A load that failed is tried again after so long, doubling.
-LOAD_RETRY_S = 0.5
-LOAD_RETRY_MAX_S = 15.0
-
-
-class NoProof(Unavailable):
-    """It cannot be proven now that this node owns the tenant; nothing was processed."""
-
-    code = "no_proof"
+FIRST_SYNC_RETRY_S = 1.0  # while S3 is away
 
 
 class _Abandoned(Exception):
@@ -71,7 +55,7 @@ class _Abandoned(Exception):
 class Tenant:
     """See the module.
 
-    :ivar assignment: what the control plane said last; its epoch never changes here.
+    :ivar assignment: what the control plane said last; its epoch stays. :ivar prover: its proofs.
     :ivar changes: fires at every change of state, and when serving begins to end.
     :ivar refused_by: not 0: this assignment is over; a new epoch must exceed this one.
     :ivar ended_whole: whether its last end brought all of it to S3; None: it was not ended here.
@@ -79,20 +63,17 @@ class Tenant:
     """
 
     def __init__(self, assignment: Assignment, incarnation: int, parts: NodeParts) -> None:
-        self.assignment = assignment
-        self.life = Life()
+        self.assignment, self.life = assignment, Life()
         self.changes = Changes(parts.clock, MAX_HELD)
-        self.refused_by = 0
+        self.refused_by, self.retry_at = 0, 0.0
         self.ended_whole: bool | None = None
-        self.retry_at = 0.0
         self._parts = parts
         self._database = parts.directories.path(assignment.tenant_id) / "data" / "data.db"
         self._copies = Copies(parts, incarnation, self._database)
         self._turn = DeferredLock()
         self._leaving = False
         self._over = False
-        self._fenced = False
-        self._owner: Owner | None = None
+        self.prover = Prover(parts, assignment.tenant_id, assignment.epoch, self.fence)
         self._ready_written = False
         self._lock: DirectoryLock | None = None
         self._workload: RunningWorkload | None = None
@@ -100,7 +81,6 @@ class Tenant:
         self._acks: Acknowledger | None = None
         self._crashes = Crashes()
         self._failures = 0
-        self._lookers: list[Deferred[None]] | None = None
 
     # -- what it is --
 
@@ -122,7 +102,7 @@ class Tenant:
     @property
     def leaving(self) -> bool:
         """Whether it is being stopped or was fenced."""
-        return self._leaving or self._over or self._fenced
+        return self._leaving or self._over or self.prover.fenced
 
     @property
     def held(self) -> bool:
@@ -157,11 +137,7 @@ class Tenant:
 
     def proven(self) -> bool:
         """Whether a proof is held right now; costs no I/O."""
-        verdict = self._parts.proofs.judge(self.tenant_id, self.epoch, self._parts.boottime())
-        if self._fenced or not isinstance(verdict, Held):
-            return False
-        self._parts.observer.proof(verdict.basis.value)
-        return True
+        return self.prover.proven()
 
     async def prove(self) -> None:
         """Get a proof: wait out a young claim, else read the owner object.
@@ -169,52 +145,15 @@ class Tenant:
         :raises OwnershipLost: the owner object shows another claim; the tenant was fenced.
         :raises NoProof: it cannot be told now.
         """
-        while not self.proven() and not self._fenced:
-            now = self._parts.boottime()
-            verdict = self._parts.proofs.judge(self.tenant_id, self.epoch, now)
-            if isinstance(verdict, TooEarly):
-                await pause(self._parts.clock, max(verdict.at - now, 0.001))
-                continue
-            await self._look()
-            break
-        if self._fenced:
-            raise OwnershipLost("this node does not own the tenant any more")
-        if not self.proven():
-            self._parts.observer.proof("missing")
-            raise NoProof("ownership of this tenant cannot be proven now")
-
-    async def _look(self) -> None:
-        """Read the owner object; all that ask meanwhile share it. A failure leaves no proof."""
-        waiting: Deferred[None] = Deferred()
-        if self._lookers is None:
-            self._lookers = [waiting]
-            spawn(self._look_at_owner(), f"owner look-up of {self.tenant_id}")
-        else:
-            self._lookers.append(waiting)
-        await waiting
-
-    async def _look_at_owner(self) -> None:
-        owner, sent = self._owner, self._parts.boottime()
-        try:
-            seen = await self._parts.claims.read_owner(self.tenant_id)
-            if owner is not None and still_ours(owner, seen):
-                self._parts.proofs.head_seen(self.tenant_id, self.epoch, sent)
-            elif owner is not None and self._owner is owner:
-                self.fence(Reason.OWNERSHIP_LOST.value, seen)
-        except PBClusterError as error:
-            log.warn("{tenant}: no proof: {error}", tenant=self.tenant_id, error=error)
-        finally:
-            lookers, self._lookers = self._lookers or [], None
-            for waiting in lookers:
-                waiting.callback(None)
+        await self.prover.prove()
 
     async def acknowledge(self) -> None:
         """Wait until a write answered by PocketBase just now may be acknowledged.
 
         :raises Withheld: it may not.
         """
-        if self._acks is None or self._fenced:
-            raise Withheld(Reason.OWNERSHIP_LOST if self._fenced else Reason.STOPPED)
+        if self._acks is None or self.prover.fenced:
+            raise Withheld(Reason.OWNERSHIP_LOST if self.prover.fenced else Reason.STOPPED)
         await self._acks.acknowledge()
 
     # -- load --
@@ -248,11 +187,11 @@ class Tenant:
                 self.assignment, note, ready_written=self._ready_written
             )
             self._go_on()
-            self._owner = copy.owner
+            self.prover.owner = copy.owner
             self._happened(Event.RESUMED)
             return copy
         won = await self._copies.claim(self.assignment, self._go_on)
-        self._owner = won.owner
+        self.prover.owner = won.owner
         self._happened(Event.CLAIM_WON)
         copy = await self._copies.make(self.tenant_id, won, self._go_on)
         self._happened(Event.COPY_READY)
@@ -277,6 +216,7 @@ class Tenant:
             hosts=self.assignment.hosts,
             superuser=self.assignment.initial_superuser if first_start else None,
         )
+        self._parts.directories.unsettle(self.tenant_id)
         workload = await self._parts.workloads.start(spec)
         self._workload = workload
         workload.when_ended(lambda reason: self._workload_ended(workload, reason))
@@ -299,6 +239,7 @@ class Tenant:
 
     async def _replicate(self, copy: Copy) -> None:
         replication = self._parts.replication
+        self._copies.replicating(self.tenant_id)
         await replication.register(self.tenant_id, self.epoch, self._database)
         acks = Acknowledger(
             self._parts,
@@ -322,16 +263,17 @@ class Tenant:
     async def _load_failed(self, error: Exception) -> None:
         if not isinstance(error, PBClusterError):
             log.failure("{tenant} cannot be loaded", tenant=self.tenant_id)
-        cause = str(error) or type(error).__name__
         await self._tear_down(kill=False)
+        error = self._copies.judged(self.assignment, error)
+        cause = str(error) or type(error).__name__
         if isinstance(error, ClaimRefused):
             self.refused_by = max(int(error.data["observed_epoch"]), self.epoch)
             self._parts.proofs.forget(self.tenant_id, self.epoch)
-            self._report("refused", observed_epoch=self.refused_by, detail=cause)
+            outcome = "deleted" if error.data.get("deleted") else "refused"
+            self._report(outcome, observed_epoch=self.refused_by, detail=cause)
         elif self._failures == 0:
             self._report("failed", detail=cause)
-        delay: float = min(LOAD_RETRY_S * 2**self._failures, LOAD_RETRY_MAX_S)
-        self.retry_at = self._parts.clock.seconds() + delay
+        self.retry_at = self._parts.clock.seconds() + load_retry_s(self._failures)
         self._failures = min(self._failures + 1, 16)
         self._parts.observer.load_failed(type(error).__name__)
         log.error("{tenant} failed: {cause}", tenant=self.tenant_id, cause=cause)
@@ -351,10 +293,14 @@ class Tenant:
     async def _restart(self) -> None:
         await self._turn.acquire()
         try:
-            if self.state is not State.ACTIVE or self._owner is None or self._workload is not None:
+            if (
+                self.state is not State.ACTIVE
+                or self.prover.owner is None
+                or self._workload is not None
+            ):
                 return
             await self._before_restart()
-            await self._serve(Copy(self._owner, "warm", parent=0, ready=True))
+            await self._serve(Copy(self.prover.owner, "warm", parent=0, ready=True))
         except _Abandoned:
             pass
         except Exception as error:
@@ -391,15 +337,15 @@ class Tenant:
         It may be loaded again, unless it was leaving for good.
         """
         self.begin_leaving()
-        await self._end(kill=self._fenced)
+        await self._end(kill=self.prover.fenced)
         self._leaving = False
         self.changes.fire()
 
     def fence(self, reason: str, seen: OwnerSeen | None) -> None:
         """It is not ours, or its replica is not of its database: stop answering now, then kill."""
-        if self._fenced:
+        if self.prover.fenced:
             return
-        self._fenced = True
+        self.prover.fenced = True
         self.refused_by = max(seen.owner.epoch if seen is not None else 0, self.epoch)
         self.life.cause = reason
         self._parts.proofs.forget(self.tenant_id, self.epoch)
@@ -431,25 +377,21 @@ class Tenant:
         """PocketBase first, then its replication: the last sync must see its last write."""
         workload, self._workload = self._workload, None
         if workload is not None:
-            await self._tolerate(workload.kill() if kill else workload.stop())
+            await tolerate(workload.kill() if kill else workload.stop(), self.tenant_id)
         # Also if its first sync failed: it may be registered.
-        if self._owner is not None:
-            unregistered = self._parts.replication.unregister(self._database)
-            self.ended_whole = await self._tolerate(unregistered)
+        if self.prover.owner is not None:
+            last = self._parts.replication.unregister(self._database)
+            synced = await tolerate(last, self.tenant_id)
+            never = synced is False and not self._registered
+            self.ended_whole = None if never else bool(synced)
+            if synced and self._registered and not self.prover.fenced:
+                self._copies.settle(self.tenant_id)
         if self._acks is not None:
             self._acks.stop(Reason.STOPPED)
         self._acks, self._registered = None, False
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release()
-
-    async def _tolerate(self, step: Coroutine[Deferred[Any], Any, None]) -> bool:
-        try:
-            await step
-        except Exception as error:  # what follows it must happen in any case
-            log.warn("{tenant}: at its end: {error}", tenant=self.tenant_id, error=error)
-            return False
-        return True
 
     async def register_again(self) -> None:
         """Litestream was started anew and knows nothing. :raises PBClusterError: it failed."""
@@ -463,13 +405,5 @@ class Tenant:
         self.changes.fire()
 
     def _report(self, outcome: str, *, observed_epoch: int = 0, detail: str = "") -> None:
-        report = TenantReport(
-            node_id=self._parts.node_id,
-            incarnation=0,
-            tenant_id=self.tenant_id,
-            epoch=self.epoch,
-            outcome=outcome,
-            observed_epoch=observed_epoch,
-            detail=detail,
-        )
-        self._parts.report(report)
+        told = tenant_report(self._parts, self.assignment, outcome, observed_epoch, detail)
+        self._parts.report(told)

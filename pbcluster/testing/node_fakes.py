@@ -35,6 +35,7 @@ from pbcluster.errors import ProcessFailed, S3Unavailable, StorageCorrupt, Unava
 from pbcluster.node.claims import S3ClaimStore, highest_txid, replica_path
 from pbcluster.node.interfaces import Owner, WorkloadSpec
 from pbcluster.node.s3 import Listing, PreconditionFailed, S3Refused, Stored
+from pbcluster.node.warm_budget import LocalCopy
 from pbcluster.node.warming import WarmFiles
 
 T = TypeVar("T")
@@ -156,6 +157,15 @@ class FakeS3Client:
         """See ``ObjectStore``."""
         await self._ask("DELETE", key, lambda: self.s3.objects.pop(key, None))
 
+    async def first(self, prefix: str, limit: int) -> tuple[str, ...]:
+        """See ``ObjectStore``."""
+        return (await self.list(prefix)).keys[:limit]
+
+    async def delete_many(self, keys: tuple[str, ...]) -> None:
+        """See ``ObjectStore``."""
+        for key in keys:
+            await self.delete(key)
+
     async def _ask(self, method: str, key: str, act: Callable[[], T]) -> T:
         await _pass(self.s3.clock, self.faults.delay_s / 2)
         if self.faults.down or self.faults.lose_requests > 0:
@@ -192,11 +202,20 @@ class FakeDisk:
     :ivar boot: counts starts of the machine; a note of another one is not trusted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = lambda: 0.0) -> None:
+        """
+        :param now: seconds since 1970.
+        """
+        self.now = now
         self.databases: dict[Path, Database] = {}
         self.metadata: dict[Path, int] = {}
         self.notes: dict[str, tuple[int, Owner]] = {}
         self.aside: list[Database] = []
+        #: Tenant id → when all of its copy was in S3 with nothing running on it.
+        self.settled: dict[str, float] = {}
+        #: Tenant ids whose copy was taken away, in order.
+        self.discarded: list[str] = []
+        self.room_bytes = 10**12
         self.boot = 1
         self._inodes = itertools.count(100)
 
@@ -269,10 +288,62 @@ class FakeDirectories:
         self.disk.notes.pop(tenant_id, None)
         self.disk.metadata.pop(self.database(tenant_id), None)
         found = self.disk.databases.pop(self.database(tenant_id), None)
+        self.disk.settled.pop(tenant_id, None)
         if found is None:
             return None
         self.disk.aside.append(found)
         return self.root / "aside" / f"{tenant_id}-{len(self.disk.aside)}"
+
+    def settle(self, tenant_id: str) -> None:
+        """See ``TenantDirectories``."""
+        self.disk.settled[tenant_id] = self.disk.now()
+
+    def unsettle(self, tenant_id: str) -> None:
+        """See ``TenantDirectories``."""
+        self.disk.settled.pop(tenant_id, None)
+
+    def is_settled(self, tenant_id: str) -> bool:
+        """See ``TenantDirectories``."""
+        return tenant_id in self.disk.settled
+
+    def discard(self, tenant_id: str, *, whole: bool = False) -> None:
+        """See ``TenantDirectories``."""
+        assert tenant_id in self.locks, "a copy is discarded under its lock only"
+        for found in (self.disk.databases, self.disk.metadata):
+            found.pop(self.database(tenant_id), None)
+        self.disk.notes.pop(tenant_id, None)
+        self.disk.settled.pop(tenant_id, None)
+        self.disk.discarded.append(tenant_id)
+
+    def discard_aside(self, aside: Path) -> None:
+        """See ``TenantDirectories``."""
+        tenant_id, _, number = aside.name.rpartition("-")
+        self.disk.aside.pop(int(number) - 1)
+        self.disk.discarded.append(tenant_id)
+
+    def copies(self) -> tuple[LocalCopy, ...]:
+        """See ``TenantDirectories``. A row is a byte, and so is an empty database."""
+        return tuple(
+            LocalCopy(name, self.database_bytes(name), self.disk.settled.get(name))
+            for name in self.known()
+        )
+
+    def empty_trash(self) -> int:
+        """See ``TenantDirectories``."""
+        return 0
+
+    def prune_aside(self, most_bytes: int | None = None) -> int:
+        """See ``TenantDirectories``."""
+        return 0
+
+    def room_bytes(self) -> int:
+        """See ``TenantDirectories``."""
+        return self.disk.room_bytes
+
+    def database_bytes(self, tenant_id: str) -> int:
+        """See ``TenantDirectories``."""
+        found = self.disk.databases.get(self.database(tenant_id))
+        return 1 + len(found.rows) if found is not None else 0
 
     def database_identity(self, tenant_id: str) -> tuple[int, int] | None:
         """See ``TenantDirectories``."""
@@ -360,6 +431,8 @@ class FakeReplication:
         self.corrupt: set[tuple[str, int]] = set()
         self.syncs: list[Path] = []
         self._uploaded: dict[Path, int] = {}
+        #: Their last unregister failed: the next one succeeds without a sync, as Litestream's does.
+        self._doubtful: set[Path] = set()
         self._lost: list[Callable[[str], None]] = []
 
     async def start(self) -> None:
@@ -409,11 +482,17 @@ class FakeReplication:
         self.registered[database] = (tenant_id, epoch)
         self._uploaded.pop(database, None)
 
-    async def unregister(self, database: Path) -> None:
+    async def unregister(self, database: Path) -> bool:
         """See ``Replication``."""
-        if database in self.registered:
+        if database not in self.registered:
+            return False
+        known = database not in self._doubtful
+        if known:
+            self._doubtful.add(database)
             await self.sync(database, timeout_s=10)  # it stays registered if this fails
-            self.registered.pop(database, None)
+        self.registered.pop(database, None)
+        self._doubtful.discard(database)
+        return known
 
     async def sync(self, database: Path, *, timeout_s: float) -> int:
         """See ``Replication``."""
@@ -594,7 +673,7 @@ def fake_node(clock: Clock, s3: FakeS3, name: str = "", disk: FakeDisk | None = 
 
     :param disk: an earlier node's disk, for a restart; None: an empty one.
     """
-    client, disk = s3.client(name), disk or FakeDisk()
+    client, disk = s3.client(name), disk or FakeDisk(clock.seconds)
     replication = FakeReplication(clock, client, disk)
     replication.running = True
     return FakeNode(

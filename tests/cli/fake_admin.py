@@ -18,6 +18,8 @@ class FakeCluster:
         self.unready_answers = 0
         self.changing = 0
         self.token_bodies: list[Any] = []
+        #: The word of each deletion that had ``?purge=``.
+        self.purged: list[str] = []
         #: So many changes find that somebody else was faster.
         self.meddling = 0
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
@@ -48,6 +50,7 @@ class FakeCluster:
 
     def admin(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> Any:
         what, _, name = path.partition("/")
+        name, _, action = name.partition("/") if what == "tenants" else (name, "", "")
         if what == "health":
             return 200, {"leader": "member_1"}
         if what == "nodes":
@@ -55,7 +58,7 @@ class FakeCluster:
             return 200, {"page": 1, "perPage": 200, "totalItems": 1, "items": items}
         if what == "tokens":
             return self.tokens(method, name, body)
-        if method == "POST":
+        if method == "POST" and not action:
             self.passwords[body["name"]] = body["superuser"]["password"]
             tenant = {
                 "id": f"tenant_{body['name']:x>8}",
@@ -72,9 +75,14 @@ class FakeCluster:
             items = list(self.tenants.values())
             shown = items[(page - 1) * size : page * size]
             return 200, {"page": page, "perPage": size, "totalItems": len(items), "items": shown}
+        self.purged += query.get("purge", [])
         found = [t for t in self.tenants.values() if name in (t["id"], t["name"])]
         if not found:
             return 404, {"status": 404, "message": f"There is no tenant {name!r}.", "data": {}}
+        if method == "POST":
+            status = {"archive": "archived", "activate": "idle"}[action]
+            found[0]["status"] = status
+            return 200, found[0]
         if method == "PUT" and "quotas" in body:
             return self.change(found[0], body)
         if method == "DELETE":

@@ -180,6 +180,29 @@ class TenantTests(CommandTestCase):
         self.assertTrue(json.loads(result.stdout)["deleted"])
         self.assertEqual(self.fake.tenants, {})
 
+    def test_archive_and_activate(self) -> None:
+        """Each says what the tenant is now; a tenant that is not there is named."""
+        self.run_cli("tenants", "create", "shop", *SUPERUSER)
+        result = self.run_cli("tenants", "archive", "shop")
+        self.assertIn("archived shop (tenant_", result.stdout)
+        result = self.run_cli("tenants", "archive", "shop", "--json")
+        self.assertTrue(json.loads(result.stdout)["archived"])
+        result = self.run_cli("tenants", "activate", "shop")
+        self.assertIn("is idle; its next request wakes it", result.stdout)
+        result = self.run_cli("tenants", "activate", "shop", "--json")
+        self.assertEqual(json.loads(result.stdout)["status"], "idle")
+        self.assertIn("nix", self.fails(1, "tenants", "archive", "nix"))
+
+    def test_purge_now(self) -> None:
+        """The admin API is told; a tenant that is deleted already is named by its id."""
+        self.run_cli("tenants", "create", "shop", *SUPERUSER)
+        self.run_cli("tenants", "delete", "shop", "--yes", "--purge-now")
+        self.assertEqual(self.fake.purged, ["now"])
+        gone = "tenant_aaaaaaaaaa"
+        self.assertIn("There is no tenant", self.fails(1, "tenants", "delete", gone, "--yes"))
+        self.fails(1, "tenants", "delete", gone, "--yes", "--purge-now")
+        self.assertEqual(self.fake.purged, ["now", "now"])
+
     def test_nodes(self) -> None:
         """nodes list shows what the control plane says."""
         self.assertEqual(

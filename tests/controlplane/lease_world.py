@@ -288,6 +288,11 @@ class Process:
             self.report(tenant_id, epoch, "refused", observed=owner[0])
             return
         self.world.owners[tenant_id] = (epoch, self.start_id)
+        order = self.list.get(tenant_id)
+        if order is not None and order.ending:
+            self.claimed.pop(tenant_id, None)
+            self.report(tenant_id, epoch, "ended")
+            return
         self.claimed[tenant_id] = epoch
         self.proofs.claimed(tenant_id, epoch, self.world.now, first=True)
         self.report(tenant_id, epoch, "ready")

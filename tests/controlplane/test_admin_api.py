@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from datetime import datetime, timedelta
 from typing import Any
 
 import bcrypt
@@ -370,6 +371,55 @@ class TestOthers(AdminCase):
             )
             self.assertEqual((status, told["id"]), (200, created["id"]), told)
         self.assertEqual((await self.ask("PUT", "/tenants/shop", change))[0], 409)
+
+    async def test_archive_and_activate(self) -> None:
+        """200 when it is done; both may be repeated, under one key or without; 404 for none."""
+        created = await self.create("shop")
+        for key in ({"idempotency-key": "k"}, {"idempotency-key": "k"}, {}):
+            status, body = await self.ask("POST", "/tenants/shop/archive?wait=5", **key)
+            self.assertEqual((status, body["status"], body["nodeID"]), (200, "archived", ""))
+        self.assertEqual((await self.ask("GET", "/tenants/shop"))[1]["status"], "archived")
+        for key in ({"idempotency-key": "k"}, {}):
+            status, body = await self.ask("POST", "/tenants/shop/activate", **key)
+            self.assertEqual((status, body["id"]), (200, created["id"]))
+            self.assertIn(body["status"], ("idle", "active"))
+            self.assertNotEqual(body["nodeID"], "")
+        for action in ("archive", "activate"):
+            self.assertEqual((await self.ask("POST", f"/tenants/nix/{action}"))[0], 404)
+            self.assertEqual((await self.ask("GET", f"/tenants/shop/{action}"))[0], 405)
+            status, _ = await self.ask("POST", f"/tenants/shop/{action}", token="wrong")
+            self.assertEqual(status, 401)
+
+    async def test_archiving_is_told_while_its_node_is_silent(self) -> None:
+        """202, and activating it meanwhile is a conflict."""
+        await self.create("shop")
+        for process in self.world.processes:
+            process.frozen = True
+        status, body = await self.ask("POST", "/tenants/shop/archive?wait=0.1")
+        self.assertEqual((status, body["status"]), (202, "archiving"))
+        status, body = await self.ask("POST", "/tenants/shop/activate")
+        self.assertEqual(
+            (status, body["message"]), (409, "tenant 'shop' is archiving, not archived")
+        )
+
+    async def test_purge(self) -> None:
+        """With the word ``now`` only; a tombstone is found by its id, once for all."""
+        created = await self.create("shop")
+        self.assertEqual((await self.ask("DELETE", "/tenants/shop?purge=soon"))[0], 400)
+        status, body = await self.ask("DELETE", "/tenants/shop?wait=5")
+        self.assertEqual(status, 200)
+        kept = datetime.fromisoformat(body["purgeAt"]) - datetime.fromisoformat(body["updated"])
+        self.assertGreater(kept, timedelta(days=6))
+        again = f"/tenants/{created['id']}"
+        self.assertEqual((await self.ask("DELETE", again))[0], 404)
+        status, body = await self.ask("DELETE", f"{again}?purge=now")
+        self.assertEqual(status, 200)
+        self.assertFalse(body["purged"])
+        for _ in range(200):
+            if self.world.registry.tenant(created["id"]).purged:
+                break
+            await task.deferLater(reactor, 0.02)
+        self.assertTrue(self.world.registry.tenant(created["id"]).purged)
 
     async def test_a_deleting_tenant_is_shown_until_its_end(self) -> None:
         """202 while its node still has it."""
