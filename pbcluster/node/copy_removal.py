@@ -33,6 +33,12 @@ def settled_at(tenant: Path) -> float | None:
         return None
 
 
+def holds_files(data: Path) -> bool:
+    """Whether uploads or backups stand on this disk, which are not in the database's replica."""
+    folders = (os.walk(data / name) for name in ("storage", "backups"))
+    return any(names for folder in folders for _, _, names in folder)
+
+
 def discard(tenant: Path, trash: Path, notes: Iterable[str]) -> None:
     """Move a tenant's data into the trash and forget what is noted of it; fine if there is none.
 

@@ -280,7 +280,10 @@ class NodeDirectories:
     # -- what may go --
 
     def settle(self, tenant_id: str) -> None:
-        """Remember that all of the copy is in S3 and nothing runs on it."""
+        """Remember that all of the copy is in S3 and nothing runs on it; not if files stand beside
+        the database that no replica has."""
+        if copy_removal.holds_files(self.path(tenant_id) / "data"):
+            return
         with DirectoryHandle.open(self.path(tenant_id)) as root:
             root.write(_SETTLED, b"")
 

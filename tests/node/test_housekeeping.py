@@ -319,6 +319,18 @@ class RealDiskTests(SynchronousTestCase):
         self.assertIsNotNone(self.directories.set_aside(T))
         self.assertFalse(self.directories.is_settled(T))
 
+    def test_uploads_on_the_disk(self) -> None:
+        """A copy with files that only this disk has is never settled, so never removed."""
+        for name in ("storage/c/r", "backups"):
+            data = self.copy(T if name == "backups" else U, 10)
+            (data / name).mkdir(parents=True)
+            self.directories.settle(data.parent.name)
+            self.assertTrue(self.directories.is_settled(data.parent.name))
+            self.directories.unsettle(data.parent.name)
+            (data / name / "file.txt").write_bytes(b"x")
+            self.directories.settle(data.parent.name)
+            self.assertFalse(self.directories.is_settled(data.parent.name))
+
     def test_discard(self) -> None:
         """Data and notes are gone at once, the bytes with the trash; twice is fine; what the
         tenant linked to stays."""
