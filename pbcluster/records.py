@@ -123,6 +123,16 @@ class Role(enum.Enum):
     ADMIN = "admin"
 
 
+class MigrationPhase(enum.Enum):
+    """How far a tenant's move to another node is; the last two are ends."""
+
+    PREPARING = "preparing"
+    DRAINING = "draining"
+    SWITCHING = "switching"
+    DONE = "done"
+    ABORTED = "aborted"
+
+
 class TenantQuotas(Record, frozen=True):
     """Bounds of one tenant; 0 means the platform's default, never "unlimited"."""
 
@@ -208,6 +218,8 @@ class NodeRecord(Record, frozen=True):
     active_count: int = 0
     last_heartbeat: datetime | None = None
     resources: NodeResources = NodeResources()
+    #: An operator wants it empty; survives its restarts, unlike the status ``draining`` alone.
+    drain_wanted: bool = False
 
 
 class MemberRecord(Record, frozen=True):
@@ -233,3 +245,37 @@ class RouteRecord(Record, frozen=True):
     epoch: int
     priority: int = 1
     last_access: datetime | None = None
+
+
+class MigrationRecord(Record, frozen=True):
+    """One tenant's move from ``source_node`` to ``target_node``; the last one of each tenant stays.
+
+    ``source_epoch`` is the source's, ``target_epoch`` the target's (0 before the switch).
+    ``warmed``: the target restored a copy of ``warm_bytes`` at transaction ``warm_txid``.
+    ``gateways``: how many acknowledged the hold. ``settled``: no owner before the source can hold a
+    proof any more. ``old_route``: the source's route (priority 0) is still kept. ``reason``: why it
+    was aborted.
+    """
+
+    id: str
+    tenant_id: str
+    source_node: str
+    target_node: str
+    source_epoch: int
+    phase: MigrationPhase
+    started: datetime
+    updated: datetime
+    version: int
+    target_epoch: int = 0
+    warmed: bool = False
+    warm_bytes: int = 0
+    warm_txid: int = 0
+    warmed_at: datetime | None = None
+    gateways: int = 0
+    draining_at: datetime | None = None
+    final_txid: int = 0
+    settled: bool = False
+    switching_at: datetime | None = None
+    ended: datetime | None = None
+    old_route: bool = False
+    reason: str = ""

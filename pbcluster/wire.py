@@ -70,9 +70,24 @@ class Assignment(Message, frozen=True):
     initial_superuser: InitialSuperuser | None = None
     degraded: bool = False
     logs: TenantLogs = TenantLogs.ERRORS
+    #: Not empty: this migration takes it away. Hold its requests, let open ones finish, stop it
+    #: after a last sync and report ``drained``; serve it again if a later list leaves this empty.
+    handing_over: str = ""
+    #: Not 0: the owner of this epoch gave it up, and no earlier one can hold a proof; whoever
+    #: replaces exactly its claim need not wait before it answers.
+    released_epoch: int = 0
     #: Not to be served but ended under this epoch: ``archived``, ``deleted`` (claim that state,
     #: then remove the copy) or ``purged`` (remove a deleted tenant's objects from S3).
     ending: str = ""
+
+
+class Warming(Message, frozen=True):
+    """An order: restore a copy of a tenant without owning it, since migration ``migration_id`` will
+    bring it here. Its owner has it under ``epoch``."""
+
+    tenant_id: str
+    migration_id: str
+    epoch: int
 
 
 class NodeAssignments(Message, frozen=True):
@@ -86,6 +101,11 @@ class NodeAssignments(Message, frozen=True):
     incarnation: int
     index: int
     assignments: tuple[Assignment, ...]
+    warming: tuple[Warming, ...] = ()
+
+
+#: ``TenantUsage.state`` of a tenant that left the node, while requests for it still come there.
+MOVED = "moved"
 
 
 class TenantUsage(Record, frozen=True):
@@ -180,6 +200,10 @@ class TenantReport(Message, frozen=True):
     ``released`` (nothing of it runs here any more), ``stopped`` (idle; still ours) or ``ended``
     (what :attr:`Assignment.ending` ordered is done) or ``deleted`` (S3 has its tombstone: the
     registry forgot a deletion).
+
+    Of a migration: ``warmed`` (a copy of ``size_bytes`` at ``txid`` is here) or ``warm_failed``;
+    ``drained`` (stopped, all of it in S3 up to ``txid``; ``settled``: no earlier owner can hold a
+    proof) or ``not_drained``.
     """
 
     node_id: str
@@ -190,6 +214,9 @@ class TenantReport(Message, frozen=True):
     observed_epoch: int = 0
     detail: str = ""
     txid: int = 0
+    migration_id: str = ""
+    size_bytes: int = 0
+    settled: bool = False
 
 
 # -- gateway → control plane ----------------------------------------------------------------------
@@ -319,6 +346,35 @@ class LogLines(Message, frozen=True):
     missed: int = 0
 
 
+class FindTenant(Message, frozen=True):
+    """Survey ``find:<tenant>``: does anything of it run on you? Asked of every node."""
+
+    tenant_id: str
+
+
+class TenantFound(Message, frozen=True):
+    """A node's answer: the epoch under which it has the tenant (0: it has not), in which state,
+    and the index of the list that it obeys."""
+
+    node_id: str
+    incarnation: int
+    epoch: int
+    state: str
+    obeyed_index: int
+
+
+# -- control plane → gateway, unasked -------------------------------------------------------------
+
+
+class HoldTenant(Message, frozen=True):
+    """Hold requests for a tenant until a route of a higher epoch than ``epoch`` is known, the same
+    route is confirmed, or ``limit_ms`` have passed. Answered :class:`Ok` once it is held."""
+
+    tenant_id: str
+    epoch: int
+    limit_ms: int
+
+
 # -- broadcasts -----------------------------------------------------------------------------------
 
 
@@ -400,6 +456,9 @@ Body = (
     | Broadcast
     | Ok
     | ErrorReply
+    | FindTenant
+    | TenantFound
+    | HoldTenant
 )
 
 #: Only these change the replicated state: they must carry an idempotency key.

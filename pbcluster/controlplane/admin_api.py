@@ -19,6 +19,7 @@ from pbcluster.controlplane.admin_caller import caller_of
 from pbcluster.controlplane.admin_guard import OPERATIONS, app, endpoint
 from pbcluster.controlplane.admin_inside import InsideRoutes
 from pbcluster.controlplane.admin_lives import MAX_WAIT_S, LifeRoutes
+from pbcluster.controlplane.admin_migrations import MigrationRoutes
 from pbcluster.controlplane.admin_platform import PlatformRoutes
 from pbcluster.controlplane.admin_tenants import BCRYPT_COST, TenantRoutes
 from pbcluster.controlplane.admin_tokens import TokenRoutes
@@ -27,7 +28,15 @@ from pbcluster.controlplane.admin_views import Health
 __all__ = ["BCRYPT_COST", "MAX_WAIT_S", "AdminAPI"]
 
 
-class AdminAPI(TenantRoutes, LifeRoutes, InsideRoutes, PlatformRoutes, TokenRoutes, AccessRoutes):
+class AdminAPI(
+    TenantRoutes,
+    LifeRoutes,
+    MigrationRoutes,
+    InsideRoutes,
+    PlatformRoutes,
+    TokenRoutes,
+    AccessRoutes,
+):
     """All routes. ``resource()`` goes into a ``twisted.web`` site."""
 
     app = app

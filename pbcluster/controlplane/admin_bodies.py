@@ -149,6 +149,12 @@ class Transfer(Body, frozen=True):
     to: Annotated[str, Meta(min_length=1, max_length=63)]
 
 
+class NewMigration(Body, frozen=True, rename=json_name):
+    """A tenant moves."""
+
+    target_node: Annotated[str, Meta(min_length=1, max_length=63)]
+
+
 class NewMember(Body, frozen=True):
     """A member that joins, as ``MemberRecord``."""
 
@@ -190,6 +196,7 @@ RULES = {
     "logs": ", ".join(word.value for word in TenantLogs),
     "role": ", ".join(role.value for role in Role),
     "to": 'a member: {"to": "member_2"}',
+    "targetNode": "the id of a node",
     "id": "a new name like member_4",
     "raft": "tcp://HOST:PORT, where the other members hear it",
     "requests": "tcp://HOST:PORT, where nodes and gateways ask it",

@@ -37,6 +37,7 @@ from pbcluster.controlplane.admin_table import Operation, Param, read_query
 from pbcluster.controlplane.consensus import Consensus
 from pbcluster.controlplane.executor import Executor, utc_now
 from pbcluster.controlplane.liveness import Liveness
+from pbcluster.controlplane.migrating import Migrating
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.planner import Planner
 from pbcluster.controlplane.requests import Requests
@@ -216,6 +217,7 @@ class AdminRoutes:
         counts: Callable[[], Mapping[str, Mapping[str, int]]] = dict,
         mark: ClientMark | None = None,
         answered: Callable[[str, int, float], None] = lambda operation, status, duration_s: None,
+        migrating: Migrating | None = None,
         deleted_keep_s: float = 7 * 86400.0,
     ) -> None:
         """
@@ -224,9 +226,11 @@ class AdminRoutes:
         :param forwarder: passes on what only the leader can answer.
         :param deleted_keep_s: seconds for which a deleted tenant's objects stay in S3.
         :param counts: what this member's sockets dropped and refused, for its health.
+        :param migrating: moves tenants; None: none can be moved.
         :param mark: tells from where a request came that a member passed on.
         :param answered: is told operation, status and duration in seconds of each request.
         """
+        self._migrations = migrating
         self._answered = answered
         self._mark = ClientMark("") if mark is None else mark
         self._counts = counts

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from pbcluster.records import NodeRecord, Record, Role, TenantRecord, json_name
+from pbcluster.records import MigrationRecord, NodeRecord, Record, Role, TenantRecord, json_name
 
 
 def _view(name: str, told: str, record: type, without: set[str], further: dict[str, Any]) -> type:
@@ -52,6 +52,81 @@ NodeView = _view(
     {"start_id"},
     {"assigned_count": int, "alive": bool},
 )
+
+
+class MigrationRoute(Record, frozen=True):
+    """Where a tenant's requests go: 1 is current, 0 the old one."""
+
+    node_id: str
+    epoch: int
+    priority: int
+
+
+#: A migration with the routes that it left and how long its phases took, in seconds.
+MigrationView = _view(
+    "Migration",
+    "A tenant's move to another node.",
+    MigrationRecord,
+    set(),
+    {"durations": dict[str, float], "routes": list[MigrationRoute]},
+)
+
+
+class PlacementView(Record, frozen=True):
+    """Where a tenant would go if it had to leave, and for every other node why not there."""
+
+    tenant_id: str
+    node_id: str
+    constraints: dict[str, str]
+    next: str
+    why: str
+    reasons: dict[str, str]
+
+
+class FoundView(Record, frozen=True):
+    """A node that has the tenant."""
+
+    node_id: str
+    epoch: int
+    state: str
+
+
+class SurveyView(Record, frozen=True):
+    """Who really runs a tenant, who did not answer, and what was put right."""
+
+    tenant_id: str
+    node_id: str
+    epoch: int
+    found: list[FoundView]
+    silent: list[str]
+    corrected: list[str]
+
+
+class DrainView(Record, frozen=True):
+    """How far a drain is; ``aborted``: tenant → why its last migration was."""
+
+    node_id: str
+    status: str
+    drain_wanted: bool
+    left: int
+    migrations: list[MigrationView]  # type: ignore[valid-type]
+    aborted: dict[str, str]
+
+
+class MoveView(Record, frozen=True):
+    """A move of a rebalancing."""
+
+    tenant_id: str
+    name: str
+    source_node: str
+    target_node: str
+
+
+class RebalanceView(Record, frozen=True):
+    """The fewest moves that make the nodes even; the first thousand of them."""
+
+    total_moves: int
+    moves: list[MoveView]
 
 
 class Problem(msgspec.Struct):

@@ -237,7 +237,17 @@ class Executor:
         if applied.broadcast is not None:
             self._publisher.publish(applied.broadcast)
         for node_id in applied.changed_nodes:
-            try:
-                self._server.tell(node_id, self._consensus.registry.assignments(node_id))
-            except PBClusterError as error:
-                log.error("{node} cannot be told its tenants: {e}", node=node_id, e=error.message)
+            self.tell_assignments(node_id)
+
+    def tell_assignments(self, node_id: str) -> None:
+        """Send a node its list; a hint that may get lost."""
+        try:
+            self._server.tell(node_id, self._consensus.registry.assignments(node_id))
+        except PBClusterError as error:
+            log.error("{node} cannot be told its tenants: {e}", node=node_id, e=error.message)
+
+    async def survey(
+        self, body: wire.Body, *, timeout_s: float, among: Callable[[str], bool]
+    ) -> dict[str, list[wire.Body]]:
+        """Ask all processes that have a session here, as ``RequestServer.survey``."""
+        return await self._server.survey(body, timeout_s=timeout_s, among=among)

@@ -29,11 +29,12 @@ class NodeChanges(RegistryRecords):
             starts = [*self._starts.get(known.id, ()), known.start_id]
             self._starts[known.id] = starts[-MAX_STARTS:]
         incarnation = known.incarnation + 1 if known is not None else 1
+        drain_wanted = known is not None and known.drain_wanted
         self._nodes[command.node_id] = NodeRecord(
             id=command.node_id,
             address=command.address,
             capacity=command.capacity,
-            status=NodeStatus.HEALTHY,
+            status=NodeStatus.DRAINING if drain_wanted else NodeStatus.HEALTHY,
             incarnation=incarnation,
             start_id=command.start_id,
             region=command.region,
@@ -41,6 +42,7 @@ class NodeChanges(RegistryRecords):
             software_version=command.software_version,
             version=index,
             assignments_index=index,
+            drain_wanted=drain_wanted,
         )
         return Change(
             Outcome(index, incarnation=incarnation),
@@ -51,14 +53,17 @@ class NodeChanges(RegistryRecords):
 
     def _set_node_status(self, index: int, command: c.SetNodeStatus) -> Change:
         node = self._of_incarnation(command.node_id, command.incarnation)
-        if node.status is command.status:
+        status = command.status
+        if node.drain_wanted and status is NodeStatus.HEALTHY:
+            status = NodeStatus.DRAINING
+        if node.status is status:
             return Change(Outcome(index, incarnation=node.incarnation))
-        check_node(node.id, node.status, command.status)
-        self._nodes[node.id] = msgspec.structs.replace(node, status=command.status, version=index)
+        check_node(node.id, node.status, status)
+        self._nodes[node.id] = msgspec.structs.replace(node, status=status, version=index)
         topics = {NodeStatus.DOWN: "node.down", NodeStatus.DRAINING: "node.draining"}
         return Change(
             Outcome(index, incarnation=node.incarnation),
-            topic=topics.get(command.status, "node.up"),
+            topic=topics.get(status, "node.up"),
             node_id=node.id,
         )
 

@@ -13,11 +13,11 @@ from datetime import datetime
 import attrs
 
 from pbcluster.controlplane.liveness import Liveness, ProbeNode
-from pbcluster.controlplane.placement import Candidate, choose
+from pbcluster.controlplane.placement import Candidate, Choice, Wish, choose
 from pbcluster.controlplane.registry import LIVING, Registry
 from pbcluster.controlplane.registry_records import ending_of, may_end
 from pbcluster.errors import NoCapacity, Unavailable
-from pbcluster.records import NodeStatus, TenantRecord, TenantStatus
+from pbcluster.records import NodeRecord, NodeResources, NodeStatus, TenantRecord, TenantStatus
 
 #: Assignments under way at once.
 MAX_ASSIGNING = 64
@@ -216,26 +216,69 @@ class Planner:
             )
         return self._assign(tenant, "its epoch was refused", now, above_epoch, tenant.node_id)
 
+    def move_off(self, tenant: TenantRecord, node_id: str, reason: str) -> Assign | None:
+        """Give a tenant that was never ready to ``node_id``: there is nothing to hand over.
+
+        :returns: None if an assignment is under way already.
+        """
+        if tenant.id in self._assigning:
+            return None
+        self._assigning.add(tenant.id)
+        self._liveness.begin_taking(tenant.id, tenant.node_id)
+        return Assign(tenant.id, node_id, tenant.epoch, 0, reason)
+
     def _assign(
         self, tenant: TenantRecord, reason: str, now: float, above: int = 0, prefer: str = ""
     ) -> Assign:
-        choice = choose(self.candidates(tenant), prefer=prefer)
+        choice = self.choice(tenant, self.wish(tenant, reserve=bool(tenant.node_id)), prefer)
         self._assigning.add(tenant.id)
         if tenant.node_id:
             self._liveness.begin_taking(tenant.id, tenant.node_id)
         return Assign(tenant.id, choice.node_id, tenant.epoch, above, reason)
 
+    def wish(self, tenant: TenantRecord, *, reserve: bool = False, move: bool = False) -> Wish:
+        """What a tenant needs of its next node.
+
+        :param reserve: its node died. :param move: it goes elsewhere without need.
+        """
+        avoid = {tenant.node_id: "has it now"} if move else {}
+        place = tenant.placement
+        return Wish(
+            region=place.get("region", ""),
+            zone=place.get("zone", ""),
+            avoid=avoid,
+            reserve=reserve,
+            unwell=not move,
+        )
+
+    def choice(self, tenant: TenantRecord, wish: Wish, prefer: str = "") -> Choice:
+        """Where it would go now. :raises NoCapacity: nowhere."""
+        return choose(self.candidates(tenant), prefer=prefer, wish=wish)
+
     def candidates(self, tenant: TenantRecord | None) -> list[Candidate]:
         """All nodes as placement sees them; ``tenant``'s own place does not count against it."""
+        coming = self._registry.coming(but=tenant.id if tenant is not None else "")
         return [
-            Candidate(
-                node,
-                self._assigned(node.id, tenant),
-                self._liveness.alive(node.id),
-                self._degraded(node.id),
-            )
-            for node in self._registry.nodes()
+            self._candidate(node, tenant, coming.get(node.id, 0)) for node in self._registry.nodes()
         ]
+
+    def _candidate(self, node: NodeRecord, tenant: TenantRecord | None, coming: int) -> Candidate:
+        registry = self._registry
+        own = tenant is not None and tenant.node_id == node.id
+        tenant_id = tenant.id if tenant is not None else ""
+        last = self._liveness.last_heartbeat(node.id)
+        resources = last[1].resources if last is not None else NodeResources()
+        return Candidate(
+            node,
+            self._assigned(node.id, tenant) + coming,
+            self._liveness.alive(node.id),
+            last is not None and last[1].status == NodeStatus.DEGRADED.value,
+            _share(resources.memory_used_bytes, resources.memory_total_bytes),
+            _share(resources.disk_used_bytes, resources.disk_total_bytes),
+            self._group_on(node.id, tenant),
+            registry.is_warm(tenant_id, node.id),
+            own,
+        )
 
     def _assigned(self, node_id: str, tenant: TenantRecord | None) -> int:
         if tenant is not None and may_end(tenant):
@@ -243,6 +286,15 @@ class Planner:
         own = tenant is not None and tenant.node_id == node_id
         return self._registry.count_of(node_id) - own
 
-    def _degraded(self, node_id: str) -> bool:
-        last = self._liveness.last_heartbeat(node_id)
-        return last is not None and last[1].status == NodeStatus.DEGRADED.value
+    def _group_on(self, node_id: str, tenant: TenantRecord | None) -> int:
+        """How many others of the group that it is spread among are there."""
+        group = tenant.placement.get("spread") if tenant is not None else None
+        if tenant is None or not group:
+            return 0
+        registry = self._registry
+        others = (registry.tenant(each) for each in registry.tenants_of(node_id))
+        return sum(o.id != tenant.id and o.placement.get("spread") == group for o in others)
+
+
+def _share(used: int, total: int) -> float:
+    return used / total if total > 0 else 0.0

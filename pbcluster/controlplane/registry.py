@@ -10,9 +10,9 @@ Invariants, held after every command:
 * applying the same log gives the same state, from the beginning or from a snapshot: no clock, no
   random numbers, no I/O.
 
-``registry_records`` holds tenants and nodes; ``tenant_changes``, ``tenant_ends`` and
-``node_changes`` apply commands to them. It says nothing of who lives (``liveness``) and decides
-nothing (``planner``).
+``registry_records`` holds tenants and nodes; ``tenant_changes``, ``tenant_ends``, ``node_changes``
+and ``migration_changes`` apply commands to them. It says nothing of who lives (``liveness``) and
+decides nothing (``planner``).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pbcluster.controlplane import audit
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.api_tokens import ApiTokens
 from pbcluster.controlplane.audit import AuditTrail
+from pbcluster.controlplane.migration_changes import MigrationChanges
 from pbcluster.controlplane.node_changes import NodeChanges
 from pbcluster.controlplane.outcomes import Outcome, Outcomes
 from pbcluster.controlplane.registry_image import RegistryImage, RegistryState
@@ -56,7 +57,7 @@ class Applied:
     repeated: bool = False
 
 
-class Registry(TenantChanges, TenantEnds, NodeChanges):
+class Registry(TenantChanges, TenantEnds, NodeChanges, MigrationChanges):
     """Everything the control plane must not forget."""
 
     def __init__(self, base_domain: str) -> None:
@@ -95,6 +96,14 @@ class Registry(TenantChanges, TenantEnds, NodeChanges):
             c.CreateApiToken: self._create_api_token,
             c.RevokeApiToken: self._revoke_api_token,
             c.Noted: self._noted,
+            c.StartMigration: self._start_migration,
+            c.MigrationWarmed: self._migration_warmed,
+            c.DrainTenant: self._drain_tenant,
+            c.MigrationDrained: self._migration_drained,
+            c.MigrationReady: self._migration_ready,
+            c.AbortMigration: self._abort_migration,
+            c.RetireRoute: self._retire_route,
+            c.DrainNode: self._drain_node,
         }
 
     def outcome(self, key: str) -> Outcome | None:
@@ -132,6 +141,7 @@ class Registry(TenantChanges, TenantEnds, NodeChanges):
                 [] if for_operators else list(self.token_keys),
                 [] if for_operators else list(self.api_tokens),
                 list(self.audit),
+                list(self._migrations.values()),
             )
         )
 
@@ -151,6 +161,8 @@ class Registry(TenantChanges, TenantEnds, NodeChanges):
         for node in state.nodes:
             registry._nodes[node.id] = node
         registry._put_all(state.tenants)
+        for migration in state.migrations:
+            registry._put_migration(migration)
         return registry
 
     # -- applying ---------------------------------------------------------------------------------
@@ -171,6 +183,8 @@ class Registry(TenantChanges, TenantEnds, NodeChanges):
             return Applied(known, repeated=True)
         try:
             change = self._appliers[type(keyed.command)](index, keyed.command)
+            if change.outcome.tenant_id:
+                change = self._settle(index, change.outcome.tenant_id, keyed.command.at, change)
         except PBClusterError as error:
             change = Change(Outcome(index, error=wire.ErrorReply.of(error)))
         self._outcomes.remember(keyed.key, change.outcome)

@@ -12,7 +12,7 @@ from pbcluster.controlplane.api_tokens import ApiToken
 from pbcluster.controlplane.audit import AuditEntry
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.token_keys import SigningKey
-from pbcluster.records import MemberRecord, NodeRecord, TenantRecord
+from pbcluster.records import MemberRecord, MigrationRecord, NodeRecord, TenantRecord
 
 #: MessagePack's heads of an array whose length follows, in 16 bits and in 32.
 _ARRAY_16, _ARRAY_32 = b"\xdc", b"\xdd"
@@ -34,6 +34,7 @@ class RegistryState(msgspec.Struct, array_like=True):
     token_keys: list[SigningKey] = []
     api_tokens: list[ApiToken] = []
     audit: list[AuditEntry] = []
+    migrations: list[MigrationRecord] = []
 
 
 class RegistryImage:

@@ -13,11 +13,12 @@ import attrs
 import msgspec
 
 from pbcluster import wire
+from pbcluster.controlplane import migration as m
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.tenant_order import TenantOrder
 from pbcluster.controlplane.transitions import check_tenant
 from pbcluster.errors import Conflict, NotFound
-from pbcluster.records import NodeRecord, TenantRecord, TenantStatus
+from pbcluster.records import MigrationRecord, NodeRecord, TenantRecord, TenantStatus
 
 #: Statuses of a tenant that has an owner and routes.
 LIVING = frozenset({TenantStatus.CREATED, TenantStatus.ACTIVE, TenantStatus.IDLE})
@@ -74,6 +75,9 @@ class RegistryRecords:
         self._without_node: set[str] = set()
         #: Node → its former ``start_id``s, the newest last.
         self._starts: dict[str, list[str]] = {}
+        #: Tenant → its last migration; those of which something is to be done, the oldest first.
+        self._migrations: dict[str, MigrationRecord] = {}
+        self._open_migrations: dict[str, None] = {}
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -127,6 +131,22 @@ class RegistryRecords:
         """How many tenants a node has."""
         return len(self._tenants_of.get(node_id, ()))
 
+    def coming(self, but: str = "") -> dict[str, int]:
+        """Node → how many tenants, ``but`` left out, are on their way to it and not its own yet."""
+        found: dict[str, int] = {}
+        for tenant_id in self._open_migrations:
+            record = self._migrations[tenant_id]
+            if record.phase in m.BEFORE_SWITCH and tenant_id != but:
+                found[record.target_node] = found.get(record.target_node, 0) + 1
+        return found
+
+    def is_warm(self, tenant_id: str, node_id: str) -> bool:
+        """Whether a node restored a copy of a tenant that is to be moved there."""
+        record = self._migrations.get(tenant_id)
+        if record is None or record.target_node != node_id:
+            return False
+        return record.warmed and record.phase in m.BEFORE_SWITCH
+
     def hosts_of(self, tenant: TenantRecord) -> tuple[str, ...]:
         """All host names of a tenant."""
         return (tenant.domain, *tenant.custom_domains)
@@ -140,9 +160,18 @@ class RegistryRecords:
             node.incarnation,
             node.assignments_index,
             tuple(self._assignment(t) for t in owned if t.status in LIVING or ending_of(t)),
+            tuple(self._warming(node_id)),
         )
 
+    def _warming(self, node_id: str) -> Iterator[wire.Warming]:
+        for tenant_id in sorted(self._open_migrations):
+            record = self._migrations[tenant_id]
+            order = m.order_to_target(record) if record.target_node == node_id else None
+            if order is not None:
+                yield order
+
     def _assignment(self, tenant: TenantRecord) -> wire.Assignment:
+        moving = self._migrations.get(tenant.id)
         return wire.Assignment(
             tenant_id=tenant.id,
             epoch=tenant.epoch,
@@ -155,6 +184,8 @@ class RegistryRecords:
             initial_superuser=tenant.initial_superuser,
             degraded=tenant.degraded,
             logs=tenant.logs,
+            handing_over=m.order_to_source(moving),
+            released_epoch=m.released_epoch(moving, tenant.epoch),
             ending=ending_of(tenant),
         )
 

@@ -21,6 +21,7 @@ from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.consensus import Consensus
 from pbcluster.controlplane.executor import Executor, utc_now
 from pbcluster.controlplane.liveness import Liveness
+from pbcluster.controlplane.migrating import OUTCOMES, Migrating
 from pbcluster.controlplane.planner import Planner
 from pbcluster.controlplane.registry import LIVING
 from pbcluster.errors import (
@@ -70,7 +71,9 @@ class Requests:
         planner: Planner,
         executor: Executor,
         wall_clock: Callable[[], datetime] = utc_now,
+        migrating: Migrating | None = None,
     ) -> None:
+        self._migrating = migrating
         self._clock = clock
         self._consensus = consensus
         self._liveness = liveness
@@ -159,6 +162,8 @@ class Requests:
     async def _heartbeat(self, asked: Asked, body: wire.Heartbeat) -> wire.Body:
         self._check_incarnation(body.node_id, body.incarnation)
         self._liveness.heartbeat(body, self._clock.seconds())
+        if self._migrating is not None:
+            self._migrating.heartbeat(body)
         return wire.Ok()
 
     def _check_incarnation(self, node_id: str, incarnation: int) -> None:
@@ -212,6 +217,9 @@ class Requests:
             # Not the report is wrong but the standing: it must be told again, not thrown away.
             told = f"{error.message}: register, then repeat"
             raise Unavailable(told, retry_after_s=0.2) from None
+        if body.outcome in OUTCOMES and self._migrating is not None:
+            await self._migrating.reported(body)
+            return wire.Ok()
         tenant = self._consensus.registry.tenant(body.tenant_id)
         if (tenant.node_id, tenant.epoch) != (body.node_id, body.epoch):
             # Late, from before a take-over: true then, of no consequence now.
@@ -233,13 +241,15 @@ class Requests:
             )
         handler = handlers.get(body.outcome)
         if handler is None:
-            known = ", ".join(handlers)
+            known = ", ".join((*handlers, *sorted(OUTCOMES)))
             raise RemoteProtocolError(f"outcome {body.outcome!r} is unknown; known are: {known}")
         await handler(asked.idempotency_key, tenant, body)
         return wire.Ok()
 
     async def _ready(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
         self.failures.pop(tenant.id, None)
+        if self._migrating is not None:
+            await self._migrating.ready(tenant.id, body.epoch)
         if tenant.ever_ready and tenant.status is TenantStatus.ACTIVE:
             return
         command = c.MarkReady(self._wall_clock(), tenant.id, body.node_id, body.epoch)

@@ -33,6 +33,8 @@ from pbcluster.controlplane.executor import Executor, utc_now
 from pbcluster.controlplane.group import forwarder, join_group, told_of
 from pbcluster.controlplane.liveness import Liveness
 from pbcluster.controlplane.membership import Membership
+from pbcluster.controlplane.migrating import Migrating
+from pbcluster.controlplane.moves import Moves
 from pbcluster.controlplane.planner import Planner
 from pbcluster.controlplane.raft_member import RaftMember
 from pbcluster.controlplane.requests import Requests
@@ -69,6 +71,7 @@ class MemberService(Service):
         self._consensus: RaftMember | None = None
         self._membership: Membership | None = None
         self._executor: Executor | None = None
+        self._migrating: Migrating | None = None
         self._server = ZmqRequestServer(sockets, config.request_endpoint)
         self._publisher = ZmqPublisher(sockets, config.broadcast_endpoint)
         self._admin: IListeningPort | None = None
@@ -112,7 +115,13 @@ class MemberService(Service):
             self._publisher,
             self._durations,
         )
-        requests = Requests(clock, consensus, liveness, planner, self._executor)
+        moves = Moves(lambda: consensus.registry, liveness, planner)
+        migrating = self._migrating = Migrating(
+            clock, consensus, liveness, moves, self._executor, self._server
+        )
+        requests = Requests(
+            clock, consensus, liveness, planner, self._executor, migrating=migrating
+        )
         membership = self._membership = Membership(clock, consensus, utc_now)
         figures = status_pages.Figures()
         api = AdminAPI(
@@ -132,6 +141,7 @@ class MemberService(Service):
             cluster_id=config.cluster_id,
             forwarder=forwarder(self._reactor, config, consensus),
             counts=self._counts,
+            migrating=migrating,
             mark=ClientMark(self._secrets.admin_token_hash),
             answered=figures.answered,
             deleted_keep_s=config.deleted_keep_s,
@@ -148,6 +158,7 @@ class MemberService(Service):
         _bound("broadcast-endpoint", self._publisher.start)
         _bound("request-endpoint", lambda: self._server.start(requests))
         self._executor.start()
+        migrating.start()
         membership.start(told_of(config, self._own_record(consensus), self._sockets.public_key))
         # The registry and all code are here to stay: no collection need walk through them again.
         gc.collect()
@@ -202,6 +213,8 @@ class MemberService(Service):
             self._membership.stop()
         if self._consensus is not None:
             await self._consensus.hand_over()
+        if self._migrating is not None:
+            self._migrating.stop()
         if self._executor is not None:
             self._executor.stop()
         for port in (self._admin, self._status):

@@ -99,10 +99,11 @@ class TenantChanges(RegistryRecords):
             raise WrongEpoch(
                 f"tenant {tenant.name!r} is at epoch {tenant.epoch}, not {command.expected_epoch}"
             )
-        if node.status in (NodeStatus.DRAINING, NodeStatus.DOWN):
+        stays = tenant.node_id == node.id and node.status is NodeStatus.DRAINING
+        if node.status in (NodeStatus.DRAINING, NodeStatus.DOWN) and not stays:
             raise NoCapacity(f"node {node.id!r} is {node.status.value}")
-        full = self.count_of(node.id) >= node.capacity
-        if tenant.node_id != node.id and full and not ends:
+        taken = self.count_of(node.id) + self.coming(but=tenant.id).get(node.id, 0)
+        if tenant.node_id != node.id and taken >= node.capacity and not ends:
             raise NoCapacity(f"node {node.id!r} has its {node.capacity} tenants")
         epoch = max(tenant.epoch, command.above_epoch) + 1
         moved = msgspec.structs.replace(

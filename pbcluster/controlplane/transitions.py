@@ -63,6 +63,14 @@ NODE = (
         "healthy",
         "it answers again, or takes tenants again",
     ),
+    *_ways((_N.DRAINING,), "DrainNode", "healthy", "an operator undrained it"),
+    *_ways((_N.HEALTHY, _N.DEGRADED), "DrainNode", "draining", "an operator wants it empty"),
+    *_ways(
+        (_N.HEALTHY, _N.DEGRADED, _N.DOWN),
+        "RegisterNode",
+        "draining",
+        "it started again, and an operator wants it empty",
+    ),
     *_ways((_N.HEALTHY, _N.DRAINING, _N.DOWN), "SetNodeStatus", "degraded", "it says so itself"),
     *_ways(
         (_N.HEALTHY, _N.DEGRADED, _N.DOWN), "SetNodeStatus", "draining", "it takes no more tenants"

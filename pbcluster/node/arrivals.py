@@ -8,10 +8,12 @@ without waiting and the next look-up asks for a newer one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 from pbcluster.errors import OwnershipLost, Unavailable
 from pbcluster.node.parts import Changes, NodeParts
 from pbcluster.node.tenant import Tenant
+from pbcluster.wire import MOVED, TenantUsage
 
 #: A gateway may know of an assignment before this node does: the request waits so long for it.
 ARRIVAL_WAIT_S = 1.0
@@ -41,7 +43,10 @@ class Arrivals:
         self._clock = parts.clock
         self._find = find
         self._closed = closed
+        self._utc_now = parts.utc_now
         self._gone: dict[str, int] = {}
+        #: Of those that were given away: when somebody asked for them here.
+        self._followed: dict[str, datetime] = {}
         self._changes = Changes(parts.clock, MAX_ARRIVAL_WAITS)
 
     def fire(self) -> None:
@@ -75,4 +80,16 @@ class Arrivals:
             if known > epoch or self._closed() or not await self._changes.wait(left):
                 if tenant is not None:
                     raise Loading(f"this node is at epoch {tenant.epoch} of the tenant")
-                raise OwnershipLost("this tenant is not on this node", epoch=known)
+                raise self.lost(tenant_id)
+
+    def lost(self, tenant_id: str) -> OwnershipLost:
+        """The error for a request whose tenant is not here; that it came is remembered."""
+        known = self.known(tenant_id)
+        if known:
+            self._followed[tenant_id] = self._utc_now()
+        return OwnershipLost("this tenant is not on this node", epoch=known)
+
+    def followed(self) -> tuple[TenantUsage, ...]:
+        """Tenants that were given away and were asked for here since the last call."""
+        followed, self._followed = self._followed, {}
+        return tuple(TenantUsage(t, MOVED, last_access=at) for t, at in followed.items())

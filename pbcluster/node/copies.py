@@ -141,7 +141,9 @@ class Copies:
         elif aside is not None:
             log.info("{tenant}: an older copy was set aside", tenant=tenant_id)
         if isinstance(won.source, ownership.Restore):
-            await self._parts.replication.restore(tenant_id, won.source.epoch, self._database)
+            epoch = won.source.epoch
+            if not await self._parts.warm.take(tenant_id, epoch, self._database):
+                await self._parts.replication.restore(tenant_id, epoch, self._database)
         go_on()
         self._parts.replication.forget(self._database)
         # From here on the copy is worth resuming: it is whole, and of this claim.
@@ -182,7 +184,11 @@ class Copies:
             incarnation=self._incarnation,
             nonce=self._parts.new_nonce(),
         )
-        return ownership.Claim(wanted, ever_ready=assignment.ever_ready)
+        return ownership.Claim(
+            wanted,
+            ever_ready=assignment.ever_ready,
+            released_epoch=assignment.released_epoch,
+        )
 
     def _refuse(self, tenant_id: str, step: ownership.Refused) -> NoReturn:
         if step.set_aside:

@@ -351,6 +351,17 @@ class NodeDirectories:
         except (OSError, StorageCorrupt):
             return None
 
+    def has_wal(self, tenant_id: str) -> bool:
+        """Whether a write-ahead log with content lies beside data.db."""
+        try:
+            with (
+                DirectoryHandle.open(self.path(tenant_id)) as root,
+                root.folder("data") as data,
+            ):
+                return bool(data.read(f"{DATABASE}-wal", 1))
+        except (OSError, StorageCorrupt):
+            return False
+
     def known(self) -> tuple[str, ...]:
         """Ids of all tenants that have a directory here."""
         names = (entry.name for entry in os.scandir(self.data_dir / "tenants"))

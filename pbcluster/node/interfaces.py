@@ -144,9 +144,10 @@ class Replication(Protocol):
         """``callback(reason)`` when the daemon ended by itself; no sync succeeds from then on until
         it is started and every database registered again."""
 
-    async def restore(self, tenant_id: str, epoch: int, target: Path) -> None:
+    async def restore(self, tenant_id: str, epoch: int, target: Path, txid: int = 0) -> None:
         """Restore data.db of ``epoch`` to the new file ``target``, checked for integrity.
 
+        :param txid: as it was after this transaction; 0: the newest.
         :raises StorageCorrupt: it restores, but the check fails. :raises S3Unavailable: else.
         """
 
@@ -329,6 +330,9 @@ class TenantDirectories(Protocol):
 
     def database_bytes(self, tenant_id: str) -> int:
         """What data.db and its write-ahead log take, in bytes; 0: there is none."""
+
+    def has_wal(self, tenant_id: str) -> bool:
+        """Whether a write-ahead log with content lies beside data.db."""
 
     def known(self) -> tuple[str, ...]:
         """Ids of all tenants that have a directory here."""

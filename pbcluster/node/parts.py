@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import attrs
@@ -55,6 +56,24 @@ class Observer(Protocol):
         """A tenant was found to be another node's."""
 
 
+class WarmCopies(Protocol):
+    """Copies that were restored before their tenant came (``warming``)."""
+
+    async def take(self, tenant_id: str, epoch: int, target: Path) -> bool:
+        """Put the copy to ``target`` if it is all that the epoch's replica holds now.
+
+        :returns: False: there is none that is; restore.
+        """
+
+
+class NoWarmCopies:
+    """None at all."""
+
+    async def take(self, tenant_id: str, epoch: int, target: Path) -> bool:
+        """Never."""
+        return False
+
+
 @attrs.frozen(kw_only=True)
 class NodeParts:
     """The seams and settings that all tenants of a node share.
@@ -79,6 +98,7 @@ class NodeParts:
     report: Callable[[TenantReport], None]
     observer: Observer
     files: TenantFilesDoor | None = None
+    warm: WarmCopies = attrs.field(factory=NoWarmCopies)
 
 
 def tenant_report(

@@ -301,9 +301,10 @@ class LitestreamDaemon:
 
     # -- restore --
 
-    async def restore(self, tenant_id: str, epoch: int, target: Path) -> None:
+    async def restore(self, tenant_id: str, epoch: int, target: Path, txid: int = 0) -> None:
         """Restore data.db of ``epoch`` to the new file ``target``, checked for integrity.
 
+        :param txid: as it was after this transaction; 0: the newest.
         :raises StorageCorrupt: it restores, but the check fails; or ``target`` exists.
         :raises S3Unavailable: else.
         """
@@ -312,7 +313,7 @@ class LitestreamDaemon:
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             url = replica_url(self._address, tenant_id, epoch)
             for attempt in range(1, RESTORE_ATTEMPTS + 1):
-                error = await self._restore_once(url, target)
+                error = await self._restore_once(url, target, txid)
                 if error is None:
                     return
                 # The second try matters when retention removed a file that was about to be read.
@@ -321,9 +322,11 @@ class LitestreamDaemon:
         finally:
             self._restores.release()
 
-    async def _restore_once(self, url: str, target: Path) -> str | None:
+    async def _restore_once(self, url: str, target: Path, txid: int) -> str | None:
         beside = target.with_name(f".restore-{secrets.token_hex(6)}")
-        argv = [self._binary, "restore", "-o", str(beside), "-integrity-check", "quick", url]
+        point = ["-txid", f"{txid:016x}"] if txid else []
+        argv = [self._binary, "restore", "-o", str(beside), "-integrity-check", "quick"]
+        argv += [*point, url]
         try:
             try:
                 child = await run_child(

@@ -35,11 +35,13 @@ from pbcluster.node.front import Front
 from pbcluster.node.front_tls import FrontTLS
 from pbcluster.node.gates import Gates
 from pbcluster.node.generations import GenerationWatch
+from pbcluster.node.handing_over import HandingOver
 from pbcluster.node.heartbeat import Condition, NodeFacts, Standing
 from pbcluster.node.housekeeping import Housekeeping, Keeping
 from pbcluster.node.lifecycle import PRESENT, State
 from pbcluster.node.machine import boottime, encryption_key, random_word, utc_now
 from pbcluster.node.operators import Operators
+from pbcluster.node.orders import Orders
 from pbcluster.node.parts import NodeParts, pause, spawn
 from pbcluster.node.proofs import Proofs
 from pbcluster.node.quotas import Defaults, Quotas
@@ -50,6 +52,7 @@ from pbcluster.node.status_page import Metrics, StatusPage
 from pbcluster.node.storage import Storage
 from pbcluster.node.streams import Streams
 from pbcluster.node.tenants import Tenants
+from pbcluster.node.warming import WarmFiles, Warming
 from pbcluster.records import NodeStatus
 from pbcluster.transport.addresses import member_addresses
 from pbcluster.transport.control_plane_client import ZmqControlPlaneClient
@@ -112,6 +115,13 @@ class NodeService(Service):
         self._metrics = Metrics()
         self._resources = Resources(config.data_dir)
         self._reports = Reports(reactor, self._client, self._incarnation, random_word)
+        self._warming = Warming(
+            node_id=config.id,
+            files=WarmFiles(config.data_dir),
+            claims=self._shells.claims,
+            replication=self._shells.replication,
+            report=self._reports.send,
+        )
         parts = NodeParts(
             node_id=config.id,
             clock=reactor,
@@ -127,6 +137,7 @@ class NodeService(Service):
             report=self._reports.send,
             observer=self._metrics,
             files=self._shells.files,
+            warm=self._warming,
         )
         self._parts = parts
         self._tenants = Tenants(parts, capacity=config.capacity, idle_stop_s=config.idle_stop_s)
@@ -217,6 +228,7 @@ class NodeService(Service):
         await self._shells.prepare()
         if isolation is not None:
             self._metrics.isolated(isolation.report())
+        self._warming.clear()
         await self._wait_for_s3()
         if self._stopping:
             return
@@ -243,7 +255,8 @@ class NodeService(Service):
             utc_now=utc_now,
             client=self._client,
             proofs=self._parts.proofs,
-            owned=self._tenants,
+            owned=Orders(self._tenants, HandingOver(self._parts, self._tenants), self._warming),
+            found=self._found,
             members_changed=self._follower.changed,
             condition=self._condition,
             new_key=random_word,
@@ -352,6 +365,11 @@ class NodeService(Service):
             resources=resources,
             tenants=self._storage.with_sizes(self._tenants.usage()),
         )
+
+    def _found(self, tenant_id: str) -> tuple[int, str]:
+        """What runs of a tenant here: epoch (0: nothing) and state."""
+        tenant = self._tenants.find(tenant_id)
+        return (0, "") if tenant is None else (tenant.epoch, tenant.state.value)
 
     def _show_metrics(self) -> bytes:
         tenants, cache = list(self._tenants), self._tenants.cache

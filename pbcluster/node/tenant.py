@@ -61,6 +61,7 @@ class Tenant:
     :ivar assignment: what the control plane said last; its epoch stays. :ivar prover: its proofs.
     :ivar changes: fires at every change of state, and when serving begins to end.
     :ivar refused_by: not 0: this assignment is over; a new epoch must exceed this one.
+    :ivar ended_whole: whether its last end brought all of it to S3; None: it was not ended here.
     :ivar retry_at: time of the clock before which a failed load is not tried again.
     """
 
@@ -68,6 +69,7 @@ class Tenant:
         self.assignment, self.life = assignment, Life()
         self.changes = Changes(parts.clock, MAX_HELD)
         self.refused_by, self.retry_at = 0, 0.0
+        self.ended_whole: bool | None = None
         self._parts = parts
         self._database = parts.directories.path(assignment.tenant_id) / "data" / "data.db"
         self._copies = Copies(parts, incarnation, self._database)
@@ -106,10 +108,15 @@ class Tenant:
         return self._leaving or self._over or self.prover.fenced
 
     @property
+    def held(self) -> bool:
+        """Whether a migration takes it away: no request is handed on, nothing is started."""
+        return bool(self.assignment.handing_over)
+
+    @property
     def can_load(self) -> bool:
         """Whether a load makes sense at all under this assignment."""
         idle = self.state in (State.ABSENT, State.FAILED)
-        return idle and not self.leaving and not self.refused_by
+        return idle and not self.leaving and not self.refused_by and not self.held
 
     @property
     def workload(self) -> RunningWorkload | None:
@@ -123,7 +130,7 @@ class Tenant:
 
     def upstream(self, *, write: bool) -> tuple[str, int] | None:
         """Host and port of its PocketBase if it may be asked now (under a proof), else None."""
-        if self._workload is None or self.leaving:
+        if self._workload is None or self.leaving or self.held:
             return None
         if self.state is State.ACTIVE or (self.state in READABLE and not write):
             return self._workload.host, self._workload.port
@@ -404,6 +411,8 @@ class Tenant:
         if self.prover.owner is not None:
             last = self._parts.replication.unregister(self._database)
             synced = await tolerate(last, self.tenant_id)
+            never = synced is False and not self._registered
+            self.ended_whole = None if never else bool(synced)
             if synced and self._registered and not self.prover.fenced:
                 self._copies.settle(self.tenant_id)
         if self._acks is not None:

@@ -100,7 +100,7 @@ class Tenants:
 
     def usage(self) -> tuple[TenantUsage, ...]:
         """What happened to each tenant since the last call."""
-        return self._uses.since_last(self)
+        return self._arrivals.followed() + self._uses.since_last(self)
 
     # -- assignments --
 
@@ -180,8 +180,7 @@ class Tenants:
         while True:
             tenant = self._tenants.get(tenant_id)
             if tenant is None:
-                known = self._arrivals.known(tenant_id)
-                raise OwnershipLost("this tenant is not on this node", epoch=known)
+                raise self._arrivals.lost(tenant_id)
             if tenant.upstream(write=write) is not None:
                 return tenant
             if tenant.refused_by > tenant.epoch:
@@ -293,6 +292,28 @@ class Tenants:
             self._forget_unloaded(tenant.tenant_id)
         if self._tenants.get(tenant.tenant_id) is tenant and not tenant.refused_by:
             self._report(tenant, "stopped")
+
+    async def put_to_rest(self, tenant: Tenant, limit_s: float) -> bool:
+        """Stop a tenant that is held, once its open requests ended; it stays ours.
+
+        :returns: False if some are still open after ``limit_s`` seconds: then nothing was stopped.
+        """
+        await self._drained(tenant, limit_s)
+        if self.cache.open_requests(tenant.tenant_id):
+            return False
+        self._stopping.add(tenant.tenant_id)
+        try:
+            await tenant.stop()
+        finally:
+            self._stopping.discard(tenant.tenant_id)
+            self._forget_unloaded(tenant.tenant_id)
+        return True
+
+    def go_on(self, tenant: Tenant) -> None:
+        """It is held no longer: those who wait look again; it is started if it was stopped."""
+        self._started_once.discard((tenant.tenant_id, tenant.epoch))
+        tenant.changes.fire()
+        self._load_wanted()
 
     async def _drained(self, tenant: Tenant, limit_s: float) -> None:
         deadline = self._parts.clock.seconds() + limit_s

@@ -64,7 +64,7 @@ class Uses:
     def closed(self, tenant: Tenant, *, stream: bool) -> None:
         """It ended."""
         self._cache.closed(tenant.tenant_id, self._clock(), stream=stream)
-        if tenant.leaving:
+        if tenant.leaving or tenant.held:
             tenant.changes.fire()
 
     def forget(self, tenant_id: str) -> None:

@@ -36,6 +36,7 @@ from pbcluster.node.claims import S3ClaimStore, highest_txid, replica_path
 from pbcluster.node.interfaces import Owner, WorkloadSpec
 from pbcluster.node.s3 import Listing, PreconditionFailed, S3Refused, Stored
 from pbcluster.node.warm_budget import LocalCopy
+from pbcluster.node.warming import WarmFiles
 
 T = TypeVar("T")
 
@@ -349,9 +350,17 @@ class FakeDirectories:
         found = self.disk.databases.get(self.database(tenant_id))
         return 100 * len(found.rows) if found is not None else 0
 
+    def has_wal(self, tenant_id: str) -> bool:
+        """See ``TenantDirectories``: a fake database has none."""
+        return False
+
     def known(self) -> tuple[str, ...]:
         """See ``TenantDirectories``."""
-        found = {path.parent.parent.name for path in self.disk.databases}
+        found = {
+            path.parent.parent.name
+            for path in self.disk.databases
+            if path.parent.parent.parent.name == "tenants"
+        }
         return tuple(sorted(found | set(self.disk.notes)))
 
 
@@ -362,13 +371,41 @@ def _replica_name(txid: int) -> str:
     return f"/0000/{1:016x}-{txid:016x}.ltx"
 
 
-def _newest(s3: FakeS3, tenant_id: str, epoch: int) -> Database:
+def _newest(s3: FakeS3, tenant_id: str, epoch: int, txid: int = 0) -> Database:
     root = replica_path(tenant_id, epoch) + "/"
-    txid = highest_txid(tuple(key for key in s3.objects if key.startswith(root)))
+    txid = txid or highest_txid(tuple(key for key in s3.objects if key.startswith(root)))
     key = replica_path(tenant_id, epoch) + _replica_name(txid)
     if key not in s3.objects:
         return Database([])
     return msgspec.msgpack.decode(s3.objects[key].body, type=Database)
+
+
+class FakeWarmFiles(WarmFiles):
+    """``WarmFiles`` on a :class:`FakeDisk`."""
+
+    def __init__(self, disk: FakeDisk) -> None:
+        super().__init__(Path("/fake"))
+        self.disk = disk
+
+    def size(self, tenant_id: str) -> int:
+        """See ``WarmFiles``."""
+        found = self.disk.databases.get(self.path(tenant_id))
+        return 0 if found is None else 1 + len(found.rows)
+
+    def move(self, tenant_id: str, target: Path) -> None:
+        """See ``WarmFiles``."""
+        if target in self.disk.databases:
+            raise FileExistsError(f"{target} exists: never overwrite a copy")
+        self.disk.databases[target] = self.disk.databases.pop(self.path(tenant_id))
+
+    def remove(self, tenant_id: str) -> None:
+        """See ``WarmFiles``."""
+        self.disk.databases.pop(self.path(tenant_id), None)
+
+    def clear(self) -> None:
+        """See ``WarmFiles``."""
+        for path in [each for each in self.disk.databases if "warming" in each.parts]:
+            del self.disk.databases[path]
 
 
 class FakeReplication:
@@ -422,7 +459,7 @@ class FakeReplication:
         for callback in list(self._lost):
             callback(reason)
 
-    async def restore(self, tenant_id: str, epoch: int, target: Path) -> None:
+    async def restore(self, tenant_id: str, epoch: int, target: Path, txid: int = 0) -> None:
         """See ``Replication``."""
         await _pass(self.clock, self.restore_delay_s)
         prefix = replica_path(tenant_id, epoch) + "/"
@@ -433,7 +470,7 @@ class FakeReplication:
             raise StorageCorrupt(f"the restored copy of {tenant_id} fails its check")
         assert target not in self.disk.databases, f"{target} exists: never overwrite a copy"
         assert target not in self.registered, f"{target} still feeds {self.registered.get(target)}"
-        found = _newest(self.s3.s3, tenant_id, epoch)
+        found = _newest(self.s3.s3, tenant_id, epoch, txid)
         self.disk.create(target, found.rows, found.txid)
 
     async def register(self, tenant_id: str, epoch: int, database: Path) -> None:

@@ -69,6 +69,7 @@ class AdminCase(TestCase):
             self.in_thread,
             group=Membership(world.clock, world.consensus, utc_now),
             cluster_id="cluster_1",
+            migrating=world.migrating,
         )
         port = listen(reactor, ("127.0.0.1", 0), api, "admin-listen")
         self.port = port.getHost().port

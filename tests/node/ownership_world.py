@@ -158,7 +158,7 @@ class World:
         self.age_from_answer = age_from_answer
         self.false_suspicion = false_suspicion
         self.s3 = FakeS3(self.clock)
-        self.plane = Plane(self)
+        self.plane = self.make_plane()
         self.acked: list[str] = []
         self.reads = 0
         self.writes = 0
@@ -173,6 +173,9 @@ class World:
             self.later(0.1 * number, self.lease, number)
             self.later(0.1 * number, self.client, number)
             self.later(self.random.random() * 4, self.chaos, number)
+
+    def make_plane(self) -> Plane:
+        return Plane(self)
 
     @property
     def now(self) -> float:
@@ -245,12 +248,15 @@ class World:
     ) -> None:
         def arrived() -> None:
             if not self.lease_covers_all or self.random.random() < 0.5:
-                node.tenants.obey(bring)
+                self.obey(node, bring)
             known = node.tenants.obeyed_index if self.lease_covers_all else index
             aged = self.now if self.age_from_answer else sent
             node.proofs.lease_acked(aged, granted=True, index=known, not_covered=not_covered)
 
         node.clock.callLater(0, arrived)
+
+    def obey(self, node: NodeHarness, lists: NodeAssignments) -> None:
+        node.tenants.obey(lists)
 
     # -- clients --
 
