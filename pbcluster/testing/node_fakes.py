@@ -346,9 +346,9 @@ class FakeDirectories:
         return (1, found.inode) if found is not None else None
 
     def database_bytes(self, tenant_id: str) -> int:
-        """See ``TenantDirectories``; 100 bytes a row."""
+        """See ``TenantDirectories``; 100 bytes a row, and for an empty one."""
         found = self.disk.databases.get(self.database(tenant_id))
-        return 100 * len(found.rows) if found is not None else 0
+        return 100 * max(1, len(found.rows)) if found is not None else 0
 
     def has_wal(self, tenant_id: str) -> bool:
         """See ``TenantDirectories``: a fake database has none."""
