@@ -324,7 +324,7 @@ class FakeDirectories:
     def copies(self) -> tuple[LocalCopy, ...]:
         """See ``TenantDirectories``. A row is a byte, and so is an empty database."""
         return tuple(
-            LocalCopy(name, self.database_bytes(name), self.disk.settled.get(name))
+            LocalCopy(name, 1 + self.database_bytes(name) // 100, self.disk.settled.get(name))
             for name in self.known()
         )
 
@@ -346,9 +346,9 @@ class FakeDirectories:
         return (1, found.inode) if found is not None else None
 
     def database_bytes(self, tenant_id: str) -> int:
-        """See ``TenantDirectories``; 100 bytes a row, and for an empty one."""
+        """See ``TenantDirectories``; 100 bytes a row."""
         found = self.disk.databases.get(self.database(tenant_id))
-        return 100 * max(1, len(found.rows)) if found is not None else 0
+        return 100 * len(found.rows) if found is not None else 0
 
     def has_wal(self, tenant_id: str) -> bool:
         """See ``TenantDirectories``: a fake database has none."""

@@ -81,6 +81,7 @@ class Served:
             maybeDeferred,
             group=membership.Membership(world.clock, world.consensus, utc_now),
             cluster_id="cluster_1",
+            migrating=world.migrating,
         )
         self._port = listen(reactor, ("127.0.0.1", 0), api, "admin-listen")
         self.url = f"http://127.0.0.1:{self._port.getHost().port}"
