@@ -96,6 +96,14 @@ class Durability(enum.Enum):
     ASYNC = "async"
 
 
+class OnOutage(enum.Enum):
+    """What becomes of writes while S3 is away: acknowledged as ``local`` once that is committed, or
+    refused."""
+
+    DEGRADE = "degrade"
+    REJECT = "reject"
+
+
 class NodeStatus(enum.Enum):
     """How the control plane sees a node."""
 
@@ -153,6 +161,11 @@ class TenantRecord(Record, frozen=True):
     placement: dict[str, str] = {}
     initial_superuser: InitialSuperuser | None = None
     last_error: str = ""
+    #: Reads and events wait, too, until what they may show is in S3.
+    durable_reads: bool = False
+    on_s3_outage: OnOutage = OnOutage.DEGRADE
+    #: An operator's wish; ``durability`` follows once the owner has everything in S3.
+    wanted_durability: Durability | None = None
 
 
 class NodeResources(Record, frozen=True):

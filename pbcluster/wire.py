@@ -22,6 +22,7 @@ from pbcluster.records import (
     InitialSuperuser,
     MemberRecord,
     NodeResources,
+    OnOutage,
     Record,
     TenantQuotas,
 )
@@ -68,6 +69,10 @@ class Assignment(Message, frozen=True):
     quotas: TenantQuotas = TenantQuotas()
     initial_superuser: InitialSuperuser | None = None
     degraded: bool = False
+    durable_reads: bool = False
+    on_s3_outage: OnOutage = OnOutage.DEGRADE
+    #: Report ``settled`` when everything is in S3; until then the stricter of the two counts.
+    wanted_durability: Durability | None = None
 
 
 class NodeAssignments(Message, frozen=True):
@@ -168,7 +173,9 @@ class NodeCapacity(Message, frozen=True):
 class TenantReport(Message, frozen=True):
     """What became of an assignment: ``ready``, ``refused`` (claim lost, or a resume that may not be
     trusted: a new epoch above ``observed_epoch`` is needed), ``failed`` (with the reason),
-    ``released`` (nothing of it runs here any more) or ``stopped`` (idle; still ours).
+    ``released`` (nothing of it runs here any more), ``stopped`` (idle; still ours), ``settled``
+    (everything is in S3, so the durability named by ``detail`` may count) or ``restored``
+    (PocketBase put a backup in the database's place: it needs a new epoch, on this node).
     """
 
     node_id: str
@@ -179,6 +186,20 @@ class TenantReport(Message, frozen=True):
     observed_epoch: int = 0
     detail: str = ""
     txid: int = 0
+
+
+class SetDegraded(Message, frozen=True):
+    """/internal/tenant/degraded: from the answer on, the tenant's owner may acknowledge writes that
+    are on its disk only; or, with ``degraded`` false, everything is in S3 again.
+
+    The answer comes after the commit: from then on only an operator gives the tenant away.
+    """
+
+    node_id: str
+    incarnation: int
+    tenant_id: str
+    epoch: int
+    degraded: bool
 
 
 # -- gateway → control plane ----------------------------------------------------------------------
@@ -334,6 +355,7 @@ Body = (
     | NodeCapacity
     | NodeAssignments
     | TenantReport
+    | SetDegraded
     | LookupRoute
     | RouteFound
     | SuspectNode
@@ -350,7 +372,7 @@ Body = (
 )
 
 #: Only these change the replicated state: they must carry an idempotency key.
-STATE_CHANGING = (RegisterNode, NodeCapacity, TenantReport)
+STATE_CHANGING = (RegisterNode, NodeCapacity, TenantReport, SetDegraded)
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):

@@ -19,6 +19,7 @@ from twisted.web.server import Request
 
 from pbcluster.controlplane import admin_json
 from pbcluster.controlplane import commands as c
+from pbcluster.controlplane.admin_durability import DurabilityRoutes
 from pbcluster.controlplane.admin_guard import app, body_of, guarded, idempotency_key
 from pbcluster.controlplane.admin_platform import PlatformRoutes
 from pbcluster.controlplane.admin_tokens import TokenRoutes
@@ -40,7 +41,7 @@ def new_tenant_id() -> str:
     return "tenant_" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(20))
 
 
-class AdminAPI(PlatformRoutes, TokenRoutes):
+class AdminAPI(PlatformRoutes, TokenRoutes, DurabilityRoutes):
     """All routes. ``resource()`` goes into a ``twisted.web`` site."""
 
     app = app
@@ -78,7 +79,8 @@ class AdminAPI(PlatformRoutes, TokenRoutes):
             shown["counts"] = self._counts()
             status = self._group.status()
             shown["term"] = 0 if status is None else status.term
-            shown["alarms"] = ["too many nodes do not answer"] if self._planner.storm() else []
+            alarms = ["too many nodes do not answer"] if self._planner.storm() else []
+            shown["alarms"] = alarms + self._degraded_alarms()
         return (200 if serving else 503), shown
 
     # -- tenants ----------------------------------------------------------------------------------
@@ -116,6 +118,8 @@ class AdminAPI(PlatformRoutes, TokenRoutes):
             metadata=wanted.metadata,
             quotas=wanted.quotas,
             initial_superuser=superuser,
+            durable_reads=wanted.durable_reads,
+            on_s3_outage=wanted.on_s3_outage,
         )
         outcome = await self._consensus.propose(command, key and f"admin/{key}")
         tenant = self._consensus.registry.tenant(outcome.tenant_id)
@@ -167,10 +171,10 @@ class AdminAPI(PlatformRoutes, TokenRoutes):
         await self._consensus.read_barrier()
         return 200, self._shown(self._living(key))
 
-    @app.route("/api/cp/tenants/<string:key>", methods=["PUT"])
+    @app.route("/api/cp/tenants/<string:key>", methods=["PUT", "PATCH"])
     @guarded
     async def update_tenant(self, request: Request, key: str) -> tuple[int, Any]:
-        """Change metadata, quotas or custom domains."""
+        """Change metadata, quotas, custom domains or durability."""
         base_domain = self._consensus.registry.base_domain
         change = admin_json.tenant_change(body_of(request), base_domain)
         tenant = self._living(key)
@@ -181,6 +185,9 @@ class AdminAPI(PlatformRoutes, TokenRoutes):
             change.metadata,
             change.quotas,
             change.custom_domains,
+            change.durability,
+            change.durable_reads,
+            change.on_s3_outage,
         )
         key = idempotency_key(request)
         await self._consensus.propose(command, key and f"admin/update/{key}")

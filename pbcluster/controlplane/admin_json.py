@@ -25,6 +25,7 @@ from pbcluster.records import (
     Durability,
     NodeRecord,
     NodeStatus,
+    OnOutage,
     TenantQuotas,
     TenantRecord,
     check_name,
@@ -60,6 +61,8 @@ class NewTenant:
     quotas: TenantQuotas
     email: str
     password: str = attrs.field(repr=False)
+    durable_reads: bool = False
+    on_s3_outage: OnOutage = OnOutage.DEGRADE
 
 
 def checked(value: Any, field: str, known: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
@@ -110,7 +113,8 @@ def _no_constant(name: str) -> Any:
 
 def new_tenant(body: bytes) -> NewTenant:
     """Check the body of a creation. :raises InvalidInput: names the field and what is allowed."""
-    fields = {"name": str, "superuser": dict, "durability": str, "metadata": dict, "quotas": dict}
+    fields: dict[str, type] = {"name": str, "superuser": dict, "metadata": dict, "quotas": dict}
+    fields |= _DURABILITY_FIELDS
     value = checked(parse(body), "body", fields)
     if "name" not in value:
         raise InvalidInput("name is missing", field="name", allowed="a name")
@@ -122,6 +126,8 @@ def new_tenant(body: bytes) -> NewTenant:
         quotas=_quotas(value.get("quotas", {})),
         email=email,
         password=password,
+        durable_reads=value.get("durableReads", False),
+        on_s3_outage=_on_outage(value.get("onS3Outage", "degrade")),
     )
 
 
@@ -133,18 +139,38 @@ class TenantChange:
     quotas: TenantQuotas | None
     custom_domains: tuple[str, ...] | None
     version: int
+    durability: Durability | None = None
+    durable_reads: bool | None = None
+    on_s3_outage: OnOutage | None = None
 
 
 def tenant_change(body: bytes, base_domain: str) -> TenantChange:
     """Check the body of a change. :raises InvalidInput: names the field and what is allowed."""
-    fields = {"metadata": dict, "quotas": dict, FIELD: list, "version": int}
+    fields = {"metadata": dict, "quotas": dict, FIELD: list, "version": int, **_DURABILITY_FIELDS}
     value = checked(parse(body), "body", fields)
     return TenantChange(
         metadata=_metadata(value["metadata"]) if "metadata" in value else None,
         quotas=_quotas(value["quotas"]) if "quotas" in value else None,
         custom_domains=custom_domains(value[FIELD], base_domain) if FIELD in value else None,
         version=value.get("version", 0),
+        durability=_durability(value["durability"]) if "durability" in value else None,
+        durable_reads=value.get("durableReads"),
+        on_s3_outage=_on_outage(value["onS3Outage"]) if "onS3Outage" in value else None,
     )
+
+
+_DURABILITY_FIELDS: dict[str, type] = {"durability": str, "durableReads": bool, "onS3Outage": str}
+
+
+def give_away(body: bytes) -> None:
+    """:raises InvalidInput: the body of a giving away is not ``{"acceptLoss": true}``."""
+    value = checked(parse(body), "body", {"acceptLoss": bool})
+    if value.get("acceptLoss") is not True:
+        raise InvalidInput(
+            "giving a degraded tenant away loses what only its node has: say acceptLoss",
+            field="acceptLoss",
+            allowed="true",
+        )
 
 
 def _superuser(value: Any) -> tuple[str, str]:
@@ -169,6 +195,17 @@ def _durability(value: str) -> Durability:
             f"durability {value!r} is not allowed: sync or async",
             field="durability",
             allowed="sync, async",
+        ) from None
+
+
+def _on_outage(value: str) -> OnOutage:
+    try:
+        return OnOutage(value)
+    except ValueError:
+        raise InvalidInput(
+            f"onS3Outage {value!r} is not allowed: degrade or reject",
+            field="onS3Outage",
+            allowed="degrade, reject",
         ) from None
 
 

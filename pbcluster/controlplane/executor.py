@@ -182,6 +182,7 @@ class Executor:
             effect.node_id,
             effect.expected_epoch,
             effect.above_epoch,
+            effect.keeps_data,
         )
         failed = True
         try:

@@ -24,6 +24,7 @@ import msgspec
 
 from pbcluster import wire
 from pbcluster.controlplane import commands as c
+from pbcluster.controlplane.durability_changes import DurabilityChanges
 from pbcluster.controlplane.node_changes import NodeChanges
 from pbcluster.controlplane.outcomes import Outcome, Outcomes
 from pbcluster.controlplane.registry_image import RegistryImage, RegistryState
@@ -51,7 +52,7 @@ class Applied:
     repeated: bool = False
 
 
-class Registry(TenantChanges, NodeChanges):
+class Registry(TenantChanges, DurabilityChanges, NodeChanges):
     """Everything the control plane must not forget."""
 
     def __init__(self, base_domain: str) -> None:
@@ -80,6 +81,9 @@ class Registry(TenantChanges, NodeChanges):
             c.SetMember: self._set_member,
             c.RotateTokenKey: self._rotate_token_key,
             c.NoteToken: self._note_token,
+            c.SetDegraded: self._set_degraded,
+            c.SettleDurability: self._settle_durability,
+            c.GiveAway: self._give_away,
         }
 
     def outcome(self, key: str) -> Outcome | None:

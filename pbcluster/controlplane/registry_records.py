@@ -14,7 +14,7 @@ import msgspec
 
 from pbcluster import wire
 from pbcluster.controlplane.outcomes import Outcome
-from pbcluster.errors import Conflict, NotFound
+from pbcluster.errors import Conflict, NotFound, WrongEpoch
 from pbcluster.records import NodeRecord, TenantRecord, TenantStatus
 
 #: Statuses of a tenant that has an owner and routes.
@@ -121,6 +121,9 @@ class RegistryRecords:
             quotas=tenant.quotas,
             initial_superuser=tenant.initial_superuser,
             degraded=tenant.degraded,
+            durable_reads=tenant.durable_reads,
+            on_s3_outage=tenant.on_s3_outage,
+            wanted_durability=tenant.wanted_durability,
         )
 
     def route(self, tenant: TenantRecord) -> wire.Route:
@@ -179,3 +182,11 @@ class RegistryRecords:
                 f"not {expected}",
                 version=tenant.version,
             )
+
+    def _owned(self, tenant_id: str, node_id: str, epoch: int) -> TenantRecord:
+        tenant = self._living(tenant_id)
+        if (tenant.node_id, tenant.epoch) != (node_id, epoch):
+            raise WrongEpoch(
+                f"tenant {tenant.name!r} belongs to {tenant.node_id!r} under epoch {tenant.epoch}"
+            )
+        return tenant

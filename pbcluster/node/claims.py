@@ -23,7 +23,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from pbcluster.errors import ConfigError, InvalidInput, S3Unavailable, StorageCorrupt
 from pbcluster.node.interfaces import Owner, OwnerSeen, Prefixes, Ready, Written
 from pbcluster.node.s3 import ObjectStore, PreconditionFailed, S3Refused
-from pbcluster.records import is_tenant_id
+from pbcluster.records import check_process_id, is_tenant_id
 
 EPOCH_DIGITS = 20
 _LTX_NAME = re.compile(r"/([0-9a-f]{4})/([0-9a-f]{16})-([0-9a-f]{16})\.ltx$")
@@ -99,6 +99,10 @@ class S3ClaimStore:
                 raise ConfigError(_unfit("a deleted object was still read"))
         except S3Refused as error:
             raise ConfigError(f"S3 cannot be used: {error}") from None
+
+    async def probe(self, node_id: str) -> None:
+        """See ``ClaimStore``."""
+        await self._objects.put(f"self-test/{check_process_id(node_id)}", b"probe")
 
     async def _race(self, key: str, what: str, etag: str) -> str:
         """Two PUTs at once under one condition. :returns: the ETag that is there now."""

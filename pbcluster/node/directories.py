@@ -27,6 +27,7 @@ from types import TracebackType
 import msgspec
 
 from pbcluster.errors import ConfigError, InvalidInput, StorageCorrupt, Unavailable
+from pbcluster.node import wal
 from pbcluster.node.interfaces import Owner
 from pbcluster.records import is_tenant_id
 
@@ -302,6 +303,10 @@ class NodeDirectories:
                 return data.identity(DATABASE)
         except (OSError, StorageCorrupt):
             return None
+
+    def database_position(self, tenant_id: str) -> bytes | None:
+        """Changes with each commit to data.db; None: it cannot be told, it may have changed."""
+        return wal.position(self.path(tenant_id) / "data" / DATABASE)
 
     def known(self) -> tuple[str, ...]:
         """Ids of all tenants that have a directory here."""

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -29,7 +29,7 @@ from twisted.logger import Logger
 
 from pbcluster import signing
 from pbcluster.errors import Busy, Limited, OwnershipLost, PBClusterError, Unauthorized, Unavailable
-from pbcluster.node.acks import Withheld
+from pbcluster.node.acks import Level, Withheld
 from pbcluster.node.durability import Reason
 from pbcluster.node.parts import spawn
 from pbcluster.node.quotas import Defaults, Quotas, Use
@@ -300,6 +300,7 @@ class _Handover:
         self._use = use
         self._write = write
         self._again = write  # a write is never sent twice
+        self._careful = tenant.assignment.durable_reads
 
     def forward(self) -> None:
         self._tenants.opened(self._tenant)
@@ -326,6 +327,7 @@ class _Handover:
             first_byte_timeout_s=FIRST_BYTE_TIMEOUT_S,
             on_response=self._responded,
             on_end=self._last_chunk if self._write else None,
+            on_data=self._part if not self._write and self._careful else None,
             reuse=reuse,
         )
         self._exchange.forward(plan, self._done)
@@ -339,23 +341,39 @@ class _Handover:
             self._is_stream = True
             self._tenants.became_stream(self._tenant)
             self._streams.add(self._tenant, self._exchange)
-        if not self._write:
-            return clean
         self._endless = head.get(b"content-length") is None and head.status not in _BODILESS
+        if not self._write:
+            if not self._careful or self._tenant.read_may_pass():
+                return clean
+            return Deferred.fromCoroutine(self._read_acknowledged(clean))
         return Deferred.fromCoroutine(self._acknowledged(clean))
 
     async def _acknowledged(self, head: ResponseHead) -> ResponseHead:
-        await self._acknowledge()
-        return head
+        level = await self._acknowledge(self._tenant.acknowledge)
+        return _marked(head, level)
+
+    async def _read_acknowledged(self, head: ResponseHead) -> ResponseHead:
+        level = await self._acknowledge(self._tenant.acknowledge_read)
+        return _marked(head, level) if level is Level.LOCAL else head
+
+    def _part(self) -> Deferred[None] | None:
+        """A part of what a read answers: an event, or a piece of a body that is made meanwhile."""
+        if not self._endless or self._tenant.read_may_pass():
+            return None
+        waiting = Deferred.fromCoroutine(self._acknowledge(self._tenant.acknowledge_read))
+        return waiting.addCallback(lambda _: None)
 
     def _last_chunk(self) -> Deferred[None] | None:
         # With a length the whole answer was made before its head was sent; streamed, it may tell of
         # what was written meanwhile.
-        return Deferred.fromCoroutine(self._acknowledge()) if self._endless else None
+        if not self._endless:
+            return None
+        waiting = Deferred.fromCoroutine(self._acknowledge(self._tenant.acknowledge))
+        return waiting.addCallback(lambda _: None)
 
-    async def _acknowledge(self) -> None:
+    async def _acknowledge(self, wait: Callable[[], Coroutine[Any, Any, Level]]) -> Level:
         try:
-            await self._tenant.acknowledge()
+            return await wait()
         except Withheld as error:
             self._withheld = error
             raise Refuse(str(error)) from None
@@ -459,6 +477,12 @@ def upstream_lines(head: RequestHead, request_id: str) -> bytes:
         return b"%bX-Request-ID: %b\r\n" % (seen.lines, number)
     trace = (seen.lines, number, number, number[:16])
     return b"%bX-Request-ID: %b\r\ntraceparent: 00-%b-%b-00\r\n" % trace
+
+
+def _marked(head: ResponseHead, level: Level) -> ResponseHead:
+    """The head with the word on how durable the write is."""
+    mark = (signing.DURABILITY, level.value.encode())
+    return ResponseHead(head.status, head.reason, [*head.headers, mark])
 
 
 def _see_answer(head: ResponseHead) -> tuple[ResponseHead, bool]:

@@ -87,6 +87,12 @@ class ClaimStore(Protocol):
         :raises S3Unavailable: it does not answer.
         """
 
+    async def probe(self, node_id: str) -> None:
+        """A small write of the node's own: whether S3 takes anything at all.
+
+        :raises S3Refused: it answers, and refuses. :raises S3Unavailable: it does not answer.
+        """
+
     async def read_owner(self, tenant_id: str) -> OwnerSeen | None:
         """The owner object, or None if there is none.
 
@@ -225,6 +231,9 @@ class TenantDirectories(Protocol):
 
     def database_identity(self, tenant_id: str) -> tuple[int, int] | None:
         """Device and inode of data.db, None if it is missing."""
+
+    def database_position(self, tenant_id: str) -> bytes | None:
+        """Changes with each commit to data.db; None: it cannot be told, it may have changed."""
 
     def known(self) -> tuple[str, ...]:
         """Ids of all tenants that have a directory here."""

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from pbcluster.errors import Unavailable
 from pbcluster.node.interfaces import ClaimStore, Replication, TenantDirectories, Workloads
+from pbcluster.node.outages import NeverAway, Outages
 from pbcluster.node.proofs import Proofs
 from pbcluster.wire import TenantReport
 
@@ -71,6 +72,7 @@ class NodeParts:
     proofs: Proofs
     report: Callable[[TenantReport], None]
     observer: Observer
+    outages: Outages = attrs.field(factory=NeverAway)
 
 
 def spawn(coroutine: Coroutine[Deferred[Any], Any, Any], what: str) -> Deferred[None]:

@@ -39,6 +39,7 @@ from pbcluster.node.front_tls import FrontTLS
 from pbcluster.node.generations import GenerationWatch
 from pbcluster.node.heartbeat import Condition, NodeFacts, Standing
 from pbcluster.node.lifecycle import PRESENT, State
+from pbcluster.node.outages import NodeOutages
 from pbcluster.node.parts import NodeParts, pause, spawn
 from pbcluster.node.proofs import Proofs
 from pbcluster.node.quotas import Defaults, Quotas
@@ -139,6 +140,9 @@ class NodeService(Service):
             proofs=Proofs(self._durations),
             report=self._reports.send,
             observer=self._metrics,
+            outages=NodeOutages(
+                reactor, self._shells.claims, self._client, config.id, self._incarnation
+            ),
         )
         self._parts = parts
         self._tenants = Tenants(parts, capacity=config.capacity, idle_stop_s=config.idle_stop_s)
@@ -343,6 +347,9 @@ class NodeService(Service):
             "assignments_index": self._tenants.obeyed_index,
             "streams": len(self._streams),
             "waiting_writes": sum(each.waiting_writes for each in tenants),
+            "degraded_tenants": sum(each.degraded for each in tenants),
+            "replication_lag_seconds": max((each.lag_s for each in tenants), default=0.0),
+            "unreplicated_tenants": sum(each.only_here for each in tenants),
             "cache_hits": cache.hits,
             "cache_misses": cache.misses,
             "cache_evictions": cache.evictions,

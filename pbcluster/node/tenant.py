@@ -28,8 +28,9 @@ from pbcluster.errors import (
     S3Unavailable,
     Unavailable,
 )
-from pbcluster.node.acks import Acknowledger, Withheld
+from pbcluster.node.acks import Acknowledger, Level, Withheld
 from pbcluster.node.copies import Copies, Copy
+from pbcluster.node.degrading import Mode
 from pbcluster.node.durability import Reason
 from pbcluster.node.interfaces import (
     DirectoryLock,
@@ -201,14 +202,48 @@ class Tenant:
             for waiting in lookers:
                 waiting.callback(None)
 
-    async def acknowledge(self) -> None:
+    async def acknowledge(self) -> Level:
         """Wait until a write answered by PocketBase just now may be acknowledged.
 
         :raises Withheld: it may not.
         """
+        return await self._acknowledger().acknowledge()
+
+    def read_may_pass(self) -> bool:
+        """Whether a read, or an event, answered by PocketBase just now may be shown at once."""
+        if not self.assignment.durable_reads:
+            return True
+        return self._acks is not None and not self._fenced and self._acks.read_may_pass()
+
+    async def acknowledge_read(self) -> Level:
+        """Wait until what a read has shown lasts. :raises Withheld: it is not known to."""
+        return await self._acknowledger().acknowledge_read()
+
+    def _acknowledger(self) -> Acknowledger:
         if self._acks is None or self._fenced:
             raise Withheld(Reason.OWNERSHIP_LOST if self._fenced else Reason.STOPPED)
-        await self._acks.acknowledge()
+        return self._acks
+
+    def assigned(self, assignment: Assignment) -> None:
+        """The control plane's list says this now (same epoch)."""
+        self.assignment = assignment
+        if self._acks is not None:
+            self._acks.assigned(assignment)
+
+    @property
+    def only_here(self) -> bool:
+        """Whether acknowledged writes are perhaps on this disk only."""
+        return self._acks is not None and self._acks.only_here
+
+    @property
+    def degraded(self) -> bool:
+        """Whether its writes are not, or were not until now, all acknowledged by S3."""
+        return self._acks is not None and self._acks.mode is not Mode.DURABLE
+
+    @property
+    def lag_s(self) -> float:
+        """For how long acknowledged writes have not all been in S3."""
+        return self._acks.lag_s() if self._acks is not None else 0.0
 
     # -- load --
 
@@ -295,11 +330,11 @@ class Tenant:
         await replication.register(self.tenant_id, self.epoch, self._database)
         acks = Acknowledger(
             self._parts,
-            tenant_id=self.tenant_id,
+            assignment=self.assignment,
             owner=copy.owner,
             database=self._database,
-            durability=self.assignment.durability,
             fence=self.fence,
+            proven=self.proven,
         )
         txid = await replication.sync(self._database, timeout_s=FIRST_SYNC_TIMEOUT_S)
         self._go_on()
@@ -307,6 +342,8 @@ class Tenant:
             ready = Ready(parent=copy.parent, txid=txid, at=self._parts.utc_now().isoformat())
             await self._parts.claims.write_ready(self.tenant_id, self.epoch, ready)
         self._acks, self._ready_written, self._registered = acks, True, True
+        acks.assigned(self.assignment)
+        acks.begin()
 
     def _go_on(self) -> None:
         if self.leaving:

@@ -128,7 +128,7 @@ class Tenants:
         self._parts.proofs.obey(new.index, self._assignments.epochs())
         leaving = [self._tenants.pop(key) for key in (*change.removed, *change.replaced)]
         for each in change.updated:
-            self._tenants[each.tenant_id].assignment = each
+            self._tenants[each.tenant_id].assigned(each)
         for each in change.added:
             self._tenants[each.tenant_id] = Tenant(each, self._assignments.incarnation, self._parts)
         for tenant in leaving:
@@ -289,7 +289,7 @@ class Tenants:
     def _victim(self) -> Tenant | None:
         """Who must go; one that is stopping already makes room by itself, and one that was given
         away gives up its place without being asked. None: nobody may, or there is room."""
-        leaving = {each.tenant_id for each in self if each.leaving}
+        leaving = {each.tenant_id for each in self if each.leaving or each.only_here}
         busy = self._loading | self._stopping | leaving
         while (name := self.cache.victim(self._parts.clock.seconds(), busy)) is not None:
             victim = self._tenants.get(name)
@@ -390,7 +390,8 @@ class Tenants:
             self._forget_unloaded(tenant.tenant_id)
         for tenant_id in self.cache.idle(self._parts.clock.seconds(), self._idle_stop_s):
             idle = self._tenants.get(tenant_id)
-            if idle is not None and idle.state is State.ACTIVE and not idle.waiting_writes:
+            busy = idle is None or idle.waiting_writes or idle.only_here
+            if idle is not None and idle.state is State.ACTIVE and not busy:
                 spawn(self._rest(idle), f"idle stop of {tenant_id}")
         self._ending = {key: done for key, done in self._ending.items() if not done.called}
         self._load_wanted()

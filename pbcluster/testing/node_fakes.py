@@ -273,6 +273,11 @@ class FakeDirectories:
         self.disk.aside.append(found)
         return self.root / "aside" / f"{tenant_id}-{len(self.disk.aside)}"
 
+    def database_position(self, tenant_id: str) -> bytes | None:
+        """See ``TenantDirectories``."""
+        found = self.disk.databases.get(self.database(tenant_id))
+        return None if found is None else b"%d" % found.txid
+
     def database_identity(self, tenant_id: str) -> tuple[int, int] | None:
         """See ``TenantDirectories``."""
         found = self.disk.databases.get(self.database(tenant_id))
