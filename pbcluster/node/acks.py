@@ -120,6 +120,16 @@ class Acknowledger:
         return len(self._held)
 
     @property
+    def file(self) -> tuple[int, int]:
+        """Device and inode of the database that is replicated."""
+        return self._identity_at_start
+
+    @property
+    def replaced(self) -> bool:
+        """Whether another file stands in its place."""
+        return not self._ended and self._identity() != self._identity_at_start
+
+    @property
     def mode(self) -> Mode:
         """What becomes of its writes while S3 is away."""
         return self._outage.mode

@@ -26,7 +26,7 @@ log = Logger()
 class Copy:
     """The local copy that is about to be served.
 
-    :ivar how: ``warm``, ``restored`` or ``empty``.
+    :ivar how: ``warm``, ``restored``, ``adopted`` or ``empty``.
     :ivar parent: the epoch it was restored from, 0: none, it began empty.
     :ivar ready: READY of our epoch is written already.
     """
@@ -139,6 +139,20 @@ class Copies:
         self._claim = None
         how = "restored" if won.parent else "empty"
         return Copy(won.owner, how, parent=won.parent, ready=False)
+
+    async def adopt(self, tenant_id: str, won: ownership.Won, go_on: Callable[[], None]) -> Copy:
+        """Go on with the database that is there, under the new epoch: PocketBase restored it.
+
+        :raises StorageCorrupt: there is none. :raises S3Unavailable: the old replica is still fed.
+        """
+        await self._parts.replication.unregister(self._database)
+        go_on()
+        if self._parts.directories.database_identity(tenant_id) is None:
+            raise StorageCorrupt("the database that was restored is gone")
+        self._parts.replication.forget(self._database)
+        self._parts.directories.write_claim_note(tenant_id, won.owner)
+        self._claim = None
+        return Copy(won.owner, "adopted", parent=won.parent, ready=False)
 
     def _new_claim(self, assignment: Assignment) -> ownership.Claim:
         wanted = Owner(

@@ -33,6 +33,7 @@ from pbcluster.node.acks import Level, Withheld
 from pbcluster.node.durability import Reason
 from pbcluster.node.parts import spawn
 from pbcluster.node.quotas import Defaults, Quotas, Use
+from pbcluster.node.restoring import Restore, Restorer
 from pbcluster.node.streams import Streams
 from pbcluster.node.tenant import NoProof, Tenant
 from pbcluster.node.tenants import Loading, Tenants
@@ -100,6 +101,7 @@ class Front:
         self.draining = False
         self.tenants = tenants
         self.streams = streams
+        self.restorer = Restorer(tenants.parts, tenants)
         self._keys = gateway_keys
         self._clock = clock
         self._unix_ms = unix_ms
@@ -125,9 +127,6 @@ class Front:
             self.refuse(exchange, error)
             return
         write = head.method not in SAFE_METHODS
-        if write and _restores_a_backup(head):
-            self.refuse(exchange, _NotOffered())
-            return
         known = self.tenants.find(signed.tenant_id)
         quotas = known.assignment.quotas if known is not None else None
         use = self._quotas.enter(signed.tenant_id, quotas, self._clock.seconds())
@@ -155,7 +154,8 @@ class Front:
     def _hand_over(
         self, exchange: Exchange, tenant: Tenant, signed: signing.Signed, use: Use, *, write: bool
     ) -> None:
-        _Handover(self, exchange, tenant, use, request_id=signed.request_id, write=write).forward()
+        kind = _RestoreHandover if write and _restores_a_backup(exchange.head) else _Handover
+        kind(self, exchange, tenant, use, request_id=signed.request_id, write=write).forward()
 
     def refuse(self, exchange: Exchange, error: PBClusterError) -> None:
         """Answer an error, with the mark if nothing was processed."""
@@ -278,6 +278,7 @@ class _Handover:
 
     _is_stream = False
     _endless = False
+    _closed = False
     _withheld: Withheld | None = None
     _over: Refusal | None = None
 
@@ -311,7 +312,7 @@ class _Handover:
             raise
 
     def _send(self, *, reuse: bool) -> None:
-        upstream = self._tenant.upstream(write=self._write)
+        upstream = self._address()
         if upstream is None:
             self._use.untouched()
             self._ended()
@@ -331,6 +332,9 @@ class _Handover:
             reuse=reuse,
         )
         self._exchange.forward(plan, self._done)
+
+    def _address(self) -> tuple[str, int] | None:
+        return self._tenant.upstream(write=self._write)
 
     def _responded(self, head: ResponseHead) -> ResponseHead | Deferred[ResponseHead]:
         clean, is_stream = head.memo or _see_answer(head)
@@ -408,20 +412,71 @@ class _Handover:
         self._use.end()
         if self._is_stream:
             self._streams.remove(self._tenant, self._exchange)
-        self._tenants.closed(self._tenant, stream=self._is_stream)
+        self._count_no_more()
+
+    def _count_no_more(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._tenants.closed(self._tenant, stream=self._is_stream)
 
 
-class _NotOffered(PBClusterError):
-    """Something of PocketBase's that would break the platform's promises."""
+class _RestoreHandover(_Handover):
+    """PocketBase is asked to restore a backup; see ``restoring``."""
 
-    status = 501
-    code = "not_offered"
+    _restore: Restore | None = None
+    _failed: PBClusterError | None = None
 
-    def __init__(self) -> None:
-        super().__init__(
-            "a backup cannot be restored in place on this platform, since the database is "
-            "replicated while it runs; nothing was changed"
-        )
+    def forward(self) -> None:
+        spawn(self._begin(), f"restore of a backup of {self._tenant.tenant_id}")
+
+    async def _begin(self) -> None:
+        token = self._exchange.head.get(b"authorization") or b""
+        if not await self._tenant.may_restore(token):
+            super().forward()  # PocketBase says why not
+            return
+        try:
+            self._restore = await self._front.restorer.begin(self._tenant)
+        except PBClusterError as error:
+            self._use.end()
+            self._front.refuse(self._exchange, error)
+            return
+        self._tenants.opened(self._tenant)
+        self._send(reuse=False)
+        if self._closed and self._restore is not None:  # PocketBase was gone: it was not asked
+            await self._restore.abandon()
+
+    def _address(self) -> tuple[str, int] | None:
+        return self._restore.upstream if self._restore is not None else super()._address()
+
+    def _responded(self, head: ResponseHead) -> ResponseHead | Deferred[ResponseHead]:
+        restore = self._restore
+        if restore is None:
+            return super()._responded(head)
+        clean, _ = head.memo or _see_answer(head)
+        if not 200 <= head.status < 300:
+            return clean  # PocketBase refused: ``_done`` lets the tenant go on
+        self._restore = None
+        # It is no open request any more: the epoch that ends would wait for it.
+        self._count_no_more()
+        return Deferred.fromCoroutine(self._finish(restore, clean))
+
+    async def _finish(self, restore: Restore, head: ResponseHead) -> ResponseHead:
+        try:
+            await restore.finish()
+        except PBClusterError as error:
+            self._failed = error
+            raise Refuse(str(error)) from None
+        return _marked(head, Level.S3)
+
+    def _done(self, attempt: Attempt) -> None:
+        if self._restore is not None:
+            spawn(self._restore.abandon(), f"end of a restore of {self._tenant.tenant_id}")
+            self._restore = None
+        if self._failed is None:
+            super()._done(attempt)
+        else:
+            self._ended()
+            self._front.refuse(self._exchange, self._failed)
 
 
 class _NoAnswer(PBClusterError):

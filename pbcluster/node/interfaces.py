@@ -183,6 +183,15 @@ class RunningWorkload(Protocol):
     def pid(self) -> int:
         """Its process id."""
 
+    def generation(self) -> str:
+        """Another one after the process executed itself anew; empty: nothing listens now."""
+
+    async def answers(self) -> bool:
+        """Whether its health check answers."""
+
+    async def knows(self, authorization: bytes) -> bool:
+        """Whether this value of Authorization is a superuser's."""
+
     def when_ended(self, callback: Callable[[str], None]) -> None:
         """``callback(reason)`` once it ended, whoever ended it."""
 

@@ -14,7 +14,7 @@ It does not decide when to load or to stop (``tenants`` does), and knows no HTTP
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock
@@ -78,8 +78,24 @@ class Tenant:
     :ivar retry_at: time of the clock before which a failed load is not tried again.
     """
 
-    def __init__(self, assignment: Assignment, incarnation: int, parts: NodeParts) -> None:
+    def __init__(
+        self,
+        assignment: Assignment,
+        incarnation: int,
+        parts: NodeParts,
+        *,
+        adopts: bool = False,
+        replaced: Callable[[Tenant], None] | None = None,
+    ) -> None:
+        """
+        :param adopts: the local database goes on under this epoch: a backup was restored.
+        :param replaced: called when another file stands in the place of data.db; None: that is the
+            end of this epoch.
+        """
         self.assignment = assignment
+        self.adopts = adopts
+        self._replaced = replaced
+        self._on_hold = False
         self.life = Life()
         self.changes = Changes(parts.clock, MAX_HELD)
         self.refused_by = 0
@@ -136,16 +152,88 @@ class Tenant:
 
     def upstream(self, *, write: bool) -> tuple[str, int] | None:
         """Host and port of its PocketBase if it may be asked now (under a proof), else None."""
-        if self._workload is None or self.leaving:
+        if self._workload is None or self.leaving or self._on_hold:
             return None
-        if self.state is State.ACTIVE or (self.state in READABLE and not write):
+        # What was restored is shown only once it lasts.
+        early = self.state in READABLE and not (write or self.adopts)
+        if self.state is State.ACTIVE or early:
             return self._workload.host, self._workload.port
         return None
 
     def tick(self) -> None:
         """Each second."""
-        if self._acks is not None:
+        if self._acks is None:
+            return
+        if self.state is State.ACTIVE and self._acks.replaced and not self._on_hold:
+            self._database_replaced()
+        else:
             self._acks.tick()
+
+    # -- while a backup is restored (``restoring``) --
+
+    def hold(self) -> None:
+        """Hand nothing on until :meth:`let_go`: requests wait."""
+        self._on_hold = True
+
+    def let_go(self) -> None:
+        """Hand requests on again."""
+        self._on_hold = False
+        self.changes.fire()
+
+    def process_address(self) -> tuple[str, int] | None:
+        """Host and port of its PocketBase, held or not; None: it does not run."""
+        return (self._workload.host, self._workload.port) if self._workload is not None else None
+
+    def process_generation(self) -> str:
+        """Another one after PocketBase executed itself anew; empty: it does not listen."""
+        return self._workload.generation() if self._workload is not None else ""
+
+    async def process_answers(self) -> bool:
+        """Whether its PocketBase is healthy."""
+        return self._workload is not None and await self._workload.answers()
+
+    async def may_restore(self, authorization: bytes) -> bool:
+        """Whether PocketBase takes this token for one of a superuser."""
+        workload = self._workload
+        return bool(authorization) and workload is not None and await workload.knows(authorization)
+
+    def replicated_file(self) -> tuple[int, int] | None:
+        """Device and inode of the database that is replicated; None: none is."""
+        return self._acks.file if self._acks is not None else None
+
+    async def end_replication(self) -> None:
+        """A last sync of everything, then none; no write may be waiting.
+
+        :raises PBClusterError: it cannot be said that S3 has everything.
+        """
+        await self._parts.replication.sync(self._database, timeout_s=FIRST_SYNC_TIMEOUT_S)
+        self._registered = False
+        if self._acks is not None:
+            self._acks.stop(Reason.STOPPED)
+        await self._parts.replication.unregister(self._database)
+
+    async def replicate_again(self) -> None:
+        """After :meth:`end_replication`, with the same database under the same prefix.
+
+        :raises PBClusterError: it cannot.
+        """
+        if self._registered or self._owner is None or self.leaving:
+            return
+        await self._replicate(Copy(self._owner, "warm", parent=0, ready=True))
+
+    def _acks_ended(self, reason: str, seen: OwnerSeen | None) -> None:
+        if reason == Reason.DATABASE_REPLACED.value and self.state is State.ACTIVE:
+            self._database_replaced()
+        else:
+            self.fence(reason, seen)
+
+    def _database_replaced(self) -> None:
+        if self._replaced is None or self._on_hold:
+            self.fence(Reason.DATABASE_REPLACED.value, None)
+            return
+        if self._acks is not None:
+            self._acks.stop(Reason.DATABASE_REPLACED)
+        self._replaced(self)
 
     # -- proofs and acknowledgements --
 
@@ -282,7 +370,8 @@ class Tenant:
         won = await self._copies.claim(self.assignment, self._go_on)
         self._owner = won.owner
         self._happened(Event.CLAIM_WON)
-        copy = await self._copies.make(self.tenant_id, won, self._go_on)
+        make = self._copies.adopt if self.adopts else self._copies.make
+        copy = await make(self.tenant_id, won, self._go_on)
         self._happened(Event.COPY_READY)
         return copy
 
@@ -333,7 +422,7 @@ class Tenant:
             assignment=self.assignment,
             owner=copy.owner,
             database=self._database,
-            fence=self.fence,
+            fence=self._acks_ended,
             proven=self.proven,
         )
         txid = await replication.sync(self._database, timeout_s=FIRST_SYNC_TIMEOUT_S)
@@ -373,6 +462,9 @@ class Tenant:
         if self._workload is not workload:
             return
         self._workload = None
+        if self._on_hold:  # a restore was under way: what stands there now is nobody's
+            self.fence(f"PocketBase ended while a backup was restored: {reason}", None)
+            return
         self.life.cause = reason
         log.warn("{tenant}: PocketBase ended: {reason}", tenant=self.tenant_id, reason=reason)
         if self.state is State.ACTIVE and not self.leaving:

@@ -8,7 +8,7 @@ and requests wait for it, bounded in number and time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from twisted.internet.defer import Deferred, DeferredSemaphore
@@ -20,7 +20,7 @@ from pbcluster.node.cache import Cache
 from pbcluster.node.lifecycle import State
 from pbcluster.node.parts import Changes, NodeParts, pause, spawn
 from pbcluster.node.tenant import Tenant
-from pbcluster.wire import NodeAssignments, TenantReport, TenantUsage
+from pbcluster.wire import Assignment, NodeAssignments, TenantReport, TenantUsage
 
 log = Logger()
 
@@ -74,8 +74,15 @@ class Tenants:
         self._last_access: dict[str, datetime] = {}
         self._gone: dict[str, int] = {}
         self._arrivals = Changes(parts.clock, MAX_ARRIVAL_WAITS)
+        self._adopted: dict[str, int] = {}
+        self._replaced: Callable[[Tenant], None] | None = None
         self._ticking: Deferred[None] | None = None
         self._closed = False
+
+    @property
+    def parts(self) -> NodeParts:
+        """What its tenants work with."""
+        return self._parts
 
     def start(self) -> None:
         """Begin to tick."""
@@ -130,12 +137,32 @@ class Tenants:
         for each in change.updated:
             self._tenants[each.tenant_id].assigned(each)
         for each in change.added:
-            self._tenants[each.tenant_id] = Tenant(each, self._assignments.incarnation, self._parts)
+            self._tenants[each.tenant_id] = self._new(each)
         for tenant in leaving:
             self._let_go(tenant, released=tenant.tenant_id in change.removed)
         self._arrivals.fire()
         self._load_wanted()
         return True
+
+    def _new(self, assignment: Assignment) -> Tenant:
+        adopted = self._adopted.pop(assignment.tenant_id, None)
+        return Tenant(
+            assignment,
+            self._assignments.incarnation,
+            self._parts,
+            adopts=adopted is not None and assignment.epoch > adopted,
+            replaced=self._replaced,
+        )
+
+    def adopt(self, tenant_id: str, epoch: int | None) -> None:
+        """The epoch after ``epoch`` goes on with the database that is there; None: it does not."""
+        self._adopted.pop(tenant_id, None)
+        if epoch is not None:
+            self._adopted[tenant_id] = epoch
+
+    def when_replaced(self, callback: Callable[[Tenant], None]) -> None:
+        """``callback(tenant)`` when another file stands in the place of its database."""
+        self._replaced = callback
 
     def _let_go(self, tenant: Tenant, *, released: bool) -> None:
         """Stop answering now, the rest as it comes; a successor's load waits for its end."""

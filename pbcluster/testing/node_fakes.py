@@ -428,6 +428,7 @@ class FakeWorkload:
         self.stopped_by = ""
         self._workloads = workloads
         self._pid = pid
+        self._generation = 1
         self._ended: list[Callable[[str], None]] = []
 
     @property
@@ -465,6 +466,23 @@ class FakeWorkload:
     def replace_database(self, rows: list[str]) -> None:
         """A backup restore of PocketBase: a new file takes data.db's place."""
         self._workloads.disk.create(self.database, rows, 1)
+
+    def generation(self) -> str:
+        """See ``RunningWorkload``."""
+        return f"{self._pid}/{self._generation}" if self.alive else ""
+
+    async def answers(self) -> bool:
+        """See ``RunningWorkload``."""
+        return self.alive
+
+    async def knows(self, authorization: bytes) -> bool:
+        """See ``RunningWorkload``."""
+        return authorization == b"superuser"
+
+    def restore_backup(self, rows: list[str]) -> None:
+        """What PocketBase does about a second after its 204: another file, executed anew."""
+        self.replace_database(rows)
+        self._generation += 1
 
     def when_ended(self, callback: Callable[[str], None]) -> None:
         """See ``RunningWorkload``."""
