@@ -55,6 +55,9 @@ class FakeCluster:
             return 200, {"page": 1, "perPage": 200, "totalItems": 1, "items": items}
         if what == "tokens":
             return self.tokens(method, name, body)
+        if name.endswith("/give-away"):
+            assert body == {"acceptLoss": True}
+            return 200, {"id": "tenant_x", "nodeID": "node_1", "degraded": False}
         if method == "POST":
             self.passwords[body["name"]] = body["superuser"]["password"]
             tenant = {
@@ -65,6 +68,7 @@ class FakeCluster:
                 "customDomains": [],
                 "quotas": {"burst": 3, "eventStreams": 0},
             }
+            tenant |= {key: body[key] for key in body if key not in ("name", "superuser")}
             self.tenants[tenant["id"]] = tenant
             return 200, tenant
         if not name:
@@ -75,7 +79,7 @@ class FakeCluster:
         found = [t for t in self.tenants.values() if name in (t["id"], t["name"])]
         if not found:
             return 404, {"status": 404, "message": f"There is no tenant {name!r}.", "data": {}}
-        if method == "PUT" and "quotas" in body:
+        if method == "PUT" and "customDomains" not in body:
             return self.change(found[0], body)
         if method == "DELETE":
             del self.tenants[found[0]["id"]]
@@ -110,7 +114,7 @@ class FakeCluster:
         if body.get("version") != tenant.get("version", 1):
             return 409, {"status": 409, "message": "It was changed meanwhile.", "data": {}}
         tenant["version"] = body["version"] + 1
-        tenant["quotas"] = body["quotas"]
+        tenant.update({name: value for name, value in body.items() if name != "version"})
         return 200, tenant
 
     def handler(self) -> type[BaseHTTPRequestHandler]:
