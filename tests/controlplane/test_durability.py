@@ -60,7 +60,7 @@ class RegistryTests(SynchronousTestCase):
         self.assertEqual(code(self.log.assign(node_id="node_b")), "")
 
     def test_its_owner_keeps_its_own_data(self) -> None:
-        """A new epoch under which the owner itself goes on loses nothing; for another node it does."""
+        """A new epoch under which the owner itself goes on loses nothing; another node refuses."""
         self.flag(True)
         other = c.AssignTenant(AT, T1, "node_b", 1, 0, keeps_data=True)
         self.assertEqual(code(self.log(other)), "conflict")
