@@ -13,6 +13,8 @@ STREAM_TESTS = tests.web tests.gateway.test_service tests.node.test_service
 MIN_STREAM_TESTS = 250
 # Rounds of `make soak-crossing` and `make soak-members`.
 N ?= 20
+# Minutes of `make soak-litestream`.
+MINUTES ?= 10
 # Seconds of `make fuzz` and `make fuzz-http`.
 FUZZ_S ?= 60
 # Seeds of `make sim`, and of `make test` after its tests.
@@ -28,7 +30,7 @@ DEV_STAMP = $(VENV)/.installed-dev
 EDITABLE = --config-settings editable_mode=compat
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
-.PHONY: help run test lint types docs bench bench-raft bench-gateway bench-node soak-crossing soak-members fuzz fuzz-http sim sim-mutants preflight clean
+.PHONY: help run test lint types docs bench bench-raft bench-gateway bench-node soak-crossing soak-members soak-litestream fuzz fuzz-http sim sim-mutants preflight clean
 .DEFAULT_GOAL = help
 
 help:
@@ -42,6 +44,7 @@ help:
 	@echo "make bench-node          a node's memory, wake-ups and writes (BENCH='--only sync')"
 	@echo "make soak-crossing N=20  kill nodes under writing clients, N rounds"
 	@echo "make soak-members N=100  kill the control plane's leader under writing clients, N times"
+	@echo "make soak-litestream MINUTES=10  restore a replica again and again under writers"
 	@echo "make fuzz FUZZ_S=60      damaged Raft frames against the door of a member"
 	@echo "make fuzz-http FUZZ_S=60 damaged requests and responses against the HTTP core"
 	@echo "make sim SEEDS=2000      Raft members under simulated faults; FROM=a TO=b names the seeds"
@@ -100,6 +103,9 @@ soak-crossing: $(DEV_STAMP)
 
 soak-members: $(DEV_STAMP)
 	$(BIN)/python -m pbcluster.testing.soak_members --rounds $(N)
+
+soak-litestream: $(DEV_STAMP)
+	$(BIN)/python -m pbcluster.testing.soak_litestream --minutes $(MINUTES)
 
 fuzz: $(DEV_STAMP)
 	$(BIN)/python -m pbcluster.testing.fuzz_frames --seconds $(FUZZ_S)

@@ -13,6 +13,7 @@ from pbcluster.config.checks import (
     between,
     http_url,
     listen_address,
+    one_of,
     optional_text,
     path,
     setting,
@@ -60,6 +61,12 @@ class NodeConfig(ClientConfig):
         "pocketbase=PATH or litestream=PATH, several by commas",
         several(text),
         (),
+    )
+    auxiliary: str = setting(
+        "whether tenants' auxiliary.db (request logs) is replicated, too",
+        "on or off",
+        one_of("on", "off"),
+        "on",
     )
     tenant_requests_per_second: float = setting(
         "requests a second of a tenant whose quotas name none; 0: no limit",

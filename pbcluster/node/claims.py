@@ -61,9 +61,9 @@ def ready_key(tenant_id: str, epoch: int) -> str:
     return epoch_prefix(tenant_id, epoch) + "READY"
 
 
-def replica_path(tenant_id: str, epoch: int) -> str:
-    """Where Litestream keeps data.db of the epoch, without a slash at its end."""
-    return epoch_prefix(tenant_id, epoch) + "data.db"
+def replica_path(tenant_id: str, epoch: int, database: str = "data.db") -> str:
+    """Where Litestream keeps a database of the epoch, without a slash at its end."""
+    return epoch_prefix(tenant_id, epoch) + database
 
 
 def highest_txid(keys: tuple[str, ...]) -> int:
@@ -170,6 +170,12 @@ class S3ClaimStore:
             if await self._objects.head(ready_key(tenant_id, epoch)) is not None:
                 return Prefixes(highest=epochs[-1], ready=epoch)
         return Prefixes(highest=epochs[-1] if epochs else 0, ready=0)
+
+    async def has_database(self, tenant_id: str, epoch: int, database: str) -> bool:
+        """See ``ClaimStore``."""
+        root = replica_path(tenant_id, epoch, database) + "/"
+        found = await self._objects.list(root, delimiter="/")
+        return bool(found.groups or found.keys)
 
     async def write_ready(self, tenant_id: str, epoch: int, ready: Ready) -> None:
         """Mark the epoch's replica as whole. Repeatable. :raises S3Unavailable: unknown if done."""

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from pbcluster.errors import ClaimRefused, StorageCorrupt, Unavailable
 from pbcluster.node import ownership
+from pbcluster.node.auxiliary import Auxiliary
 from pbcluster.node.interfaces import Owner, Prefixes
 from pbcluster.node.parts import NodeParts, both
 from pbcluster.wire import Assignment
@@ -131,7 +132,10 @@ class Copies:
         if aside is not None:
             log.info("{tenant}: an older copy was set aside", tenant=tenant_id)
         if isinstance(won.source, ownership.Restore):
-            await self._parts.replication.restore(tenant_id, won.source.epoch, self._database)
+            await both(
+                self._parts.replication.restore(tenant_id, won.source.epoch, self._database),
+                Auxiliary(self._parts, tenant_id, self._database).restore(won.source.epoch),
+            )
         go_on()
         self._parts.replication.forget(self._database)
         # From here on the copy is worth resuming: it is whole, and of this claim.
@@ -150,6 +154,7 @@ class Copies:
         if self._parts.directories.database_identity(tenant_id) is None:
             raise StorageCorrupt("the database that was restored is gone")
         self._parts.replication.forget(self._database)
+        Auxiliary(self._parts, tenant_id, self._database).forget()
         self._parts.directories.write_claim_note(tenant_id, won.owner)
         self._claim = None
         return Copy(won.owner, "adopted", parent=won.parent, ready=False)

@@ -106,6 +106,9 @@ class ClaimStore(Protocol):
     async def prefixes(self, tenant_id: str) -> Prefixes:
         """Which epochs exist. :raises S3Unavailable: it cannot be known now."""
 
+    async def has_database(self, tenant_id: str, epoch: int, database: str) -> bool:
+        """Whether the epoch's prefix has anything of a database."""
+
     async def write_ready(self, tenant_id: str, epoch: int, ready: Ready) -> None:
         """Mark the epoch's replica as whole. Repeatable."""
 

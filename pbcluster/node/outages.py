@@ -1,8 +1,8 @@
 """Whether S3 is away for this node, and the committing of degraded flags.
 
 *Away* means that a small PUT of the node's own is not answered within 2 s, or is answered with a
-server's error. S3 that answers and refuses (403, a missing bucket) is not away: that is for an
-operator to repair, and acknowledging on one disk would hide it. What a probe found counts for a
+server's error. S3 that answers and refuses (403) is not away: that is for an operator to
+repair, and acknowledging on one disk would hide it. What a probe found counts for a
 moment, so that a node full of tenants asks once.
 """
 

@@ -56,7 +56,8 @@ class NodeParts:
 
     :ivar boottime: seconds of CLOCK_BOOTTIME. :ivar utc_now: wall clock, for what people read.
     :ivar new_nonce: a fresh random word. :ivar encryption_key: tenant id → PocketBase's settings
-        key (32 characters). :ivar report: tells the control plane, repeated until it answers.
+        key (32 characters). :ivar auxiliary: whether auxiliary.db is replicated,
+        too. :ivar report: tells the control plane, repeated until it answers.
     """
 
     node_id: str
@@ -72,6 +73,7 @@ class NodeParts:
     proofs: Proofs
     report: Callable[[TenantReport], None]
     observer: Observer
+    auxiliary: bool = False
     outages: Outages = attrs.field(factory=NeverAway)
 
 

@@ -73,7 +73,8 @@ class Restorer:
         if tenant.degraded:
             raise NotRestored("S3 is away, or has not everything yet: restore when it is back")
         self._busy.add(tenant.tenant_id)
-        restore = Restore(self._parts, self._tenants, tenant, self._busy.discard)
+        process = tenant.process_generation()
+        restore = Restore(self._parts, self._tenants, tenant, process, self._busy.discard)
         try:
             await restore.prepare()
         except BaseException as error:
@@ -93,7 +94,9 @@ class Restorer:
 
     async def _adopt_found(self, tenant: Tenant) -> None:
         log.warn("{tenant}: its database was replaced", tenant=tenant.tenant_id)
-        restore = Restore(self._parts, self._tenants, tenant, self._busy.discard)
+        # It may have executed itself anew already.
+        process = tenant.started_generation
+        restore = Restore(self._parts, self._tenants, tenant, process, self._busy.discard)
         tenant.hold()
         try:
             await restore.finish(HOOK_REPLACE_S)
@@ -105,13 +108,22 @@ class Restore:
     """One restore, from the moment its tenant is held."""
 
     def __init__(
-        self, parts: NodeParts, tenants: Tenants, tenant: Tenant, ended: Callable[[str], None]
+        self,
+        parts: NodeParts,
+        tenants: Tenants,
+        tenant: Tenant,
+        process: str,
+        ended: Callable[[str], None],
     ) -> None:
+        """
+        :param process: generation of its PocketBase before the restore.
+        :param ended: called with the tenant's id at the end.
+        """
         self._parts = parts
         self._tenants = tenants
         self._tenant = tenant
         self._ended = ended
-        self._process = tenant.process_generation()
+        self._process = process
         self._file = tenant.replicated_file()
 
     @property
@@ -214,5 +226,7 @@ class Restore:
                 return
             if now.epoch > old.epoch and (now.state is State.FAILED or now.refused_by):
                 raise NotRestored(now.life.cause)
+            if now.epoch > old.epoch:
+                self._tenants.want(now)
             await pause(self._parts.clock, POLL_S)
         raise NotRestored(f"it was not in S3 within {ADOPT_S:g} s")

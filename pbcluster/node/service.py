@@ -140,6 +140,7 @@ class NodeService(Service):
             proofs=Proofs(self._durations),
             report=self._reports.send,
             observer=self._metrics,
+            auxiliary=config.auxiliary == "on",
             outages=NodeOutages(
                 reactor, self._shells.claims, self._client, config.id, self._incarnation
             ),

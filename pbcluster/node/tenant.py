@@ -29,6 +29,7 @@ from pbcluster.errors import (
     Unavailable,
 )
 from pbcluster.node.acks import Acknowledger, Level, Withheld
+from pbcluster.node.auxiliary import Auxiliary
 from pbcluster.node.copies import Copies, Copy
 from pbcluster.node.degrading import Mode
 from pbcluster.node.durability import Reason
@@ -75,6 +76,7 @@ class Tenant:
     :ivar assignment: what the control plane said last; its epoch never changes here.
     :ivar changes: fires at every change of state, and when serving begins to end.
     :ivar refused_by: not 0: this assignment is over; a new epoch must exceed this one.
+    :ivar started_generation: that of its PocketBase when it was started.
     :ivar retry_at: time of the clock before which a failed load is not tried again.
     """
 
@@ -96,6 +98,7 @@ class Tenant:
         self.adopts = adopts
         self._replaced = replaced
         self._on_hold = False
+        self.started_generation = ""
         self.life = Life()
         self.changes = Changes(parts.clock, MAX_HELD)
         self.refused_by = 0
@@ -103,6 +106,7 @@ class Tenant:
         self._parts = parts
         self._database = parts.directories.path(assignment.tenant_id) / "data" / "data.db"
         self._copies = Copies(parts, incarnation, self._database)
+        self._auxiliary = Auxiliary(parts, assignment.tenant_id, self._database)
         self._turn = DeferredLock()
         self._leaving = False
         self._over = False
@@ -211,6 +215,7 @@ class Tenant:
         if self._acks is not None:
             self._acks.stop(Reason.STOPPED)
         await self._parts.replication.unregister(self._database)
+        await self._auxiliary.end()
 
     async def replicate_again(self) -> None:
         """After :meth:`end_replication`, with the same database under the same prefix.
@@ -396,6 +401,7 @@ class Tenant:
         )
         workload = await self._parts.workloads.start(spec)
         self._workload = workload
+        self.started_generation = workload.generation()
         workload.when_ended(lambda reason: self._workload_ended(workload, reason))
         self._go_on()
 
@@ -433,6 +439,7 @@ class Tenant:
         self._acks, self._ready_written, self._registered = acks, True, True
         acks.assigned(self.assignment)
         acks.begin()
+        spawn(self._auxiliary.begin(self.epoch), f"auxiliary.db of {self.tenant_id}")
 
     def _go_on(self) -> None:
         if self.leaving:
@@ -554,6 +561,7 @@ class Tenant:
         workload, self._workload = self._workload, None
         if workload is not None:
             await self._tolerate(workload.kill() if kill else workload.stop())
+        await self._auxiliary.end()
         # Also if its first sync failed: it may be registered.
         if self._owner is not None:
             await self._tolerate(self._parts.replication.unregister(self._database))
@@ -574,6 +582,7 @@ class Tenant:
         """Litestream was started anew and knows nothing. :raises PBClusterError: it failed."""
         if self._registered and not self.leaving:
             await self._parts.replication.register(self.tenant_id, self.epoch, self._database)
+            await self._auxiliary.begin(self.epoch)
 
     # -- inside --
 

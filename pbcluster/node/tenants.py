@@ -257,6 +257,10 @@ class Tenants:
             raise Busy(told, retry_after_s=5.0)
         await tenant.changes.wait(min(ROOM_POLL_S, left))
 
+    def want(self, tenant: Tenant) -> None:
+        """Load it, asked for or not."""
+        self._want(tenant)
+
     def _want(self, tenant: Tenant) -> bool:
         """Begin to load it unless that is under way. False: it cannot be loaded now."""
         if tenant.tenant_id in self._loading or not tenant.can_load:

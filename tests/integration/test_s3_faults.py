@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
+import sqlite3
 import time
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.cli import procfs
 from pbcluster.testing.cluster import RealCluster
 from pbcluster.testing.s3_faults import FINE, S3Faults, Trouble
+from pbcluster.testing.soak_litestream import one_restore
 from pbcluster.testing.workload import Client, Workload, check, read_all
 from tests.integration.support import new_tenant, tell
 
@@ -74,6 +78,7 @@ class FaultTests(SynchronousTestCase):
                 time.sleep(0.1)
             acked |= {f"after {name}"} | ({name} if status == 200 else set())
         self.assertGreater(self.s3.met, 10)
+        self.mark_auxiliary()
         workload = self.kill_litestream()
         self.cluster.kill9("node_1")
         shutil.rmtree(self.cluster.where.root / "data/node_1/tenants")
@@ -82,6 +87,18 @@ class FaultTests(SynchronousTestCase):
         rows = set(read_all(client).values())
         self.assertLessEqual(acked, rows)
         self.assertEqual(check(client, workload.journal).lost, [])
+        with contextlib.closing(sqlite3.connect(self.auxiliary())) as logs:
+            self.assertEqual(logs.execute("SELECT n FROM marker").fetchall(), [(7,)])
+
+    def auxiliary(self) -> Path:
+        (found,) = self.cluster.where.root.glob("data/node_1/tenants/*/data/auxiliary.db")
+        return found
+
+    def mark_auxiliary(self) -> None:
+        """It is replicated in the background, also after Litestream was started anew."""
+        with contextlib.closing(sqlite3.connect(self.auxiliary())) as logs, logs:
+            logs.execute("CREATE TABLE marker (n)")
+            logs.execute("INSERT INTO marker VALUES (7)")
 
     def kill_litestream(self) -> Workload:
         host = self.cluster.host("shop")
@@ -96,6 +113,7 @@ class FaultTests(SynchronousTestCase):
             procfs.send(daemon, signal.SIGKILL)
             killed = time.monotonic()
             workload.wait_for_acks(100)
+            one_restore(self.cluster, "shop", dict(workload.journal.acked))
             workload.wait_for_acks(100)
         gap = workload.journal.longest_gap(killed, "write")
         tell("longest wait for a write after Litestream was killed", gap)
