@@ -13,6 +13,8 @@ STREAM_TESTS = tests.web tests.gateway.test_service tests.node.test_service test
 MIN_STREAM_TESTS = 250
 # Rounds of `make soak-crossing`, `make soak-members` and `make soak-migration`.
 N ?= 20
+# Minutes of `make soak-litestream`.
+MINUTES ?= 10
 # Seconds of `make fuzz` and `make fuzz-http`.
 FUZZ_S ?= 60
 # Requests of each kind to each operation in `make fuzz-api`.
@@ -30,7 +32,7 @@ DEV_STAMP = $(VENV)/.installed-dev
 EDITABLE = --config-settings editable_mode=compat
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
-.PHONY: help run test lint types docs bench bench-raft bench-gateway bench-node soak-crossing soak-members soak-migration fuzz fuzz-api fuzz-http sim sim-mutants preflight clean
+.PHONY: help run test lint types docs bench bench-raft bench-gateway bench-node soak-crossing soak-members soak-migration soak-litestream fuzz fuzz-api fuzz-http sim sim-mutants preflight clean
 .DEFAULT_GOAL = help
 
 help:
@@ -45,6 +47,7 @@ help:
 	@echo "make soak-crossing N=20  kill nodes under writing clients, N rounds"
 	@echo "make soak-members N=100  kill the control plane's leader under writing clients, N times"
 	@echo "make soak-migration N=50 move a tenant under load, the leader killed in every phase, N times"
+	@echo "make soak-litestream MINUTES=10  restore a replica again and again under writers"
 	@echo "make fuzz FUZZ_S=60      damaged Raft frames against the door of a member"
 	@echo "make fuzz-api            the admin API against its OpenAPI document, every role (EXAMPLES=200)"
 	@echo "make fuzz-http FUZZ_S=60 damaged requests and responses against the HTTP core"
@@ -107,6 +110,9 @@ soak-members: $(DEV_STAMP)
 
 soak-migration: $(DEV_STAMP)
 	$(BIN)/python -m pbcluster.testing.soak_migration --rounds $(N)
+
+soak-litestream: $(DEV_STAMP)
+	$(BIN)/python -m pbcluster.testing.soak_litestream --minutes $(MINUTES)
 
 fuzz: $(DEV_STAMP)
 	$(BIN)/python -m pbcluster.testing.fuzz_frames --seconds $(FUZZ_S)

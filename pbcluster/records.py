@@ -106,6 +106,14 @@ class TenantLogs(enum.Enum):
     INFO = "info"
 
 
+class OnOutage(enum.Enum):
+    """What becomes of writes while S3 is away: acknowledged as ``local`` once that is committed, or
+    refused."""
+
+    DEGRADE = "degrade"
+    REJECT = "reject"
+
+
 class NodeStatus(enum.Enum):
     """How the control plane sees a node."""
 
@@ -185,6 +193,11 @@ class TenantRecord(Record, frozen=True):
     #: When a deleted tenant's objects leave S3, and whether they did.
     purge_at: datetime | None = None
     purged: bool = False
+    #: Reads and events wait, too, until what they may show is in S3.
+    durable_reads: bool = False
+    on_s3_outage: OnOutage = OnOutage.DEGRADE
+    #: An operator's wish; ``durability`` follows once the owner has everything in S3.
+    wanted_durability: Durability | None = None
 
 
 class NodeResources(Record, frozen=True):

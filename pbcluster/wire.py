@@ -22,6 +22,7 @@ from pbcluster.records import (
     InitialSuperuser,
     MemberRecord,
     NodeResources,
+    OnOutage,
     Record,
     TenantLogs,
     TenantQuotas,
@@ -79,6 +80,10 @@ class Assignment(Message, frozen=True):
     #: Not to be served but ended under this epoch: ``archived``, ``deleted`` (claim that state,
     #: then remove the copy) or ``purged`` (remove a deleted tenant's objects from S3).
     ending: str = ""
+    durable_reads: bool = False
+    on_s3_outage: OnOutage = OnOutage.DEGRADE
+    #: Report ``settled`` when everything is in S3; until then the stricter of the two counts.
+    wanted_durability: Durability | None = None
 
 
 class Warming(Message, frozen=True):
@@ -199,7 +204,9 @@ class TenantReport(Message, frozen=True):
     trusted: a new epoch above ``observed_epoch`` is needed), ``failed`` (with the reason),
     ``released`` (nothing of it runs here any more), ``stopped`` (idle; still ours) or ``ended``
     (what :attr:`Assignment.ending` ordered is done) or ``deleted`` (S3 has its tombstone: the
-    registry forgot a deletion).
+    registry forgot a deletion), ``settled`` (everything is in S3, so the durability named by
+    ``detail`` may count) or ``restored`` (PocketBase put a backup in the database's place: it needs
+    a new epoch, on this node).
 
     Of a migration: ``warmed`` (a copy of ``size_bytes`` at ``txid`` is here) or ``warm_failed``;
     ``drained`` (stopped, all of it in S3 up to ``txid``; ``settled``: no earlier owner can hold a
@@ -217,6 +224,20 @@ class TenantReport(Message, frozen=True):
     migration_id: str = ""
     size_bytes: int = 0
     settled: bool = False
+
+
+class SetDegraded(Message, frozen=True):
+    """/internal/tenant/degraded: from the answer on, the tenant's owner may acknowledge writes that
+    are on its disk only; or, with ``degraded`` false, everything is in S3 again.
+
+    The answer comes after the commit: from then on only an operator gives the tenant away.
+    """
+
+    node_id: str
+    incarnation: int
+    tenant_id: str
+    epoch: int
+    degraded: bool
 
 
 # -- gateway → control plane ----------------------------------------------------------------------
@@ -439,6 +460,7 @@ Body = (
     | NodeCapacity
     | NodeAssignments
     | TenantReport
+    | SetDegraded
     | LookupRoute
     | RouteFound
     | SuspectNode
@@ -462,7 +484,7 @@ Body = (
 )
 
 #: Only these change the replicated state: they must carry an idempotency key.
-STATE_CHANGING = (RegisterNode, NodeCapacity, TenantReport)
+STATE_CHANGING = (RegisterNode, NodeCapacity, TenantReport, SetDegraded)
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):

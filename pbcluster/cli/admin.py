@@ -190,15 +190,20 @@ class AdminClient:
         """One tenant's record."""
         return dict(self.request("GET", f"/tenants/{quote(name_or_id, safe='')}"))
 
-    def set_quotas(self, name_or_id: str, quotas: dict[str, float]) -> dict[str, Any]:
-        """Change some quotas of a tenant and leave the others; returns its record.
+    def change_tenant(
+        self, name_or_id: str, quotas: dict[str, float], **settings: Any
+    ) -> dict[str, Any]:
+        """Change some settings of a tenant and leave the others; returns its record.
 
         :param quotas: by their JSON names; 0 is the platform's default.
+        :param settings: other fields, by their JSON names.
         :raises Conflict: somebody else changes it again and again.
         """
         for left in reversed(range(_CHANGE_TRIES)):
             found = self.tenant(name_or_id)
-            body = {"quotas": found.get("quotas", {}) | quotas, "version": found["version"]}
+            body: dict[str, Any] = settings | {"version": found["version"]}
+            if quotas:
+                body["quotas"] = found.get("quotas", {}) | quotas
             # By id: the name could belong to another tenant by now.
             path = f"/tenants/{quote(str(found['id']), safe='')}"
             try:
@@ -208,10 +213,10 @@ class AdminClient:
                     raise
         raise AssertionError
 
-    def set_logs(self, name_or_id: str, logs: str) -> dict[str, Any]:
-        """Choose what a tenant's PocketBase logs into its own database; returns its record."""
-        path = f"/tenants/{quote(name_or_id, safe='')}"
-        return dict(self.request("PUT", path, {"logs": logs}))
+    def give_away(self, name_or_id: str) -> dict[str, Any]:
+        """Let go of a degraded tenant, and of what only its node has."""
+        path = f"/tenants/{quote(name_or_id, safe='')}/give-away"
+        return dict(self.request("POST", path, {"acceptLoss": True}))
 
     def login(self, name_or_id: str, email: str, seconds: int) -> dict[str, Any]:
         """A token for a superuser of a tenant; an empty ``email`` means its first one."""

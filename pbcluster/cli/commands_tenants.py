@@ -1,4 +1,4 @@
-"""``tenants create|list|show|set|delete``; ``login`` and ``logs`` stand in ``commands_inside``."""
+"""``tenants create|list|show|set|give-away``; ``login`` and ``logs`` stand in ``commands_inside``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,30 @@ from pbcluster.errors import InvalidInput
 _MAX_PASSWORD_BYTES = 4096
 
 
+_DURABILITIES = click.Choice([word.value for word in records.Durability])
+_OUTAGES = click.Choice([word.value for word in records.OnOutage])
+_SWITCH = click.Choice(["on", "off"])
+_DURABLE_READS_HELP = "on: reads and events wait, too, until what they may show is in S3."
+_OUTAGE_HELP = (
+    "While S3 is away, acknowledge writes that one disk has, marked local (degrade), or refuse "
+    "them (reject)."
+)
+
+
+def _settings(given: dict[str, str | None]) -> dict[str, Any]:
+    """The options that were given, as fields of the admin API."""
+    names = {
+        "logs": "logs",
+        "durability": "durability",
+        "durable_reads": "durableReads",
+        "on_s3_outage": "onS3Outage",
+    }
+    found: dict[str, Any] = {names[name]: word for name, word in given.items() if word is not None}
+    if "durableReads" in found:
+        found["durableReads"] = found["durableReads"] == "on"
+    return found
+
+
 @click.group()
 def tenants() -> None:
     """Create, list, show, change and delete tenants. A tenant is named by its name or its id."""
@@ -35,18 +59,20 @@ def tenants() -> None:
 )
 @click.option(
     "--durability",
-    type=click.Choice([word.value for word in records.Durability]),
+    type=_DURABILITIES,
     help="sync: a write is acknowledged when it is in S3; async: at once.  [default: sync]",
 )
+@click.option("--durable-reads", type=_SWITCH, help=_DURABLE_READS_HELP + "  [default: off]")
+@click.option("--on-s3-outage", type=_OUTAGES, help=_OUTAGE_HELP + "  [default: degrade]")
 @dir_option
 @json_option
 def create(
     name: str,
     email: str,
     password_stdin: bool,
-    durability: str | None,
     directory: str,
     as_json: bool,
+    **settings: str | None,
 ) -> None:
     """Create a tenant; returns when it answers through the gateway.
 
@@ -58,8 +84,7 @@ def create(
     records.check_name(name)
     password = _password_from_stdin() if password_stdin else generate_password()
     _, plan, client = admin_of(directory)
-    more = {"durability": durability} if durability else {}
-    created = client.create_tenant(name, email, password, **more)
+    created = client.create_tenant(name, email, password, **_settings(settings))
     wait_tenant_answers(plan.gateway_url, f"{name}.{plan.base_domain}")
     url = plan.tenant_url(name)
     facts: dict[str, Any] = {"url": url, "dashboard": f"{url}/_/", "superuser": email}
@@ -147,39 +172,64 @@ _COUNT = click.IntRange(0, _MOST)
     type=click.Choice([word.value for word in records.TenantLogs]),
     help="What its PocketBase logs into its own database, from its next start on.",
 )
+@click.option(
+    "--durability",
+    type=_DURABILITIES,
+    help="sync: a write is acknowledged when it is in S3; async: at once.",
+)
+@click.option("--durable-reads", type=_SWITCH, help=_DURABLE_READS_HELP)
+@click.option("--on-s3-outage", type=_OUTAGES, help=_OUTAGE_HELP)
 @dir_option
 @json_option
 def set_command(
-    tenant: str, directory: str, as_json: bool, logs: str | None, **wanted: float | None
+    tenant: str,
+    directory: str,
+    as_json: bool,
+    logs: str | None,
+    durability: str | None,
+    durable_reads: str | None,
+    on_s3_outage: str | None,
+    **wanted: float | None,
 ) -> None:
-    """Set quotas of a tenant; what is not given stays as it is. They count at once.
+    """Set quotas and durability of a tenant; what is not given stays as it is.
 
-    0 is the platform's default. What is over a quota is answered 429 with Retry-After, a body that
-    is too large 413, a write to a database that is too large 507. A quota below what is used
-    already is accepted: `tenants show` tells it as overQuota.
+    Quotas count at once; 0 is the platform's default. What is over a quota is answered 429 with
+    Retry-After, a body that is too large 413, a write to a database that is too large 507. A quota
+    below what is used already is accepted: `tenants show` tells it as overQuota. A new durability
+    counts once all writes until then are in S3.
 
     \b
     Examples:
       pbcluster tenants set shop --requests-per-second 50 --burst 200
       pbcluster tenants set shop --requests-per-second 0
       pbcluster tenants set shop --max-db-bytes 1073741824 --logs info
+      pbcluster tenants set shop --durability async --durable-reads off
     """
     quotas = {records.json_name(name): value for name, value in wanted.items() if value is not None}
-    if not quotas and logs is None:
-        allowed = ", ".join(f"--{name.replace('_', '-')}" for name in (*wanted, "logs"))
+    given = {
+        "logs": logs,
+        "durability": durability,
+        "durable_reads": durable_reads,
+        "on_s3_outage": on_s3_outage,
+    }
+    settings = _settings(given)
+    if not quotas and not settings:
+        allowed = ", ".join(f"--{name.replace('_', '-')}" for name in (*wanted, *given))
         raise InvalidInput(f"nothing to set; give one of {allowed}", field="quotas")
     if not all(math.isfinite(value) for value in quotas.values()):
         raise InvalidInput("requests-per-second must be a number", field="requests-per-second")
     _, _, client = admin_of(directory)
-    changed = client.set_logs(tenant, logs) if logs is not None else {}
-    changed = client.set_quotas(tenant, quotas) if quotas else changed
+    changed = client.change_tenant(tenant, quotas, **settings)
     if as_json:
         show.print_json(changed)
         return
     rows = [(name, _text(value) if value else "default") for name, value in _quotas_of(changed)]
-    show.table(("quota", "value"), rows)
-    if changed.get("logs"):
-        show.say(f"logs: {changed['logs']}")
+    if settings:
+        names = ("logs", "durability", "wantedDurability", "durableReads", "onS3Outage")
+        rows += [
+            (name, _text(changed.get(name))) for name in names if changed.get(name) is not None
+        ]
+    show.table(("setting", "value"), rows)
     if changed.get("overQuota"):
         show.warn(f"more than that is in use already: {_text(changed['overQuota'])}")
 
@@ -187,6 +237,30 @@ def set_command(
 def _quotas_of(tenant: dict[str, Any]) -> list[tuple[str, Any]]:
     quotas = tenant.get("quotas")
     return list(quotas.items()) if isinstance(quotas, dict) else []
+
+
+@tenants.command(name="give-away")
+@click.argument("tenant")
+@click.option("--accept-loss", is_flag=True, help="Writes that only its node has may be lost.")
+@dir_option
+@json_option
+def give_away(tenant: str, accept_loss: bool, directory: str, as_json: bool) -> None:
+    """Let another node have a degraded tenant whose node does not come back.
+
+    Its node acknowledged writes, marked local, while S3 was away. They are lost by this.
+    """
+    if not accept_loss:
+        raise InvalidInput(
+            "writes that only the tenant's node has are lost by this: say --accept-loss",
+            field="accept-loss",
+            allowed="--accept-loss",
+        )
+    _, _, client = admin_of(directory)
+    given = client.give_away(tenant)
+    if as_json:
+        show.print_json(given)
+    else:
+        show.say(f"{tenant} goes to another node; what only {given.get('nodeID')} had is lost")
 
 
 @tenants.command()

@@ -95,6 +95,12 @@ class NodeConfig(ClientConfig):
         several(text),
         (),
     )
+    auxiliary: str = setting(
+        "whether tenants' auxiliary.db (request logs) is replicated, too",
+        "on or off",
+        one_of("on", "off"),
+        "on",
+    )
     tenant_requests_per_second: float = setting(
         "requests a second of a tenant whose quotas name none; 0: no limit",
         "0 to 1000000",

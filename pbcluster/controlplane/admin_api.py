@@ -16,6 +16,7 @@ from twisted.web.server import Request
 from pbcluster.controlplane import openapi
 from pbcluster.controlplane.admin_access import AccessRoutes
 from pbcluster.controlplane.admin_caller import caller_of
+from pbcluster.controlplane.admin_durability import DurabilityRoutes
 from pbcluster.controlplane.admin_guard import OPERATIONS, app, endpoint
 from pbcluster.controlplane.admin_inside import InsideRoutes
 from pbcluster.controlplane.admin_lives import MAX_WAIT_S, LifeRoutes
@@ -31,6 +32,7 @@ __all__ = ["BCRYPT_COST", "MAX_WAIT_S", "AdminAPI"]
 class AdminAPI(
     TenantRoutes,
     LifeRoutes,
+    DurabilityRoutes,
     MigrationRoutes,
     InsideRoutes,
     PlatformRoutes,
@@ -75,6 +77,7 @@ class AdminAPI(
     def _known(self) -> dict[str, Any]:
         registry = self._consensus.registry
         status = self._group.status()
+        alarms = ["too many nodes do not answer"] if self._planner.storm() else []
         return {
             "index": registry.applied_index,
             "tenants": registry.tenant_counts(),
@@ -84,7 +87,7 @@ class AdminAPI(
             },
             "counts": self._counts(),
             "term": 0 if status is None else status.term,
-            "alarms": ["too many nodes do not answer"] if self._planner.storm() else [],
+            "alarms": alarms + self._degraded_alarms(),
         }
 
     @endpoint("GET", "/api/cp/openapi.json", role=None, answers={200: None}, here=True)

@@ -17,6 +17,7 @@ from pbcluster.records import (
     MAX_DOMAINS,
     NAME_RULE,
     Durability,
+    OnOutage,
     Role,
     TenantLogs,
     TenantQuotas,
@@ -79,12 +80,14 @@ class Superuser(Body, frozen=True):
     password: Annotated[str, Meta(min_length=8, max_length=71, description=PASSWORD_RULE)]
 
 
-class NewTenant(Body, frozen=True):
+class NewTenant(Body, frozen=True, rename=json_name):
     """A tenant to be made."""
 
     name: Name
     superuser: Superuser | UnsetType = UNSET
     durability: Durability = Durability.SYNC
+    durable_reads: bool = False
+    on_s3_outage: OnOutage = OnOutage.DEGRADE
     metadata: dict[str, Any] = {}
     quotas: Quotas | UnsetType = UNSET  # type: ignore[valid-type]
 
@@ -103,6 +106,9 @@ class TenantChange(Body, frozen=True, rename=json_name):
     ) = UNSET
     version: Version = 0
     logs: TenantLogs | UnsetType = UNSET
+    durability: Durability | UnsetType = UNSET
+    durable_reads: bool | UnsetType = UNSET
+    on_s3_outage: OnOutage | UnsetType = UNSET
 
 
 class Rename(Body, frozen=True):
@@ -147,6 +153,12 @@ class Transfer(Body, frozen=True):
     """Another member leads."""
 
     to: Annotated[str, Meta(min_length=1, max_length=63)]
+
+
+class GiveAway(Body, frozen=True, rename=json_name):
+    """A degraded tenant is let go."""
+
+    accept_loss: bool = False
 
 
 class NewMigration(Body, frozen=True, rename=json_name):

@@ -142,6 +142,8 @@ class TenantRoutes(DomainRoutes):
             metadata=metadata,
             quotas=admin_json.quotas_of(quotas),
             initial_superuser=superuser,
+            durable_reads=body.durable_reads,
+            on_s3_outage=body.on_s3_outage,
         )
         outcome = await self.propose(
             request,
@@ -198,7 +200,7 @@ class TenantRoutes(DomainRoutes):
     async def update_tenant(
         self, request: Request, key: str, body: bodies.TenantChange
     ) -> tuple[int, Any]:
-        """Change metadata, quotas, domains or what it logs, each as a whole; others stay.
+        """Change metadata, quotas, domains, durability or what it logs, each as a whole.
 
         409: another tenant has a domain. A quota below what is in use is accepted; ``overQuota`` in
         the answer says so.
@@ -219,6 +221,9 @@ class TenantRoutes(DomainRoutes):
             None if quotas is None else admin_json.quotas_of(quotas),
             None if domains is None else custom_domains(domains, self._base_domain),
             given.get("logs"),
+            given.get("durability"),
+            given.get("durable_reads"),
+            given.get("on_s3_outage"),
         )
         own = idempotency_key(request)
         changed = ", ".join(sorted(set(given) - {"version"}))

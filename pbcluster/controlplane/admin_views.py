@@ -54,6 +54,14 @@ NodeView = _view(
 )
 
 
+class GivenAwayView(Record, frozen=True):
+    """A tenant that was let go; its next owner is found as that of any silent node's."""
+
+    id: str
+    node_id: str
+    degraded: bool
+
+
 class MigrationRoute(Record, frozen=True):
     """Where a tenant's requests go: 1 is current, 0 the old one."""
 

@@ -17,6 +17,7 @@ from pbcluster.records import (
     InitialSuperuser,
     MemberRecord,
     NodeStatus,
+    OnOutage,
     Role,
     TenantLogs,
     TenantQuotas,
@@ -39,6 +40,8 @@ class CreateTenant(Command, frozen=True):
     metadata: dict[str, Any] = {}
     quotas: TenantQuotas = TenantQuotas()
     initial_superuser: InitialSuperuser | None = None
+    durable_reads: bool = False
+    on_s3_outage: OnOutage = OnOutage.DEGRADE
 
 
 class UpdateTenant(Command, frozen=True):
@@ -54,13 +57,19 @@ class UpdateTenant(Command, frozen=True):
     quotas: TenantQuotas | None = None
     custom_domains: tuple[str, ...] | None = None
     logs: TenantLogs | None = None
+    #: It counts at once if no node has the tenant, else once its owner reports that it caught up.
+    durability: Durability | None = None
+    durable_reads: bool | None = None
+    on_s3_outage: OnOutage | None = None
 
 
 class AssignTenant(Command, frozen=True):
     """Give a tenant to a node under a new epoch above both its own and ``above_epoch``.
 
     Fails unless the tenant's epoch still is ``expected_epoch``: two proposers that decided from the
-    same view cannot both succeed.
+    same view cannot both succeed. Fails if the tenant is degraded: its owner acknowledged writes
+    that nobody else has (:class:`GiveAway` is an operator's word that they may be lost), unless
+    ``keeps_data``: the owner itself goes on with its own copy under the new epoch.
     """
 
     at: datetime
@@ -68,6 +77,39 @@ class AssignTenant(Command, frozen=True):
     node_id: str
     expected_epoch: int
     above_epoch: int = 0
+    keeps_data: bool = False
+
+
+class SetDegraded(Command, frozen=True):
+    """The owner acknowledges writes that are on its disk only, or does so no more.
+
+    Fails unless it still owns the tenant under this epoch, in this incarnation.
+    """
+
+    at: datetime
+    tenant_id: str
+    node_id: str
+    epoch: int
+    incarnation: int
+    degraded: bool
+
+
+class SettleDurability(Command, frozen=True):
+    """The owner has everything in S3: the wanted durability counts. Fails if another is wanted."""
+
+    at: datetime
+    tenant_id: str
+    node_id: str
+    epoch: int
+    durability: Durability
+
+
+class GiveAway(Command, frozen=True):
+    """An operator accepts that what only the owner's disk has of a degraded tenant is lost."""
+
+    at: datetime
+    tenant_id: str
+    epoch: int
 
 
 class MarkReady(Command, frozen=True):
@@ -342,6 +384,9 @@ AnyCommand = (
     | AbortMigration
     | RetireRoute
     | DrainNode
+    | SetDegraded
+    | SettleDurability
+    | GiveAway
 )
 
 

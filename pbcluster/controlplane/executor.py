@@ -187,6 +187,7 @@ class Executor:
             effect.node_id,
             effect.expected_epoch,
             effect.above_epoch,
+            effect.keeps_data,
         )
         failed = True
         try:

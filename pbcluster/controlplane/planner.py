@@ -39,6 +39,7 @@ class Assign:
     expected_epoch: int
     above_epoch: int
     reason: str
+    keeps_data: bool = False
 
 
 @attrs.frozen
@@ -192,7 +193,12 @@ class Planner:
             return self._assign(tenant, "it has no node", now)
         if self._liveness.alive(tenant.node_id):
             return None
-        if tenant.degraded or not self._liveness.may_give_away(tenant.node_id, now):
+        if tenant.degraded:
+            raise Unavailable(
+                f"node {tenant.node_id} of tenant {tenant.name!r} does not answer and has "
+                "acknowledged writes that are nowhere else: an operator decides"
+            )
+        if not self._liveness.may_give_away(tenant.node_id, now):
             raise Unavailable(
                 f"node {tenant.node_id} of tenant {tenant.name!r} does not answer; it may still "
                 "own it for a moment",
@@ -209,12 +215,32 @@ class Planner:
         """
         if tenant.id in self._assigning:
             return None
+        if tenant.degraded:
+            raise Unavailable(
+                f"tenant {tenant.name!r} is degraded: an operator decides", retry_after_s=5.0
+            )
+        self._check_renewable(tenant, now)
+        return self._assign(tenant, "its epoch was refused", now, above_epoch, tenant.node_id)
+
+    def renew(self, tenant: TenantRecord, now: float) -> Assign | None:
+        """Its owner goes on with its own copy, but needs a new epoch for it: a backup was restored.
+
+        :returns: None if an assignment is under way already. :raises Unavailable: not now.
+        """
+        if tenant.id in self._assigning:
+            return None
+        self._check_renewable(tenant, now)
+        self._assigning.add(tenant.id)
+        self._liveness.begin_taking(tenant.id, tenant.node_id)
+        reason = "PocketBase restored a backup"
+        return Assign(tenant.id, tenant.node_id, tenant.epoch, 0, reason, keeps_data=True)
+
+    def _check_renewable(self, tenant: TenantRecord, now: float) -> None:
         if not self._liveness.may_renew(tenant.node_id, now):
             raise Unavailable(
                 f"an older start of node {tenant.node_id} may still answer for a moment",
                 retry_after_s=0.2,
             )
-        return self._assign(tenant, "its epoch was refused", now, above_epoch, tenant.node_id)
 
     def move_off(self, tenant: TenantRecord, node_id: str, reason: str) -> Assign | None:
         """Give a tenant that was never ready to ``node_id``: there is nothing to hand over.

@@ -28,6 +28,7 @@ from pbcluster.controlplane import audit
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.api_tokens import ApiTokens
 from pbcluster.controlplane.audit import AuditTrail
+from pbcluster.controlplane.durability_changes import DurabilityChanges
 from pbcluster.controlplane.migration_changes import MigrationChanges
 from pbcluster.controlplane.node_changes import NodeChanges
 from pbcluster.controlplane.outcomes import Outcome, Outcomes
@@ -57,7 +58,7 @@ class Applied:
     repeated: bool = False
 
 
-class Registry(TenantChanges, TenantEnds, NodeChanges, MigrationChanges):
+class Registry(TenantChanges, DurabilityChanges, TenantEnds, NodeChanges, MigrationChanges):
     """Everything the control plane must not forget."""
 
     def __init__(self, base_domain: str) -> None:
@@ -104,6 +105,9 @@ class Registry(TenantChanges, TenantEnds, NodeChanges, MigrationChanges):
             c.AbortMigration: self._abort_migration,
             c.RetireRoute: self._retire_route,
             c.DrainNode: self._drain_node,
+            c.SetDegraded: self._set_degraded,
+            c.SettleDurability: self._settle_durability,
+            c.GiveAway: self._give_away,
         }
 
     def outcome(self, key: str) -> Outcome | None:

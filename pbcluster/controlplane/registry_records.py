@@ -17,7 +17,7 @@ from pbcluster.controlplane import migration as m
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.tenant_order import TenantOrder
 from pbcluster.controlplane.transitions import check_tenant
-from pbcluster.errors import Conflict, NotFound
+from pbcluster.errors import Conflict, NotFound, WrongEpoch
 from pbcluster.records import MigrationRecord, NodeRecord, TenantRecord, TenantStatus
 
 #: Statuses of a tenant that has an owner and routes.
@@ -187,6 +187,9 @@ class RegistryRecords:
             handing_over=m.order_to_source(moving),
             released_epoch=m.released_epoch(moving, tenant.epoch),
             ending=ending_of(tenant),
+            durable_reads=tenant.durable_reads,
+            on_s3_outage=tenant.on_s3_outage,
+            wanted_durability=tenant.wanted_durability,
         )
 
     def route(self, tenant: TenantRecord) -> wire.Route:
@@ -265,3 +268,11 @@ class RegistryRecords:
                 f"not {expected}",
                 version=tenant.version,
             )
+
+    def _owned(self, tenant_id: str, node_id: str, epoch: int) -> TenantRecord:
+        tenant = self._living(tenant_id)
+        if (tenant.node_id, tenant.epoch) != (node_id, epoch):
+            raise WrongEpoch(
+                f"tenant {tenant.name!r} belongs to {tenant.node_id!r} under epoch {tenant.epoch}"
+            )
+        return tenant

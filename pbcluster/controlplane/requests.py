@@ -86,6 +86,7 @@ class Requests:
             wire.Lease: self._lease,
             wire.NodeCapacity: self._capacity,
             wire.TenantReport: self._report,
+            wire.SetDegraded: self._set_degraded,
             wire.LookupRoute: self._lookup,
             wire.SuspectNode: self._suspect,
             wire.SnapshotRequest: self._snapshot,
@@ -94,6 +95,8 @@ class Requests:
         }
         #: What a node said of a tenant that failed: soft, shown to operators, one line a tenant.
         self.failures: dict[str, str] = {}
+        #: Degraded tenants whose owner cannot go on under its epoch → that epoch. Soft.
+        self.stranded: dict[str, int] = {}
 
     async def __call__(self, asked: Asked, body: wire.Body) -> wire.Body:
         """Answer one question.
@@ -232,6 +235,8 @@ class Requests:
             "stopped": self._stopped,
             "ended": self._ended,
             "deleted": self._deleted,
+            "settled": self._settled,
+            "restored": self._restored,
         }
         if not 0 <= body.observed_epoch <= MAX_OBSERVED_EPOCH:
             raise InvalidInput(
@@ -256,6 +261,15 @@ class Requests:
         await self._consensus.propose(command, key)
 
     async def _refused(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
+        if tenant.degraded and self.stranded.get(tenant.id) != tenant.epoch:
+            self.stranded[tenant.id] = tenant.epoch
+            log.critical(
+                "{tenant} is degraded and its owner {node} cannot go on: {detail}; "
+                "only an operator gives it away (pbcluster tenants give-away)",
+                tenant=tenant.id,
+                node=body.node_id,
+                detail=body.detail,
+            )
         effect = self._planner.replace_epoch(tenant, body.observed_epoch, self._clock.seconds())
         log.warn(
             "{node} cannot own {tenant} under epoch {epoch}: {detail}",
@@ -264,6 +278,7 @@ class Requests:
             epoch=body.epoch,
             detail=body.detail,
         )
+        self.stranded.pop(tenant.id, None)
         if effect is None:
             # Done only when a new epoch is committed: told too early and followed by a crash, it
             # would leave a tenant that nobody brings up again.
@@ -294,6 +309,41 @@ class Requests:
         at = self._wall_clock()
         command = c.SetTenantStatus(at, tenant.id, body.epoch, TenantStatus.IDLE)
         await self._consensus.propose(command, key)
+
+    async def _settled(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
+        if tenant.wanted_durability is None or tenant.wanted_durability.value != body.detail:
+            return  # an operator has changed its mind
+        wanted = tenant.wanted_durability
+        at = self._wall_clock()
+        command = c.SettleDurability(at, tenant.id, body.node_id, body.epoch, wanted)
+        await self._consensus.propose(command, key)
+
+    async def _restored(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
+        effect = self._planner.renew(tenant, self._clock.seconds())
+        if effect is None:
+            raise Unavailable(f"tenant {tenant.name!r} is being placed", retry_after_s=0.2)
+        await self._executor.assign(effect)
+
+    async def _set_degraded(self, asked: Asked, body: wire.SetDegraded) -> wire.Body:
+        self._check_incarnation(body.node_id, body.incarnation)
+        command = c.SetDegraded(
+            self._wall_clock(),
+            body.tenant_id,
+            body.node_id,
+            body.epoch,
+            body.incarnation,
+            body.degraded,
+        )
+        await self._consensus.propose(command, asked.idempotency_key)
+        if body.degraded:
+            log.critical(
+                "{tenant} is degraded: {node} acknowledges writes that only its disk has",
+                tenant=body.tenant_id,
+                node=body.node_id,
+            )
+        else:
+            log.info("{tenant} is degraded no more: all is in S3", tenant=body.tenant_id)
+        return wire.Ok()
 
     # -- gateways ---------------------------------------------------------------------------------
 

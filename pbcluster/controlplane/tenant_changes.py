@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from pbcluster.controlplane import commands as c
+from pbcluster.controlplane.durability_changes import check_not_degraded, wanted_changes
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.registry_records import Change, RegistryRecords, ending_of, may_end
 from pbcluster.controlplane.transitions import check_tenant
@@ -33,6 +36,8 @@ class TenantChanges(RegistryRecords):
                 metadata=command.metadata,
                 quotas=command.quotas,
                 initial_superuser=command.initial_superuser,
+                durable_reads=command.durable_reads,
+                on_s3_outage=command.on_s3_outage,
             )
         )
         return Change(Outcome(index, command.tenant_id))
@@ -40,13 +45,14 @@ class TenantChanges(RegistryRecords):
     def _update_tenant(self, index: int, command: c.UpdateTenant) -> Change:
         tenant = self._living(command.tenant_id)
         self._check_version(tenant, command.expected_version)
-        changed = {
+        changed: dict[str, Any] = {
             name: value
             for name in ("metadata", "quotas", "custom_domains", "logs")
             if (value := getattr(command, name)) is not None
         }
         for domain in changed.get("custom_domains", ()):
             self._check_free(domain, tenant)
+        changed |= wanted_changes(tenant, command)
         updated = msgspec.structs.replace(tenant, **changed, version=index, updated=command.at)
         self._put(updated)
         if changed.keys() <= {"metadata"} or not tenant.node_id:
@@ -99,6 +105,7 @@ class TenantChanges(RegistryRecords):
             raise WrongEpoch(
                 f"tenant {tenant.name!r} is at epoch {tenant.epoch}, not {command.expected_epoch}"
             )
+        check_not_degraded(tenant, command)
         stays = tenant.node_id == node.id and node.status is NodeStatus.DRAINING
         if node.status in (NodeStatus.DRAINING, NodeStatus.DOWN) and not stays:
             raise NoCapacity(f"node {node.id!r} is {node.status.value}")
@@ -157,11 +164,3 @@ class TenantChanges(RegistryRecords):
         self._put(msgspec.structs.replace(tenant, node_id="", version=index, updated=command.at))
         self._touch_node(index, command.node_id)
         return Change(Outcome(index, tenant.id, tenant.epoch), nodes=(command.node_id,))
-
-    def _owned(self, tenant_id: str, node_id: str, epoch: int) -> TenantRecord:
-        tenant = self._living(tenant_id)
-        if (tenant.node_id, tenant.epoch) != (node_id, epoch):
-            raise WrongEpoch(
-                f"tenant {tenant.name!r} belongs to {tenant.node_id!r} under epoch {tenant.epoch}"
-            )
-        return tenant

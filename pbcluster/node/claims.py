@@ -23,7 +23,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from pbcluster.errors import ConfigError, InvalidInput, S3Unavailable, StorageCorrupt
 from pbcluster.node.interfaces import EpochSeen, Owner, OwnerSeen, Prefixes, Ready, Written
 from pbcluster.node.s3 import ObjectStore, PreconditionFailed, S3Refused
-from pbcluster.records import is_tenant_id
+from pbcluster.records import check_process_id, is_tenant_id
 
 EPOCH_DIGITS = 20
 #: Objects that one call removes: the most that one request to S3 can name.
@@ -63,9 +63,9 @@ def ready_key(tenant_id: str, epoch: int) -> str:
     return epoch_prefix(tenant_id, epoch) + "READY"
 
 
-def replica_path(tenant_id: str, epoch: int) -> str:
-    """Where Litestream keeps data.db of the epoch, without a slash at its end."""
-    return epoch_prefix(tenant_id, epoch) + "data.db"
+def replica_path(tenant_id: str, epoch: int, database: str = "data.db") -> str:
+    """Where Litestream keeps a database of the epoch, without a slash at its end."""
+    return epoch_prefix(tenant_id, epoch) + database
 
 
 def highest_txid(keys: tuple[str, ...]) -> int:
@@ -101,6 +101,10 @@ class S3ClaimStore:
                 raise ConfigError(_unfit("a deleted object was still read"))
         except S3Refused as error:
             raise ConfigError(f"S3 cannot be used: {error}") from None
+
+    async def probe(self, node_id: str) -> None:
+        """See ``ClaimStore``."""
+        await self._objects.put(f"self-test/{check_process_id(node_id)}", b"probe")
 
     async def _race(self, key: str, what: str, etag: str) -> str:
         """Two PUTs at once under one condition. :returns: the ETag that is there now."""
@@ -168,6 +172,12 @@ class S3ClaimStore:
             if await self._objects.head(ready_key(tenant_id, epoch)) is not None:
                 return Prefixes(highest=epochs[-1], ready=epoch)
         return Prefixes(highest=epochs[-1] if epochs else 0, ready=0)
+
+    async def has_database(self, tenant_id: str, epoch: int, database: str) -> bool:
+        """See ``ClaimStore``."""
+        root = replica_path(tenant_id, epoch, database) + "/"
+        found = await self._objects.list(root, delimiter="/")
+        return bool(found.groups or found.keys)
 
     async def write_ready(self, tenant_id: str, epoch: int, ready: Ready) -> None:
         """Mark the epoch's replica as whole. Repeatable. :raises S3Unavailable: unknown if done."""

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from pbcluster.errors import ClaimRefused, ProcessFailed, StorageCorrupt, Unavailable
 from pbcluster.node import ownership
+from pbcluster.node.auxiliary import Auxiliary
 from pbcluster.node.interfaces import Owner, Prefixes
 from pbcluster.node.parts import NodeParts, both
 from pbcluster.wire import Assignment
@@ -29,7 +30,7 @@ _MALFORMED = ("malformed", "file is not a database")
 class Copy:
     """The local copy that is about to be served.
 
-    :ivar how: ``warm``, ``restored`` or ``empty``.
+    :ivar how: ``warm``, ``restored``, ``adopted`` or ``empty``.
     :ivar parent: the epoch it was restored from, 0: none, it began empty.
     :ivar ready: READY of our epoch is written already.
     """
@@ -141,9 +142,10 @@ class Copies:
         elif aside is not None:
             log.info("{tenant}: an older copy was set aside", tenant=tenant_id)
         if isinstance(won.source, ownership.Restore):
-            epoch = won.source.epoch
-            if not await self._parts.warm.take(tenant_id, epoch, self._database):
-                await self._parts.replication.restore(tenant_id, epoch, self._database)
+            await both(
+                self._bring(tenant_id, won.source.epoch),
+                Auxiliary(self._parts, tenant_id, self._database).restore(won.source.epoch),
+            )
         go_on()
         self._parts.replication.forget(self._database)
         # From here on the copy is worth resuming: it is whole, and of this claim.
@@ -155,6 +157,11 @@ class Copies:
             self._settled_aside = None
         how = "restored" if won.parent else "empty"
         return Copy(won.owner, how, parent=won.parent, ready=False)
+
+    async def _bring(self, tenant_id: str, epoch: int) -> None:
+        """data.db of an epoch: a copy that was made for a move, or from S3."""
+        if not await self._parts.warm.take(tenant_id, epoch, self._database):
+            await self._parts.replication.restore(tenant_id, epoch, self._database)
 
     def replicating(self, tenant_id: str) -> None:
         """The database that is there now is about to be replicated."""
@@ -176,6 +183,21 @@ class Copies:
         self._parts.directories.set_aside(assignment.tenant_id)
         told = f"the copy on this node is damaged and was set aside: {error}"
         return ClaimRefused(told, observed_epoch=assignment.epoch)
+
+    async def adopt(self, tenant_id: str, won: ownership.Won, go_on: Callable[[], None]) -> Copy:
+        """Go on with the database that is there, under the new epoch: PocketBase restored it.
+
+        :raises StorageCorrupt: there is none. :raises S3Unavailable: the old replica is still fed.
+        """
+        await self._parts.replication.unregister(self._database)
+        go_on()
+        if self._parts.directories.database_identity(tenant_id) is None:
+            raise StorageCorrupt("the database that was restored is gone")
+        self._parts.replication.forget(self._database)
+        Auxiliary(self._parts, tenant_id, self._database).forget()
+        self._parts.directories.write_claim_note(tenant_id, won.owner)
+        self._claim = None
+        return Copy(won.owner, "adopted", parent=won.parent, ready=False)
 
     def _new_claim(self, assignment: Assignment) -> ownership.Claim:
         wanted = Owner(

@@ -29,7 +29,7 @@ from types import TracebackType
 import msgspec
 
 from pbcluster.errors import ConfigError, InvalidInput, StorageCorrupt, Unavailable
-from pbcluster.node import copy_removal
+from pbcluster.node import copy_removal, wal
 from pbcluster.node.interfaces import Owner
 from pbcluster.node.warm_budget import LocalCopy
 from pbcluster.records import is_tenant_id
@@ -361,6 +361,10 @@ class NodeDirectories:
                 return bool(data.read(f"{DATABASE}-wal", 1))
         except (OSError, StorageCorrupt):
             return False
+
+    def database_position(self, tenant_id: str) -> bytes | None:
+        """Changes with each commit to data.db; None: it cannot be told, it may have changed."""
+        return wal.position(self.path(tenant_id) / "data" / DATABASE)
 
     def known(self) -> tuple[str, ...]:
         """Ids of all tenants that have a directory here."""

@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -38,11 +38,12 @@ from pbcluster.errors import (
     Unauthorized,
     Unavailable,
 )
-from pbcluster.node.acks import Withheld
+from pbcluster.node.acks import Level, Withheld
 from pbcluster.node.durability import Reason
 from pbcluster.node.gates import Gates
 from pbcluster.node.parts import spawn
 from pbcluster.node.quotas import Defaults, Quotas, Use
+from pbcluster.node.restoring import Restore, Restorer
 from pbcluster.node.streams import Streams
 from pbcluster.node.tenant import NoProof, Tenant
 from pbcluster.node.tenants import Loading, Tenants
@@ -112,6 +113,7 @@ class Front:
         self.draining = False
         self.tenants = tenants
         self.streams = streams
+        self.restorer = Restorer(tenants.parts, tenants)
         self._keys = gateway_keys
         self._clock = clock
         self._unix_ms = unix_ms
@@ -138,9 +140,6 @@ class Front:
             self.refuse(exchange, error)
             return
         write = head.method not in SAFE_METHODS
-        if write and _restores_a_backup(head):
-            self.refuse(exchange, _NotOffered())
-            return
         known = self.tenants.find(signed.tenant_id)
         closed = self._gates.refusal(known, head, write=write)
         if closed is not None:
@@ -172,7 +171,8 @@ class Front:
     def _hand_over(
         self, exchange: Exchange, tenant: Tenant, signed: signing.Signed, use: Use, *, write: bool
     ) -> None:
-        _Handover(self, exchange, tenant, use, request_id=signed.request_id, write=write).forward()
+        kind = _RestoreHandover if write and _restores_a_backup(exchange.head) else _Handover
+        kind(self, exchange, tenant, use, request_id=signed.request_id, write=write).forward()
 
     def refuse(self, exchange: Exchange, error: PBClusterError) -> None:
         """Answer an error, with the mark if nothing was processed."""
@@ -297,6 +297,7 @@ class _Handover:
 
     _is_stream = False
     _endless = False
+    _closed = False
     _withheld: Withheld | None = None
     _over: Refusal | None = None
 
@@ -319,6 +320,7 @@ class _Handover:
         self._use = use
         self._write = write
         self._again = write  # a write is never sent twice
+        self._careful = tenant.assignment.durable_reads
 
     def forward(self) -> None:
         self._tenants.opened(self._tenant)
@@ -329,7 +331,7 @@ class _Handover:
             raise
 
     def _send(self, *, reuse: bool) -> None:
-        upstream = self._tenant.upstream(write=self._write)
+        upstream = self._address()
         if upstream is None:
             self._use.untouched()
             self._ended()
@@ -345,9 +347,13 @@ class _Handover:
             first_byte_timeout_s=FIRST_BYTE_TIMEOUT_S,
             on_response=self._responded,
             on_end=self._last_chunk if self._write else None,
+            on_data=self._part if not self._write and self._careful else None,
             reuse=reuse,
         )
         self._exchange.forward(plan, self._done)
+
+    def _address(self) -> tuple[str, int] | None:
+        return self._tenant.upstream(write=self._write)
 
     def _responded(self, head: ResponseHead) -> ResponseHead | Deferred[ResponseHead]:
         clean, is_stream = head.memo or _see_answer(head)
@@ -358,23 +364,39 @@ class _Handover:
             self._is_stream = True
             self._tenants.became_stream(self._tenant)
             self._streams.add(self._tenant, self._exchange)
-        if not self._write:
-            return clean
         self._endless = head.get(b"content-length") is None and head.status not in _BODILESS
+        if not self._write:
+            if not self._careful or self._tenant.read_may_pass():
+                return clean
+            return Deferred.fromCoroutine(self._read_acknowledged(clean))
         return Deferred.fromCoroutine(self._acknowledged(clean))
 
     async def _acknowledged(self, head: ResponseHead) -> ResponseHead:
-        await self._acknowledge()
-        return head
+        level = await self._acknowledge(self._tenant.acknowledge)
+        return _marked(head, level)
+
+    async def _read_acknowledged(self, head: ResponseHead) -> ResponseHead:
+        level = await self._acknowledge(self._tenant.acknowledge_read)
+        return _marked(head, level) if level is Level.LOCAL else head
+
+    def _part(self) -> Deferred[None] | None:
+        """A part of what a read answers: an event, or a piece of a body that is made meanwhile."""
+        if not self._endless or self._tenant.read_may_pass():
+            return None
+        waiting = Deferred.fromCoroutine(self._acknowledge(self._tenant.acknowledge_read))
+        return waiting.addCallback(lambda _: None)
 
     def _last_chunk(self) -> Deferred[None] | None:
         # With a length the whole answer was made before its head was sent; streamed, it may tell of
         # what was written meanwhile.
-        return Deferred.fromCoroutine(self._acknowledge()) if self._endless else None
+        if not self._endless:
+            return None
+        waiting = Deferred.fromCoroutine(self._acknowledge(self._tenant.acknowledge))
+        return waiting.addCallback(lambda _: None)
 
-    async def _acknowledge(self) -> None:
+    async def _acknowledge(self, wait: Callable[[], Coroutine[Any, Any, Level]]) -> Level:
         try:
-            await self._tenant.acknowledge()
+            return await wait()
         except Withheld as error:
             self._withheld = error
             raise Refuse(str(error)) from None
@@ -409,20 +431,71 @@ class _Handover:
         self._use.end()
         if self._is_stream:
             self._streams.remove(self._tenant, self._exchange)
-        self._tenants.closed(self._tenant, stream=self._is_stream)
+        self._count_no_more()
+
+    def _count_no_more(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._tenants.closed(self._tenant, stream=self._is_stream)
 
 
-class _NotOffered(PBClusterError):
-    """Something of PocketBase's that would break the platform's promises."""
+class _RestoreHandover(_Handover):
+    """PocketBase is asked to restore a backup; see ``restoring``."""
 
-    status = 501
-    code = "not_offered"
+    _restore: Restore | None = None
+    _failed: PBClusterError | None = None
 
-    def __init__(self) -> None:
-        super().__init__(
-            "a backup cannot be restored in place on this platform, since the database is "
-            "replicated while it runs; nothing was changed"
-        )
+    def forward(self) -> None:
+        spawn(self._begin(), f"restore of a backup of {self._tenant.tenant_id}")
+
+    async def _begin(self) -> None:
+        token = self._exchange.head.get(b"authorization") or b""
+        if not await self._tenant.may_restore(token):
+            super().forward()  # PocketBase says why not
+            return
+        try:
+            self._restore = await self._front.restorer.begin(self._tenant)
+        except PBClusterError as error:
+            self._use.end()
+            self._front.refuse(self._exchange, error)
+            return
+        self._tenants.opened(self._tenant)
+        self._send(reuse=False)
+        if self._closed and self._restore is not None:  # PocketBase was gone: it was not asked
+            await self._restore.abandon()
+
+    def _address(self) -> tuple[str, int] | None:
+        return self._restore.upstream if self._restore is not None else super()._address()
+
+    def _responded(self, head: ResponseHead) -> ResponseHead | Deferred[ResponseHead]:
+        restore = self._restore
+        if restore is None:
+            return super()._responded(head)
+        clean, _ = head.memo or _see_answer(head)
+        if not 200 <= head.status < 300:
+            return clean  # PocketBase refused: ``_done`` lets the tenant go on
+        self._restore = None
+        # It is no open request any more: the epoch that ends would wait for it.
+        self._count_no_more()
+        return Deferred.fromCoroutine(self._finish(restore, clean))
+
+    async def _finish(self, restore: Restore, head: ResponseHead) -> ResponseHead:
+        try:
+            await restore.finish()
+        except PBClusterError as error:
+            self._failed = error
+            raise Refuse(str(error)) from None
+        return _marked(head, Level.S3)
+
+    def _done(self, attempt: Attempt) -> None:
+        if self._restore is not None:
+            spawn(self._restore.abandon(), f"end of a restore of {self._tenant.tenant_id}")
+            self._restore = None
+        if self._failed is None:
+            super()._done(attempt)
+        else:
+            self._ended()
+            self._front.refuse(self._exchange, self._failed)
 
 
 class _NoAnswer(PBClusterError):
@@ -478,6 +551,12 @@ def upstream_lines(head: RequestHead, request_id: str) -> bytes:
         return b"%bX-Request-ID: %b\r\n" % (seen.lines, number)
     trace = (seen.lines, number, number, number[:16])
     return b"%bX-Request-ID: %b\r\ntraceparent: 00-%b-%b-00\r\n" % trace
+
+
+def _marked(head: ResponseHead, level: Level) -> ResponseHead:
+    """The head with the word on how durable the write is."""
+    mark = (signing.DURABILITY, level.value.encode())
+    return ResponseHead(head.status, head.reason, [*head.headers, mark])
 
 
 def _see_answer(head: ResponseHead) -> tuple[ResponseHead, bool]:

@@ -96,6 +96,12 @@ class ClaimStore(Protocol):
         :raises S3Unavailable: it does not answer.
         """
 
+    async def probe(self, node_id: str) -> None:
+        """A small write of the node's own: whether S3 takes anything at all.
+
+        :raises S3Refused: it answers, and refuses. :raises S3Unavailable: it does not answer.
+        """
+
     async def read_owner(self, tenant_id: str) -> OwnerSeen | None:
         """The owner object, or None if there is none.
 
@@ -108,6 +114,9 @@ class ClaimStore(Protocol):
 
     async def prefixes(self, tenant_id: str) -> Prefixes:
         """Which epochs exist. :raises S3Unavailable: it cannot be known now."""
+
+    async def has_database(self, tenant_id: str, epoch: int, database: str) -> bool:
+        """Whether the epoch's prefix has anything of a database."""
 
     async def write_ready(self, tenant_id: str, epoch: int, ready: Ready) -> None:
         """Mark the epoch's replica as whole. Repeatable."""
@@ -215,6 +224,15 @@ class RunningWorkload(Protocol):
     @property
     def pid(self) -> int:
         """Its process id."""
+
+    def generation(self) -> str:
+        """Another one after the process executed itself anew; empty: nothing listens now."""
+
+    async def answers(self) -> bool:
+        """Whether its health check answers."""
+
+    async def knows(self, authorization: bytes) -> bool:
+        """Whether this value of Authorization is a superuser's."""
 
     def when_ended(self, callback: Callable[[str], None]) -> None:
         """``callback(reason)`` once it ended, whoever ended it."""
@@ -333,6 +351,9 @@ class TenantDirectories(Protocol):
 
     def has_wal(self, tenant_id: str) -> bool:
         """Whether a write-ahead log with content lies beside data.db."""
+
+    def database_position(self, tenant_id: str) -> bytes | None:
+        """Changes with each commit to data.db; None: it cannot be told, it may have changed."""
 
     def known(self) -> tuple[str, ...]:
         """Ids of all tenants that have a directory here."""

@@ -23,6 +23,7 @@ from pbcluster.node.interfaces import (
     TenantFilesDoor,
     Workloads,
 )
+from pbcluster.node.outages import NeverAway, Outages
 from pbcluster.node.proofs import Proofs
 from pbcluster.wire import Assignment, TenantReport
 
@@ -80,7 +81,8 @@ class NodeParts:
 
     :ivar boottime: seconds of CLOCK_BOOTTIME. :ivar utc_now: wall clock, for what people read.
     :ivar new_nonce: a fresh random word. :ivar encryption_key: tenant id → PocketBase's settings
-        key (32 characters). :ivar report: tells the control plane, repeated until it answers.
+        key (32 characters). :ivar auxiliary: whether auxiliary.db is replicated, too.
+    :ivar report: tells the control plane, repeated until it answers.
     :ivar files: where uploaded files are kept; None: on the disk.
     """
 
@@ -99,6 +101,8 @@ class NodeParts:
     observer: Observer
     files: TenantFilesDoor | None = None
     warm: WarmCopies = attrs.field(factory=NoWarmCopies)
+    auxiliary: bool = False
+    outages: Outages = attrs.field(factory=NeverAway)
 
 
 def tenant_report(

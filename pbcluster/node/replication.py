@@ -63,7 +63,7 @@ _LTX_NAME = re.compile(r"[0-9a-f]{16}-([0-9a-f]{16})\.ltx")
 _SYNCED = ("synced", "no_change")
 
 
-def replica_url(address: S3Address, tenant_id: str, epoch: int) -> str:
+def replica_url(address: S3Address, tenant_id: str, epoch: int, database: str = "data.db") -> str:
     """Litestream's URL of the epoch's replica. :raises InvalidInput: no bucket's name, or no id."""
     if not _BUCKET.fullmatch(address.bucket):
         raise InvalidInput(
@@ -76,7 +76,7 @@ def replica_url(address: S3Address, tenant_id: str, epoch: int) -> str:
         "region": address.region,
         "forcePathStyle": "true",
     }
-    return f"s3://{address.bucket}/{replica_path(tenant_id, epoch)}?{urlencode(where)}"
+    return f"s3://{address.bucket}/{replica_path(tenant_id, epoch, database)}?{urlencode(where)}"
 
 
 def metadata_path(database: Path) -> Path:
@@ -227,7 +227,7 @@ class LitestreamDaemon:
             return
         if database in self._registered:
             await self.unregister(database)
-        url = replica_url(self._address, tenant_id, epoch)
+        url = replica_url(self._address, tenant_id, epoch, database.name)
         body = {"path": str(database), "replica_url": url}
         answer = await self._ask("/register", body, REGISTER_TIMEOUT_S)
         if answer.status == 200 and answer.body.get("status") == "already_registered":
@@ -311,7 +311,7 @@ class LitestreamDaemon:
         await self._restores.acquire()
         try:
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            url = replica_url(self._address, tenant_id, epoch)
+            url = replica_url(self._address, tenant_id, epoch, target.name)
             for attempt in range(1, RESTORE_ATTEMPTS + 1):
                 error = await self._restore_once(url, target, txid)
                 if error is None:

@@ -42,6 +42,7 @@ from pbcluster.node.lifecycle import PRESENT, State
 from pbcluster.node.machine import boottime, encryption_key, random_word, utc_now
 from pbcluster.node.operators import Operators
 from pbcluster.node.orders import Orders
+from pbcluster.node.outages import NodeOutages
 from pbcluster.node.parts import NodeParts, pause, spawn
 from pbcluster.node.proofs import Proofs
 from pbcluster.node.quotas import Defaults, Quotas
@@ -138,6 +139,10 @@ class NodeService(Service):
             observer=self._metrics,
             files=self._shells.files,
             warm=self._warming,
+            auxiliary=config.auxiliary == "on",
+            outages=NodeOutages(
+                reactor, self._shells.claims, self._client, config.id, self._incarnation
+            ),
         )
         self._parts = parts
         self._tenants = Tenants(parts, capacity=config.capacity, idle_stop_s=config.idle_stop_s)
@@ -383,6 +388,9 @@ class NodeService(Service):
             "full_tenants": self._storage.full_count,
             "waiting_writes": sum(each.waiting_writes for each in tenants),
             **self._housekeeping.figures(),
+            "degraded_tenants": sum(each.degraded for each in tenants),
+            "replication_lag_seconds": max((each.lag_s for each in tenants), default=0.0),
+            "unreplicated_tenants": sum(each.only_here for each in tenants),
             "cache_hits": cache.hits,
             "cache_misses": cache.misses,
             "cache_evictions": cache.evictions,

@@ -14,6 +14,8 @@ It does not decide when to load or to stop (``tenants`` does), and knows no HTTP
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
@@ -23,8 +25,10 @@ from pbcluster.errors import (
     ProcessFailed,
     S3Unavailable,
 )
-from pbcluster.node.acks import Acknowledger, Withheld, cover
+from pbcluster.node.acks import Acknowledger, Level, Withheld, cover
+from pbcluster.node.auxiliary import Auxiliary
 from pbcluster.node.copies import Copies, Copy
+from pbcluster.node.degrading import Mode
 from pbcluster.node.durability import Reason
 from pbcluster.node.interfaces import (
     DirectoryLock,
@@ -62,17 +66,36 @@ class Tenant:
     :ivar changes: fires at every change of state, and when serving begins to end.
     :ivar refused_by: not 0: this assignment is over; a new epoch must exceed this one.
     :ivar ended_whole: whether its last end brought all of it to S3; None: it was not ended here.
+    :ivar started_generation: that of its PocketBase when it was started.
     :ivar retry_at: time of the clock before which a failed load is not tried again.
     """
 
-    def __init__(self, assignment: Assignment, incarnation: int, parts: NodeParts) -> None:
+    def __init__(
+        self,
+        assignment: Assignment,
+        incarnation: int,
+        parts: NodeParts,
+        *,
+        adopts: bool = False,
+        replaced: Callable[[Tenant], None] | None = None,
+    ) -> None:
+        """
+        :param adopts: the local database goes on under this epoch: a backup was restored.
+        :param replaced: called when another file stands in the place of data.db; None: that is the
+            end of this epoch.
+        """
         self.assignment, self.life = assignment, Life()
+        self.adopts = adopts
+        self._replaced = replaced
+        self._on_hold = False
+        self.started_generation = ""
         self.changes = Changes(parts.clock, MAX_HELD)
         self.refused_by, self.retry_at = 0, 0.0
         self.ended_whole: bool | None = None
         self._parts = parts
         self._database = parts.directories.path(assignment.tenant_id) / "data" / "data.db"
         self._copies = Copies(parts, incarnation, self._database)
+        self._auxiliary = Auxiliary(parts, assignment.tenant_id, self._database)
         self._turn = DeferredLock()
         self._leaving = False
         self._over = False
@@ -130,16 +153,89 @@ class Tenant:
 
     def upstream(self, *, write: bool) -> tuple[str, int] | None:
         """Host and port of its PocketBase if it may be asked now (under a proof), else None."""
-        if self._workload is None or self.leaving or self.held:
+        if self._workload is None or self.leaving or self.held or self._on_hold:
             return None
-        if self.state is State.ACTIVE or (self.state in READABLE and not write):
+        # What was restored is shown only once it lasts.
+        early = self.state in READABLE and not (write or self.adopts)
+        if self.state is State.ACTIVE or early:
             return self._workload.host, self._workload.port
         return None
 
     def tick(self) -> None:
         """Each second."""
-        if self._acks is not None:
+        if self._acks is None:
+            return
+        if self.state is State.ACTIVE and self._acks.replaced and not self._on_hold:
+            self._database_replaced()
+        else:
             self._acks.tick()
+
+    # -- while a backup is restored (``restoring``) --
+
+    def hold(self) -> None:
+        """Hand nothing on until :meth:`let_go`: requests wait."""
+        self._on_hold = True
+
+    def let_go(self) -> None:
+        """Hand requests on again."""
+        self._on_hold = False
+        self.changes.fire()
+
+    def process_address(self) -> tuple[str, int] | None:
+        """Host and port of its PocketBase, held or not; None: it does not run."""
+        return (self._workload.host, self._workload.port) if self._workload is not None else None
+
+    def process_generation(self) -> str:
+        """Another one after PocketBase executed itself anew; empty: it does not listen."""
+        return self._workload.generation() if self._workload is not None else ""
+
+    async def process_answers(self) -> bool:
+        """Whether its PocketBase is healthy."""
+        return self._workload is not None and await self._workload.answers()
+
+    async def may_restore(self, authorization: bytes) -> bool:
+        """Whether PocketBase takes this token for one of a superuser."""
+        workload = self._workload
+        return bool(authorization) and workload is not None and await workload.knows(authorization)
+
+    def replicated_file(self) -> tuple[int, int] | None:
+        """Device and inode of the database that is replicated; None: none is."""
+        return self._acks.file if self._acks is not None else None
+
+    async def end_replication(self) -> None:
+        """A last sync of everything, then none; no write may be waiting.
+
+        :raises PBClusterError: it cannot be said that S3 has everything.
+        """
+        await self._parts.replication.sync(self._database, timeout_s=FIRST_SYNC_TIMEOUT_S)
+        self._registered = False
+        if self._acks is not None:
+            self._acks.stop(Reason.STOPPED)
+        await self._parts.replication.unregister(self._database)
+        await self._auxiliary.end()
+
+    async def replicate_again(self) -> None:
+        """After :meth:`end_replication`, with the same database under the same prefix.
+
+        :raises PBClusterError: it cannot.
+        """
+        if self._registered or self.prover.owner is None or self.leaving:
+            return
+        await self._replicate(Copy(self.prover.owner, "warm", parent=0, ready=True))
+
+    def _acks_ended(self, reason: str, seen: OwnerSeen | None) -> None:
+        if reason == Reason.DATABASE_REPLACED.value and self.state is State.ACTIVE:
+            self._database_replaced()
+        else:
+            self.fence(reason, seen)
+
+    def _database_replaced(self) -> None:
+        if self._replaced is None or self._on_hold:
+            self.fence(Reason.DATABASE_REPLACED.value, None)
+            return
+        if self._acks is not None:
+            self._acks.stop(Reason.DATABASE_REPLACED)
+        self._replaced(self)
 
     # -- proofs and acknowledgements --
 
@@ -155,14 +251,48 @@ class Tenant:
         """
         await self.prover.prove()
 
-    async def acknowledge(self) -> None:
+    async def acknowledge(self) -> Level:
         """Wait until a write answered by PocketBase just now may be acknowledged.
 
         :raises Withheld: it may not.
         """
+        return await self._acknowledger().acknowledge()
+
+    def read_may_pass(self) -> bool:
+        """Whether a read, or an event, answered by PocketBase just now may be shown at once."""
+        if not self.assignment.durable_reads:
+            return True
+        return self._acks is not None and not self.prover.fenced and self._acks.read_may_pass()
+
+    async def acknowledge_read(self) -> Level:
+        """Wait until what a read has shown lasts. :raises Withheld: it is not known to."""
+        return await self._acknowledger().acknowledge_read()
+
+    def _acknowledger(self) -> Acknowledger:
         if self._acks is None or self.prover.fenced:
             raise Withheld(Reason.OWNERSHIP_LOST if self.prover.fenced else Reason.STOPPED)
-        await self._acks.acknowledge()
+        return self._acks
+
+    def assigned(self, assignment: Assignment) -> None:
+        """The control plane's list says this now (same epoch)."""
+        self.assignment = assignment
+        if self._acks is not None:
+            self._acks.assigned(assignment)
+
+    @property
+    def only_here(self) -> bool:
+        """Whether acknowledged writes are perhaps on this disk only."""
+        return self._acks is not None and self._acks.only_here
+
+    @property
+    def degraded(self) -> bool:
+        """Whether its writes are not, or were not until now, all acknowledged by S3."""
+        return self._acks is not None and self._acks.mode is not Mode.DURABLE
+
+    @property
+    def lag_s(self) -> float:
+        """For how long acknowledged writes have not all been in S3."""
+        return self._acks.lag_s() if self._acks is not None else 0.0
 
     async def covered(self) -> None:
         """What PocketBase committed before this call is in S3, and the tenant was ours after that.
@@ -213,7 +343,8 @@ class Tenant:
         won = await self._copies.claim(self.assignment, self._go_on)
         self.prover.owner = won.owner
         self._happened(Event.CLAIM_WON)
-        copy = await self._copies.make(self.tenant_id, won, self._go_on)
+        make = self._copies.adopt if self.adopts else self._copies.make
+        copy = await make(self.tenant_id, won, self._go_on)
         self._happened(Event.COPY_READY)
         return copy
 
@@ -246,6 +377,7 @@ class Tenant:
         self._parts.directories.unsettle(self.tenant_id)
         workload = await self._parts.workloads.start(spec)
         self._workload = workload
+        self.started_generation = workload.generation()
         workload.when_ended(lambda reason: self._workload_ended(workload, reason))
         self._go_on()
 
@@ -270,11 +402,11 @@ class Tenant:
         await replication.register(self.tenant_id, self.epoch, self._database)
         acks = Acknowledger(
             self._parts,
-            tenant_id=self.tenant_id,
+            assignment=self.assignment,
             owner=copy.owner,
             database=self._database,
-            durability=self.assignment.durability,
-            fence=self.fence,
+            fence=self._acks_ended,
+            proven=self.proven,
         )
         txid = await replication.sync(self._database, timeout_s=FIRST_SYNC_TIMEOUT_S)
         self._go_on()
@@ -282,6 +414,9 @@ class Tenant:
             ready = Ready(parent=copy.parent, txid=txid, at=self._parts.utc_now().isoformat())
             await self._parts.claims.write_ready(self.tenant_id, self.epoch, ready)
         self._acks, self._ready_written, self._registered = acks, True, True
+        acks.assigned(self.assignment)
+        acks.begin()
+        spawn(self._auxiliary.begin(self.epoch), f"auxiliary.db of {self.tenant_id}")
 
     def _go_on(self) -> None:
         if self.leaving:
@@ -312,6 +447,9 @@ class Tenant:
         if self._workload is not workload:
             return
         self._workload = None
+        if self._on_hold:  # a restore was under way: what stands there now is nobody's
+            self.fence(f"PocketBase ended while a backup was restored: {reason}", None)
+            return
         self.life.cause = reason
         log.warn("{tenant}: PocketBase ended: {reason}", tenant=self.tenant_id, reason=reason)
         if self.state is State.ACTIVE and not self.leaving:
@@ -405,6 +543,7 @@ class Tenant:
         workload, self._workload = self._workload, None
         if workload is not None:
             await tolerate(workload.kill() if kill else workload.stop(), self.tenant_id)
+        await self._auxiliary.end()
         if self._parts.files is not None:
             self._parts.files.close(self)
         # Also if its first sync failed: it may be registered.
@@ -426,6 +565,7 @@ class Tenant:
         """Litestream was started anew and knows nothing. :raises PBClusterError: it failed."""
         if self._registered and not self.leaving:
             await self._parts.replication.register(self.tenant_id, self.epoch, self._database)
+            await self._auxiliary.begin(self.epoch)
 
     # -- inside --
 

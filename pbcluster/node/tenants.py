@@ -8,7 +8,7 @@ and requests wait for it, bounded in number and time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.logger import Logger
@@ -22,7 +22,7 @@ from pbcluster.node.lifecycle import State
 from pbcluster.node.parts import NodeParts, pause, spawn, tenant_report
 from pbcluster.node.tenant import Tenant
 from pbcluster.node.uses import Uses
-from pbcluster.wire import NodeAssignments, TenantUsage
+from pbcluster.wire import Assignment, NodeAssignments, TenantUsage
 
 __all__ = ["Loading", "Tenants"]
 
@@ -66,8 +66,15 @@ class Tenants:
         self._uses = Uses(self.cache, parts.clock.seconds, parts.utc_now, database_bytes)
         self._endings = Endings(parts, lambda: self._assignments.incarnation, self._end_of)
         self._arrivals = Arrivals(parts, self.find, lambda: self._closed)
+        self._adopted: dict[str, int] = {}
+        self._replaced: Callable[[Tenant], None] | None = None
         self._ticking: Deferred[None] | None = None
         self._closed = False
+
+    @property
+    def parts(self) -> NodeParts:
+        """What its tenants work with."""
+        return self._parts
 
     def start(self) -> None:
         """Begin to tick."""
@@ -122,15 +129,35 @@ class Tenants:
         leaving = [self._tenants.pop(key) for key in gone if key in self._tenants]
         for each in change.updated:
             if each.tenant_id in self._tenants:
-                self._tenants[each.tenant_id].assignment = each
+                self._tenants[each.tenant_id].assigned(each)
         for each in (each for each in change.added if not each.ending):
-            self._tenants[each.tenant_id] = Tenant(each, self._assignments.incarnation, self._parts)
+            self._tenants[each.tenant_id] = self._new(each)
         for tenant in leaving:
             self._let_go(tenant, released=tenant.tenant_id in change.removed)
         self._endings.obey(orders)
         self._arrivals.fire()
         self._load_wanted()
         return True
+
+    def _new(self, assignment: Assignment) -> Tenant:
+        adopted = self._adopted.pop(assignment.tenant_id, None)
+        return Tenant(
+            assignment,
+            self._assignments.incarnation,
+            self._parts,
+            adopts=adopted is not None and assignment.epoch > adopted,
+            replaced=self._replaced,
+        )
+
+    def adopt(self, tenant_id: str, epoch: int | None) -> None:
+        """The epoch after ``epoch`` goes on with the database that is there; None: it does not."""
+        self._adopted.pop(tenant_id, None)
+        if epoch is not None:
+            self._adopted[tenant_id] = epoch
+
+    def when_replaced(self, callback: Callable[[Tenant], None]) -> None:
+        """``callback(tenant)`` when another file stands in the place of its database."""
+        self._replaced = callback
 
     def _let_go(self, tenant: Tenant, *, released: bool) -> None:
         """Stop answering now, the rest as it comes; a successor's load waits for its end."""
@@ -208,6 +235,10 @@ class Tenants:
             raise Busy(told, retry_after_s=5.0)
         await tenant.changes.wait(min(ROOM_POLL_S, left))
 
+    def want(self, tenant: Tenant) -> None:
+        """Load it, asked for or not."""
+        self._want(tenant)
+
     def _want(self, tenant: Tenant) -> bool:
         """Begin to load it unless that is under way. False: it cannot be loaded now."""
         if tenant.tenant_id in self._loading or not tenant.can_load:
@@ -267,7 +298,7 @@ class Tenants:
     def _victim(self) -> Tenant | None:
         """Who must go; one that is stopping already makes room by itself, and one that was given
         away gives up its place without being asked. None: nobody may, or there is room."""
-        leaving = {each.tenant_id for each in self if each.leaving}
+        leaving = {each.tenant_id for each in self if each.leaving or each.only_here}
         busy = self._loading | self._stopping | leaving
         while (name := self.cache.victim(self._parts.clock.seconds(), busy)) is not None:
             victim = self._tenants.get(name)
@@ -386,7 +417,8 @@ class Tenants:
             self._forget_unloaded(tenant.tenant_id)
         for tenant_id in self.cache.idle(self._parts.clock.seconds(), self._idle_stop_s):
             idle = self._tenants.get(tenant_id)
-            if idle is not None and idle.state is State.ACTIVE and not idle.waiting_writes:
+            busy = idle is None or idle.waiting_writes or idle.only_here
+            if idle is not None and idle.state is State.ACTIVE and not busy:
                 spawn(self._rest(idle), f"idle stop of {tenant_id}")
         self._ending = {key: done for key, done in self._ending.items() if not done.called}
         self._load_wanted()

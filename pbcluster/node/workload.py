@@ -15,8 +15,9 @@ Nothing is restarted here: the tenant's life (``tenant``) decides.
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +60,31 @@ KEY_NAME = "PB_ENCRYPTION_KEY"
 KEY_CHARACTERS = 32
 _MAX_ANSWER_BYTES = 4096
 _REQUEST = b"GET /api/health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+_SUPERUSERS_REQUEST = (
+    b"GET /api/backups HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+    b"Authorization: %b\r\n\r\n"
+)
+_FIELD_VALUE = re.compile(rb"[\x21-\x7e][\x20-\x7e]{0,8000}")
 _TCP_LISTEN = "0A"
 
 
 class PocketBaseProcess:
     """``RunningWorkload`` by a real PocketBase."""
 
-    def __init__(self, started: Started, reservation: socket.socket, door: PlatformDoor) -> None:
+    def __init__(
+        self,
+        started: Started,
+        reservation: socket.socket,
+        door: PlatformDoor,
+        ask: Callable[[int, bytes], Awaitable[bool]],
+    ) -> None:
+        """
+        :param ask: whether a request to a port is answered 200.
+        """
         self._started = started
         self._child = started.child
         self._door = door
+        self._ask = ask
         self._pid = 0
         self._port = int(reservation.getsockname()[1])
         self._child.when_ended(lambda _: reservation.close())
@@ -88,6 +104,20 @@ class PocketBaseProcess:
         """PocketBase's process id; kept after its end, 0 before it began."""
         self._pid = self._pid or self._started.pid or 0
         return self._pid
+
+    def generation(self) -> str:
+        """The inode of its listening socket, empty if it has none now."""
+        return listener_of(self._child.pid, self._port)
+
+    async def answers(self) -> bool:
+        """Whether its health check answers."""
+        return await self._ask(self._port, _REQUEST)
+
+    async def knows(self, authorization: bytes) -> bool:
+        """Whether this value of Authorization is a superuser's: they alone see the backups."""
+        if not _FIELD_VALUE.fullmatch(authorization):
+            return False
+        return await self._ask(self._port, _SUPERUSERS_REQUEST % authorization)
 
     def when_ended(self, callback: Callable[[str], None]) -> None:
         """``callback(reason)`` once it ended; the reason holds its last lines."""
@@ -196,7 +226,8 @@ class PocketBaseWorkloads:
         except BaseException:
             reservation.close()
             raise
-        workload, child = PocketBaseProcess(started, reservation, door), started.child
+        workload = PocketBaseProcess(started, reservation, door, self._ask)
+        child = started.child
         try:
             await self._healthy(started, port)
             if not owns_listener(workload.pid, port):
@@ -255,13 +286,13 @@ class PocketBaseWorkloads:
                 raise ProcessFailed(
                     f"{child.name} did not start ({started.reason}): {child.last_words()}"
                 )
-            if await self._ask_health(port):
+            if await self._ask(port, _REQUEST):
                 return
         raise ProcessFailed(
             f"{child.name} did not answer within {START_TIMEOUT_S:g} s: {child.last_words()}"
         )
 
-    async def _ask_health(self, port: int) -> bool:
+    async def _ask(self, port: int, request: bytes) -> bool:
         endpoint = TCP4ClientEndpoint(self._reactor, LOOPBACK, port, timeout=HEALTH_TIMEOUT_S)
         answer: Deferred[bytes] = Deferred()
         timer = None
@@ -269,6 +300,7 @@ class PocketBaseWorkloads:
             protocol = await endpoint.connect(Factory.forProtocol(_Health))
             assert isinstance(protocol, _Health)
             protocol.answer = answer
+            protocol.ask(request)
             timer = self._reactor.callLater(HEALTH_TIMEOUT_S, protocol.give_up)
             return (await answer).startswith(b"HTTP/1.1 200")
         except ConnectError:
@@ -279,15 +311,15 @@ class PocketBaseWorkloads:
 
 
 class _Health(Protocol):
-    """One health request; ``answer`` fires with what came before the connection ended."""
+    """One request; ``answer`` fires with what came before the connection ended."""
 
     def __init__(self) -> None:
         self.answer: Deferred[bytes] | None = None
         self._received = b""
 
-    def connectionMade(self) -> None:
+    def ask(self, request: bytes) -> None:
         assert self.transport is not None
-        self.transport.write(_REQUEST)
+        self.transport.write(request)
 
     def dataReceived(self, data: bytes) -> None:
         self._received += data
@@ -315,6 +347,11 @@ def _reserve_port() -> socket.socket:
 
 def owns_listener(pid: int, port: int) -> bool:
     """Whether the process ``pid`` holds the socket that listens on 127.0.0.1:``port``."""
+    return listener_of(pid, port) != ""
+
+
+def listener_of(pid: int, port: int) -> str:
+    """The socket that listens on 127.0.0.1:``port`` if the process ``pid`` holds it, else empty."""
     wanted = f"0100007F:{port:04X}"
     inodes = set()
     for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
@@ -322,10 +359,10 @@ def owns_listener(pid: int, port: int) -> bool:
         if fields[1] == wanted and fields[3] == _TCP_LISTEN:
             inodes.add(f"socket:[{fields[9]}]")
     if not inodes:
-        return False
+        return ""
     with contextlib.suppress(OSError):
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
-                if str(entry.readlink()) in inodes:
-                    return True
-    return False
+                if (held := str(entry.readlink())) in inodes:
+                    return held
+    return ""

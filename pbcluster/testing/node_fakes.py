@@ -340,6 +340,11 @@ class FakeDirectories:
         """See ``TenantDirectories``."""
         return self.disk.room_bytes
 
+    def database_position(self, tenant_id: str) -> bytes | None:
+        """See ``TenantDirectories``."""
+        found = self.disk.databases.get(self.database(tenant_id))
+        return None if found is None else b"%d" % found.txid
+
     def database_identity(self, tenant_id: str) -> tuple[int, int] | None:
         """See ``TenantDirectories``."""
         found = self.disk.databases.get(self.database(tenant_id))
@@ -537,10 +542,11 @@ class FakeWorkload:
         self.spec = spec
         self.alive = True
         self.stopped_by = ""
-        self.answers: dict[str, dict[str, Any]] = {}
+        self.replies: dict[str, dict[str, Any]] = {}
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self._workloads = workloads
         self._pid = pid
+        self._generation = 1
         self._ended: list[Callable[[str], None]] = []
 
     @property
@@ -580,12 +586,29 @@ class FakeWorkload:
         self._workloads.disk.create(self.database, rows, 1)
 
     async def ask(self, what: str, question: Mapping[str, Any]) -> Mapping[str, Any]:
-        """See ``RunningWorkload``; answered from ``answers``, else from those of all."""
+        """See ``RunningWorkload``; answered from ``replies``, else from those of all."""
         self.asked.append((what, dict(question)))
-        answers = self._workloads.answers | self.answers
+        answers = self._workloads.replies | self.replies
         if what not in answers:
             raise ProcessFailed("it does not answer")
         return answers[what]
+
+    def generation(self) -> str:
+        """See ``RunningWorkload``."""
+        return f"{self._pid}/{self._generation}" if self.alive else ""
+
+    async def answers(self) -> bool:
+        """See ``RunningWorkload``."""
+        return self.alive
+
+    async def knows(self, authorization: bytes) -> bool:
+        """See ``RunningWorkload``."""
+        return authorization == b"superuser"
+
+    def restore_backup(self, rows: list[str]) -> None:
+        """What PocketBase does about a second after its 204: another file, executed anew."""
+        self.replace_database(rows)
+        self._generation += 1
 
     def when_ended(self, callback: Callable[[str], None]) -> None:
         """See ``RunningWorkload``."""
@@ -627,7 +650,7 @@ class FakeWorkloads:
         self.start_delay_s = 0.0
         self.stop_delay_s = 0.0
         self.address = ("127.0.0.1", 0)
-        self.answers: dict[str, dict[str, Any]] = {}
+        self.replies: dict[str, dict[str, Any]] = {}
         self.running: dict[str, FakeWorkload] = {}
         self.started: list[WorkloadSpec] = []
         self._failures: list[str] = []

@@ -61,6 +61,9 @@ class FakeCluster:
             return self.access(method, what, name, query, body)
         if what == "tokens":
             return self.tokens(method, name, body)
+        if action == "give-away":
+            assert body == {"acceptLoss": True}
+            return 200, {"id": "tenant_x", "nodeID": "node_1", "degraded": False}
         if action == "rename":
             (tenant,) = (t for t in self.tenants.values() if t["name"] == name)
             tenant["name"] = body["name"]
@@ -75,6 +78,7 @@ class FakeCluster:
                 "customDomains": [],
                 "quotas": {"burst": 3, "eventStreams": 0},
             }
+            tenant |= {key: body[key] for key in body if key not in ("name", "superuser")}
             self.tenants[tenant["id"]] = tenant
             return 200, tenant
         if not name:
@@ -86,14 +90,11 @@ class FakeCluster:
         found = [t for t in self.tenants.values() if name in (t["id"], t["name"])]
         if not found:
             return 404, {"status": 404, "message": f"There is no tenant {name!r}.", "data": {}}
-        if method == "PUT" and set(body) == {"logs"}:
-            found[0]["logs"] = body["logs"]
-            return 200, found[0]
         if method == "POST":
             status = {"archive": "archived", "activate": "idle"}[action]
             found[0]["status"] = status
             return 200, found[0]
-        if method == "PUT" and "quotas" in body:
+        if method == "PUT" and "customDomains" not in body:
             return self.change(found[0], body)
         if method == "DELETE":
             del self.tenants[found[0]["id"]]
@@ -143,7 +144,7 @@ class FakeCluster:
         if body.get("version") != tenant.get("version", 1):
             return 409, {"status": 409, "message": "It was changed meanwhile.", "data": {}}
         tenant["version"] = body["version"] + 1
-        tenant["quotas"] = body["quotas"]
+        tenant.update({name: value for name, value in body.items() if name != "version"})
         return 200, tenant
 
     def handler(self) -> type[BaseHTTPRequestHandler]:

@@ -143,6 +143,33 @@ class TenantTests(CommandTestCase):
         shown = self.run_cli("tenants", "set", "shop", "--max-body-bytes", "9", "--json")
         self.assertEqual(json.loads(shown.stdout)["quotas"], expected | {"maxBodyBytes": 9})
 
+    def test_durability(self) -> None:
+        """create and set take what a write's acknowledgement means, and show what is wished for."""
+        chosen = ("--durability", "async", "--durable-reads", "on", "--on-s3-outage", "reject")
+        self.run_cli("tenants", "create", "shop", "--superuser", "me@example.com", *chosen)
+        (tenant,) = self.fake.tenants.values()
+        names = ("durability", "durableReads", "onS3Outage")
+        self.assertEqual([tenant[name] for name in names], ["async", True, "reject"])
+        result = self.run_cli("tenants", "set", "shop", "--durable-reads", "off")
+        self.assertEqual(result.exit_code, 0, result.output)
+        self.assertEqual([tenant[name] for name in names], ["async", False, "reject"])
+        self.assertEqual(tenant["quotas"]["burst"], 3)
+        self.assertIn("durableReads", result.stdout)
+        self.assertIn("'perhaps' is not", self.refuses("--durability", "perhaps"))
+        self.assertIn("'maybe' is not", self.refuses("--durable-reads", "maybe"))
+
+    def refuses(self, *options: str) -> str:
+        result = self.run_cli("tenants", "set", "shop", *options)
+        self.assertEqual(result.exit_code, 2)
+        return result.output
+
+    def test_give_away(self) -> None:
+        """Nothing is lost on purpose without saying so."""
+        self.assertIn("--accept-loss", self.fails(2, "tenants", "give-away", "shop"))
+        result = self.run_cli("tenants", "give-away", "shop", "--accept-loss")
+        self.assertEqual(result.exit_code, 0, result.output)
+        self.assertIn("node_1", result.stdout)
+
     def test_set_meets_another_change(self) -> None:
         """A record that somebody else changed is read again, so that their change stays; not for
         ever."""

@@ -16,6 +16,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from pbcluster import wire
+from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.admin_api import AdminAPI
 from pbcluster.controlplane.admin_auth import MAX_FAILURES, AdminAuth
 from pbcluster.controlplane.executor import utc_now
@@ -287,6 +288,44 @@ class TestTenants(AdminCase):
         self.assertEqual((status, changed["quotas"]["burst"]), (200, 7))
         self.assertEqual((await self.ask("PUT", "/tenants/shop", change))[0], 409)
         self.assertEqual((await self.ask("PUT", "/tenants/shop", {"name": "x"}))[0], 400)
+
+    async def test_durability_is_changed(self) -> None:
+        """PATCH and PUT change it; words and types that are not allowed are named."""
+        created = await self.create("shop", durableReads=True, onS3Outage="reject")
+        self.assertEqual((created["durableReads"], created["onS3Outage"]), (True, "reject"))
+        change = {"durability": "async", "durableReads": False, "onS3Outage": "degrade"}
+        status, changed = await self.ask("PATCH", "/tenants/shop", change)
+        self.assertEqual((status, changed["durableReads"]), (200, False))
+        # A node has it: what it acknowledged before must be in S3 first.
+        found = {changed["durability"], changed["wantedDurability"]}
+        self.assertIn("async", found)
+        for wrong in ({"durability": "x"}, {"durableReads": 1}, {"onS3Outage": "y"}):
+            status, told = await self.ask("PATCH", "/tenants/shop", wrong)
+            self.assertEqual((status, list(told["data"])[:1]), (400, list(wrong)))
+
+    async def test_giving_away(self) -> None:
+        """Only a degraded tenant whose node does not go on is given away, and only by somebody who
+        says that it loses something; until then health has an alarm."""
+        created = await self.create("shop")
+        give = "/tenants/shop/give-away"
+        self.assertEqual((await self.ask("POST", give, {}))[0], 400)
+        accept = {"acceptLoss": True}
+        status, told = await self.ask("POST", give, accept)
+        self.assertEqual(status, 409)
+        self.assertIn("not degraded", told["message"])
+        node = self.world.registry.node(created["nodeID"])
+        flag = c.SetDegraded(
+            utc_now(), created["id"], node.id, created["epoch"], node.incarnation, degraded=True
+        )
+        await self.world.consensus.propose(flag)
+        self.assertIn("shop", (await self.ask("GET", "/health"))[1]["alarms"][0])
+        status, told = await self.ask("POST", give, accept)
+        self.assertEqual(status, 409)
+        self.assertIn("answers", told["message"])
+        self.world.requests.stranded[created["id"]] = created["epoch"]
+        status, told = await self.ask("POST", give, accept)
+        self.assertEqual((status, told["degraded"]), (200, False))
+        self.assertEqual((await self.ask("GET", "/health"))[1]["alarms"], [])
 
     async def test_lists_have_pages(self) -> None:
         """PocketBase's shape; wrong pages are refused."""

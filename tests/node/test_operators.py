@@ -39,7 +39,7 @@ class Case(SynchronousTestCase):
     def answers(self, answer: dict[str, Any]) -> None:
         self.node.load()
         self.node.lease()
-        self.node.fake.workloads.running[T].answers["login"] = answer
+        self.node.fake.workloads.running[T].replies["login"] = answer
 
 
 class LoginTests(Case):
@@ -54,7 +54,7 @@ class LoginTests(Case):
 
     def test_wakes_the_tenant(self) -> None:
         """A tenant that sleeps is loaded first, and counts as used while it is asked."""
-        self.node.fake.workloads.answers["login"] = FOUND
+        self.node.fake.workloads.replies["login"] = FOUND
         waiting = self.login()
         self.node.run(1.0)
         self.assertEqual(self.successResultOf(waiting).token, TOKEN)

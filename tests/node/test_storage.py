@@ -54,7 +54,7 @@ class Case(SynchronousTestCase):
     def uses(self, used: Any, size: int = 10 * QUOTA) -> None:
         """The files have ``size``; PocketBase says what is used of it."""
         self.size = size
-        self.workload.answers["pages"] = {"usedBytes": used}
+        self.workload.replies["pages"] = {"usedBytes": used}
         self.look()
 
 
