@@ -1,4 +1,4 @@
-"""``tenants create|list|show|set|give-away``; ``login`` and ``logs`` stand in ``commands_inside``."""
+"""``tenants create|list|show|set|give-away``; ``login`` and ``logs``: ``commands_inside``."""
 
 from __future__ import annotations
 
