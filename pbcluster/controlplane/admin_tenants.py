@@ -205,6 +205,25 @@ class TenantRoutes(DomainRoutes):
         409: another tenant has a domain. A quota below what is in use is accepted; ``overQuota`` in
         the answer says so.
         """
+        return 200, await self._changed(request, key, body)
+
+    @endpoint(
+        "PATCH",
+        "/api/cp/tenants/<string:key>",
+        role=Role.OPERATOR,
+        body=bodies.TenantChange,
+        answers={200: TenantView},
+        conditional=True,
+    )
+    async def patch_tenant(
+        self, request: Request, key: str, body: bodies.TenantChange
+    ) -> tuple[int, Any]:
+        """The same as PUT: what is not there stays."""
+        return 200, await self._changed(request, key, body)
+
+    async def _changed(
+        self, request: Request, key: str, body: bodies.TenantChange
+    ) -> dict[str, Any]:
         given = {
             name: value
             for name, value in msgspec.structs.asdict(body).items()
@@ -235,7 +254,7 @@ class TenantRoutes(DomainRoutes):
             changed,
             key=own and f"admin/update/{own}",
         )
-        return 200, self._shown(self._consensus.registry.tenant(tenant.id))
+        return self._shown(self._consensus.registry.tenant(tenant.id))
 
     @endpoint(
         "POST",

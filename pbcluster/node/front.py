@@ -73,7 +73,7 @@ FIRST_BYTE_TIMEOUT_S = 310.0
 #: Answers that end with their head (RFC 9112, section 6.3).
 _BODILESS = frozenset((204, 304))
 #: PocketBase's in-place restore, in every spelling that its router takes for it.
-_RESTORE = re.compile(rb"/+api/+backups/+.*/restore/*", re.DOTALL)
+_RESTORE = re.compile(rb"/+api/+backups/+(.*)/restore/*", re.DOTALL)
 #: Made anew: Host by us, the length by the core.
 _OWN_FIELDS = frozenset((b"host", b"content-length"))
 #: Withheld for these reasons, the client's connection is cut: what we say would not be ours.
@@ -171,7 +171,8 @@ class Front:
     def _hand_over(
         self, exchange: Exchange, tenant: Tenant, signed: signing.Signed, use: Use, *, write: bool
     ) -> None:
-        kind = _RestoreHandover if write and _restores_a_backup(exchange.head) else _Handover
+        restores = write and _restores_a_backup(exchange.head) is not None
+        kind = _RestoreHandover if restores else _Handover
         kind(self, exchange, tenant, use, request_id=signed.request_id, write=write).forward()
 
     def refuse(self, exchange: Exchange, error: PBClusterError) -> None:
@@ -280,11 +281,13 @@ _MARKS: tuple[tuple[type[PBClusterError], bytes], ...] = (
 )
 
 
-def _restores_a_backup(head: RequestHead) -> bool:
-    """Whether PocketBase would replace its database in place, under the replication: it would say
-    that it did, and everything since would never become durable."""
+def _restores_a_backup(head: RequestHead) -> str | None:
+    """The name of the backup by which PocketBase would replace its database in place, under the
+    replication: it would say that it did, and everything since would never become durable. None:
+    this is another request."""
     path = unquote_to_bytes(head.target.partition(b"?")[0])
-    return head.method == b"POST" and _RESTORE.fullmatch(path) is not None
+    found = _RESTORE.fullmatch(path) if head.method == b"POST" else None
+    return None if found is None else found[1].decode("utf-8", "replace")
 
 
 def _mark_of(error: PBClusterError) -> bytes:
@@ -454,7 +457,9 @@ class _RestoreHandover(_Handover):
             super().forward()  # PocketBase says why not
             return
         try:
-            self._restore = await self._front.restorer.begin(self._tenant)
+            self._restore = await self._front.restorer.begin(
+                self._tenant, _restores_a_backup(self._exchange.head) or ""
+            )
         except PBClusterError as error:
             self._use.end()
             self._front.refuse(self._exchange, error)

@@ -286,6 +286,13 @@ class TenantFilesDoor(Protocol):
     def close(self, owner: Any) -> None:
         """Its PocketBase ended."""
 
+    async def reinstate_for(self, tenant_id: str, backup: str) -> int:
+        """A backup is restored: files that were deleted since it was made are there again.
+
+        :param backup: its name; empty: unknown, so all come back that are still in S3.
+        :returns: how many came back. :raises PBClusterError: not all of them are back.
+        """
+
 
 class DirectoryLock(Protocol):
     """flock on a tenant's directory, inherited by its PocketBase: two processes never share one."""

@@ -62,9 +62,10 @@ class Restorer:
 
     # -- a restore that was asked for --
 
-    async def begin(self, tenant: Tenant) -> Restore:
+    async def begin(self, tenant: Tenant, backup: str = "") -> Restore:
         """Everything before PocketBase is asked.
 
+        :param backup: its name; empty: unknown.
         :returns: the restore; call :meth:`Restore.finish` or :meth:`Restore.abandon`.
         :raises NotRestored: not now; nothing was changed.
         """
@@ -76,7 +77,7 @@ class Restorer:
         process = tenant.process_generation()
         restore = Restore(self._parts, self._tenants, tenant, process, self._busy.discard)
         try:
-            await restore.prepare()
+            await restore.prepare(backup)
         except BaseException as error:
             await restore.abandon()
             if isinstance(error, PBClusterError) and not isinstance(error, NotRestored):
@@ -99,8 +100,10 @@ class Restorer:
         restore = Restore(self._parts, self._tenants, tenant, process, self._busy.discard)
         tenant.hold()
         try:
+            if self._parts.files is not None:
+                await self._parts.files.reinstate_for(tenant.tenant_id, "")
             await restore.finish(HOOK_REPLACE_S)
-        except NotRestored as error:
+        except PBClusterError as error:
             log.error("{tenant}: {error}", tenant=tenant.tenant_id, error=error)
 
 
@@ -131,9 +134,10 @@ class Restore:
         """Where its PocketBase listens."""
         return self._tenant.process_address()
 
-    async def prepare(self) -> None:
+    async def prepare(self, backup: str = "") -> None:
         """Hold the others, let what is under way end, bring everything to S3, end the replication.
 
+        :param backup: its name: rows that come back find their files, deleted since or not.
         :raises PBClusterError: it cannot be done now.
         """
         tenant = self._tenant
@@ -145,6 +149,8 @@ class Restore:
                     "requests of this tenant are still under way; ask again when they have ended"
                 )
             await pause(self._parts.clock, POLL_S)
+        if self._parts.files is not None:
+            await self._parts.files.reinstate_for(tenant.tenant_id, backup)
         await tenant.end_replication()
 
     async def abandon(self) -> None:

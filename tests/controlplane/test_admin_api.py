@@ -308,7 +308,7 @@ class TestTenants(AdminCase):
         says that it loses something; until then health has an alarm."""
         created = await self.create("shop")
         give = "/tenants/shop/give-away"
-        self.assertEqual((await self.ask("POST", give, {}))[0], 400)
+        self.assertEqual((await self.ask("POST", give, {}))[0], 422)
         accept = {"acceptLoss": True}
         status, told = await self.ask("POST", give, accept)
         self.assertEqual(status, 409)

@@ -13,7 +13,7 @@ from tests.integration.support import new_tenant
 
 RECORDS = "/api/collections/journal/records"
 HOOK = """routerAdd("POST", "/restore-by-hook", (e) => {
-    $app.restoreBackup(new Context(), "first.zip")
+    $app.restoreBackup(new Context(), "second.zip")
     return e.json(200, {})
 })
 """
@@ -85,7 +85,7 @@ class BackupRestoreTests(SynchronousTestCase):
     def restore_by_a_hook(self) -> None:
         """A hook that restores a backup is noticed by the file that changed: the tenant goes on
         with it under a new epoch, and what is acknowledged after that lasts."""
-        self.backup("first.zip")
+        self.backup("second.zip")
         self.add("wiped")
         kept = self.values() - {"wiped"}
         (hooks,) = self.cluster.where.root.glob("data/node_1/tenants/tenant_*/hooks")

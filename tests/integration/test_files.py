@@ -126,6 +126,18 @@ class FilesTests(SynchronousTestCase):
 
 
 class LifeTests(FilesTests):
+    def test_restored_rows_have_their_files(self) -> None:
+        """A file that was deleted after a backup is there again when the backup is restored."""
+        self.start(nodes=1, files_window_s=86_400.0)
+        _, record = self.upload("one.bin", b"one")
+        status, answer = self.client.ask("POST", "/api/backups", {"name": "mine.zip"})
+        self.assertEqual(status, 204, answer)
+        self.assertEqual(self.ask("DELETE", f"{DOCS}/{record['id']}")[0], 204)
+        self.assertEqual(self.ask("GET", self.path(record))[0], 404)
+        status, answer = self.client.ask("POST", "/api/backups/mine.zip/restore")
+        self.assertEqual(status, 204, f"{answer}\n{self.cluster.logs()}")
+        self.assertEqual(self.ask("GET", self.path(record)), (200, b"one"))
+
     def test_files_outlive_their_node(self) -> None:
         """kill -9 of a node, between PocketBase's deletion of a file and the sync of its row: on
         the next node every upload and backup is there byte for byte, ranges and thumbs too; the

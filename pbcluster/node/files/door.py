@@ -20,8 +20,9 @@ from pbcluster.node.claims import tenant_prefix
 from pbcluster.node.files.adoption import adopt
 from pbcluster.node.files.bucket import FileBucket
 from pbcluster.node.files.collection import Collector
+from pbcluster.node.files.errors import S3Error
 from pbcluster.node.files.gateway import FileGateway
-from pbcluster.node.files.names import TenantNames
+from pbcluster.node.files.names import TenantNames, check_key
 from pbcluster.node.files.signatures import UpstreamSigner
 from pbcluster.node.files.tenant_files import FilesOwner, FilesSetting
 from pbcluster.node.files.transfers import MAX_PUT_BYTES, Transfers, Upstream
@@ -38,6 +39,8 @@ from pbcluster.web.tls.client import VerifiedEndpoint
 LOOPBACK = "127.0.0.1"
 #: Requests of all tenants at work at once.
 MAX_AT_WORK = 1024
+#: A backup shows the database of the moment at which it was begun, and is in S3 at its end.
+BACKUP_TAKES_S = 3600.0
 #: An idle connection to S3 is closed before S3's own limit.
 IDLE_S = 5.0
 #: PocketBase's client keeps an idle connection 90 s: it, not we, closes first.
@@ -146,6 +149,16 @@ class Files:
         """
         files = self.gateway.find(tenant_id)
         return await files.reinstate(since_ms) if files is not None else 0
+
+    async def reinstate_for(self, tenant_id: str, backup: str) -> int:
+        """See ``TenantFilesDoor``."""
+        names = TenantNames(tenant_prefix(tenant_id))
+        try:
+            found = await self._bucket.head(names.full("backups", check_key(backup)))
+        except S3Error:  # no name that a backup can have
+            found = None
+        begun_s = 0.0 if found is None else found.modified.timestamp() - BACKUP_TAKES_S
+        return await self.reinstate(tenant_id, int(begun_s * 1000))
 
     # -- for the front door and the heartbeat --
 
