@@ -198,6 +198,10 @@ class Planner:
         """
         if tenant.id in self._assigning:
             return None
+        if tenant.degraded:
+            raise Unavailable(
+                f"tenant {tenant.name!r} is degraded: an operator decides", retry_after_s=5.0
+            )
         if not self._liveness.may_renew(tenant.node_id, now):
             raise Unavailable(
                 f"an older start of node {tenant.node_id} may still answer for a moment",
