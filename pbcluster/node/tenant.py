@@ -95,6 +95,8 @@ class Tenant:
         self._lock: DirectoryLock | None = None
         self._workload: RunningWorkload | None = None
         self._registered = False
+        #: The file that PocketBase was started on: no other one is replicated under this claim.
+        self._replicated: tuple[int, int] | None = None
         self._acks: Acknowledger | None = None
         self._crashes = Crashes()
         self._failures = 0
@@ -270,6 +272,8 @@ class Tenant:
             hosts=self.assignment.hosts,
             superuser=self.assignment.initial_superuser if first_start else None,
         )
+        if not self._registered:
+            self._replicated = self._parts.directories.database_identity(self.tenant_id)
         workload = await self._parts.workloads.start(spec)
         self._workload = workload
         workload.when_ended(lambda reason: self._workload_ended(workload, reason))
@@ -292,6 +296,7 @@ class Tenant:
 
     async def _replicate(self, copy: Copy) -> None:
         replication = self._parts.replication
+        self._check_not_replaced()
         await replication.register(self.tenant_id, self.epoch, self._database)
         acks = Acknowledger(
             self._parts,
@@ -303,10 +308,24 @@ class Tenant:
         )
         txid = await replication.sync(self._database, timeout_s=FIRST_SYNC_TIMEOUT_S)
         self._go_on()
+        self._check_not_replaced()
         if not (copy.ready or self._ready_written):
             ready = Ready(parent=copy.parent, txid=txid, at=self._parts.utc_now().isoformat())
             await self._parts.claims.write_ready(self.tenant_id, self.epoch, ready)
         self._acks, self._ready_written, self._registered = acks, True, True
+
+    def _check_not_replaced(self) -> None:
+        """A file that took data.db's place since PocketBase started is not what was restored; and a
+        sync that succeeded may have been of the former one.
+
+        :raises ClaimRefused: it happened.
+        """
+        identity = self._parts.directories.database_identity(self.tenant_id)
+        if self._replicated is None:
+            self._replicated = identity  # an empty start: PocketBase made it
+        elif identity != self._replicated:
+            told = "the database was replaced before its first sync"
+            raise ClaimRefused(told, observed_epoch=self.epoch)
 
     def _go_on(self) -> None:
         if self.leaving:
@@ -430,7 +449,7 @@ class Tenant:
             await self._tolerate(self._parts.replication.unregister(self._database))
         if self._acks is not None:
             self._acks.stop(Reason.STOPPED)
-        self._acks, self._registered = None, False
+        self._acks, self._registered, self._replicated = None, False, None
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release()

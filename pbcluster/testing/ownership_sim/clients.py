@@ -167,6 +167,8 @@ class Clients:
             seen = await process.fake.claims.read_owner(tenant_id)
         except PBClusterError:
             return  # it stays recorded; this model forgets it
+        if process.replaced(tenant_id):
+            return
         covered = seen is not None and (seen.owner.node, seen.owner.epoch) == (
             process.name,
             tenant.epoch,

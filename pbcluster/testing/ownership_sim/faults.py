@@ -10,9 +10,8 @@ import msgspec
 
 from pbcluster.node.claims import owner_key
 from pbcluster.node.interfaces import Owner, OwnerState
-from pbcluster.testing.node_fakes import FakeDisk
 from pbcluster.testing.ownership_sim.process import NodeProcess
-from pbcluster.testing.ownership_sim.storage import Weather
+from pbcluster.testing.ownership_sim.storage import SimDisk, Weather
 
 if TYPE_CHECKING:
     from pbcluster.testing.ownership_sim.world import World
@@ -92,7 +91,7 @@ class Faults:
         self._world.later(1.0, setattr, process.weather, which, False)
 
     def _image(self, process: NodeProcess) -> None:
-        self._images[process.name] = process.fake.disk.image()
+        self._images[process.name] = process.disk.image()
 
     def _crash(self, process: NodeProcess) -> None:
         for workload in list(process.fake.workloads.running.values()):
@@ -107,11 +106,12 @@ class Faults:
 
         def replace() -> None:
             for workload in list(process.fake.workloads.running.values()):
-                found = process.fake.disk.databases.get(workload.database)
+                found = process.disk.databases.get(workload.database)
                 if workload.alive and found is not None:
                     workload.replace_database(found.rows[: len(found.rows) // 2])
+                    process.disk.replaced.add(process.disk.databases[workload.database].inode)
                     # PocketBase moves everything that stood in its directory away.
-                    process.fake.disk.metadata.pop(workload.database, None)
+                    process.disk.metadata.pop(workload.database, None)
 
         process.clock.callLater(0, replace)
 
@@ -122,7 +122,7 @@ class Faults:
         _clear(process.weather)
 
     def _kill(self, process: NodeProcess) -> None:
-        disk, random = process.fake.disk, self._random
+        disk, random = process.disk, self._random
         orphans = random.random() < 0.2
         process.die(orphans=orphans)
         self._world.clients.died()
@@ -141,7 +141,7 @@ class Faults:
                 journal.local_lost()
 
     def _start_again(self, before: NodeProcess, orphans: bool) -> None:
-        process = self._world.boot(before.name, before.fake.disk)
+        process = self._world.boot(before.name, before.disk)
         process.weather = process.client.weather = before.weather
         if self._world.well:
             _clear(process.weather)
@@ -155,7 +155,7 @@ class Faults:
         """The node is started on another machine while this one stands still, then wakes up."""
         process.clock.paused_until = self._world.now + self._random.choice(PAUSES_S)
         self._lose_local(process)
-        self._world.boot(process.name, FakeDisk())
+        self._world.boot(process.name, SimDisk())
         self._world.later(ZOMBIE_S, self._end_zombie, process)
 
     def _end_zombie(self, process: NodeProcess) -> None:

@@ -11,6 +11,7 @@ from pbcluster.node.interfaces import Owner, OwnerState
 from pbcluster.testing.node_fakes import Database
 
 if TYPE_CHECKING:
+    from pbcluster.testing.ownership_sim.process import NodeProcess
     from pbcluster.testing.ownership_sim.world import World
 
 _OWNER = re.compile(r"tenants/([^/]+)/owner\.json")
@@ -76,11 +77,16 @@ class Bucket:
         self._world.s3.write(key, body)
         self._owners[tenant_id] = msgspec.json.decode(body, type=Owner)
 
-    def restored(self, tenant_id: str, epoch: int, copy: Database, ready: bool) -> None:
-        """A node restored a copy."""
+    def restored(
+        self, process: NodeProcess, tenant_id: str, epoch: int, copy: Database, ready: bool
+    ) -> None:
+        """A node restored a copy. One that was replaced meanwhile may restore what it likes."""
         world = self._world
         if not ready:
             world.broken("ready_restored", f"epoch {epoch} of {tenant_id}")
+        owner = self._owners.get(tenant_id)
+        if owner is None or owner.nonce not in process.nonces:
+            return
         lacking = world.journals[tenant_id].restored_without(copy.rows)
         if lacking:
             world.broken("nothing_lost", f"epoch {epoch} of {tenant_id} lacks {lacking[:3]}")

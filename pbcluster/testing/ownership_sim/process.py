@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -25,14 +26,13 @@ from pbcluster.records import NodeResources, NodeStatus
 from pbcluster.testing.node_fakes import (
     Database,
     FakeDirectories,
-    FakeDisk,
     FakeNode,
     FakeS3,
     FakeWorkloads,
 )
 from pbcluster.testing.ownership_sim.clocks import ProcessClock
 from pbcluster.testing.ownership_sim.network import Network, SimControlPlaneClient
-from pbcluster.testing.ownership_sim.storage import SimReplication, SimS3Client, Weather
+from pbcluster.testing.ownership_sim.storage import SimDisk, SimReplication, SimS3Client, Weather
 from pbcluster.wire import TenantReport
 
 CAPACITY = 10
@@ -50,12 +50,12 @@ class Watchers:
     """Whom a process tells what it does.
 
     :ivar requested: client, method and key of each request that S3 carried out.
-    :ivar restored: tenant, epoch, copy, and whether the epoch has READY.
+    :ivar restored: who restored, tenant, epoch, copy, and whether the epoch has READY.
     :ivar reported: each report at the moment the node makes it.
     """
 
     requested: Callable[[str, str, str], None]
-    restored: Callable[[str, int, Database, bool], None]
+    restored: Callable[[NodeProcess, str, int, Database, bool], None]
     reported: Callable[[NodeProcess, TenantReport], None]
 
 
@@ -75,7 +75,7 @@ class NodeProcess:
         s3: FakeS3,
         network: Network,
         durations: Durations,
-        disk: FakeDisk,
+        disk: SimDisk,
         watchers: Watchers,
         *,
         idle_stop_s: float,
@@ -87,13 +87,14 @@ class NodeProcess:
         self.number = number
         self.clock = clock
         self.weather = Weather()
+        self.disk = disk
         self.proofs = Proofs(durations)
         self.degraded: dict[tuple[str, int], str] = {}
         #: Of all claims that this process tried.
         self.nonces: set[str] = set()
         self._watchers = watchers
         self.client = SimS3Client(s3, name, clock, random, self.weather, watchers.requested)
-        replication = SimReplication(clock, self.client, disk, watchers.restored)
+        replication = SimReplication(clock, self.client, disk, partial(watchers.restored, self))
         replication.running = True
         self.fake = FakeNode(
             self.client,
@@ -185,9 +186,8 @@ class NodeProcess:
 
     def replaced(self, tenant_id: str) -> bool:
         """Whether the tenant itself put another file in its database's place."""
-        identity = self.fake.directories.database_identity(tenant_id)
-        known = self.fake.replication.identities.get(self.database(tenant_id))
-        return known is not None and identity != known
+        found = self.disk.databases.get(self.database(tenant_id))
+        return found is not None and found.inode in self.disk.replaced
 
     def runs(self, tenant_id: str) -> bool:
         """Whether a process of the tenant's runs here."""

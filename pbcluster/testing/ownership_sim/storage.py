@@ -116,6 +116,17 @@ class SimS3Client(FakeS3Client):
         self.clock.callLater(self._latency(), back)
 
 
+class SimDisk(FakeDisk):
+    """A machine's disk.
+
+    :ivar replaced: files (by inode) that a tenant itself put in its database's place.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.replaced: set[int] = set()
+
+
 class SimReplication(FakeReplication):
     """Litestream, harsher than it is: the first upload of a database comes in two parts, and only
     the second one makes a prefix whole. A file that takes data.db's place is not seen.
@@ -150,6 +161,12 @@ class SimReplication(FakeReplication):
             self._begun.discard(database)
             self.identities[database] = (1, self.disk.databases[database].inode)
         await super().register(tenant_id, epoch, database)
+
+    async def unregister(self, database: Path) -> None:
+        """See ``Replication``. Of a file that was moved away there is nothing to sync."""
+        if database not in self.disk.databases:
+            self.registered.pop(database, None)
+        await super().unregister(database)
 
     async def sync(self, database: Path, *, timeout_s: float) -> int:
         """See ``Replication``."""

@@ -23,7 +23,7 @@ from pbcluster.errors import PBClusterError
 from pbcluster.node.parts import spawn
 from pbcluster.node.tenant import Tenant
 from pbcluster.records import Durability, TenantStatus
-from pbcluster.testing.node_fakes import FakeDisk, FakeS3
+from pbcluster.testing.node_fakes import FakeS3
 from pbcluster.testing.ownership_sim.clients import Clients
 from pbcluster.testing.ownership_sim.clocks import ProcessClock
 from pbcluster.testing.ownership_sim.faults import Faults
@@ -34,6 +34,7 @@ from pbcluster.testing.ownership_sim.observing import Bucket
 from pbcluster.testing.ownership_sim.outages import Outages
 from pbcluster.testing.ownership_sim.plane import Plane
 from pbcluster.testing.ownership_sim.process import NodeProcess, Watchers
+from pbcluster.testing.ownership_sim.storage import SimDisk
 from pbcluster.testing.ownership_sim.trace import Trace
 from pbcluster.transport.interfaces import Asked
 
@@ -105,7 +106,7 @@ class World:
         self.plane.consensus.subscribe(lambda applied: self._applied())
         self._known: dict[str, tuple[str, int]] = {}
         for name in NODES:
-            self.boot(name, FakeDisk())
+            self.boot(name, SimDisk())
         self.faults = Faults(self)
         self.every(CLIENT_S / len(NODES), self._client)
         self.every(LOOKUP_S, self._look_up)
@@ -137,7 +138,7 @@ class World:
         """All processes that are not dead, paused ones and replaced ones too."""
         return [each for each in self.processes if not each.clock.dead]
 
-    def boot(self, name: str, disk: FakeDisk) -> NodeProcess:
+    def boot(self, name: str, disk: SimDisk) -> NodeProcess:
         """A new start of a node."""
         number = next(self._numbers)
         self.trace.add(self.now, name, f"start {number}")
