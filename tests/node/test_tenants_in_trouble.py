@@ -90,6 +90,20 @@ class DurabilityTests(Base):
         self.assertIs(error.reason, Reason.DATABASE_REPLACED)
         self.assertEqual(self.node.outcomes()[-1], ("refused", 1))
 
+    def test_replaced_before_the_first_sync(self) -> None:
+        """A database that is replaced between two attempts of the first sync is not served under
+        this epoch: a sync that succeeds then was of the former file. (The ownership simulator found
+        a node that acknowledged writes that Litestream never saw.)"""
+        self.node.assign(assignment(U))
+        self.node.fake.replication.broken_syncs = 1
+        self.node.ready(U)
+        self.node.run(0.5)
+        self.assertIs(self.node.tenant(U).state, State.SYNCING)
+        self.node.fake.workloads.running[U].replace_database([])
+        self.node.run(2.0)
+        self.assertEqual(self.node.outcomes(U)[-1], ("refused", 1))
+        self.assertNotIn(U, self.node.fake.workloads.running)
+
     def test_async_tenant(self) -> None:
         """An async tenant's write is acknowledged at once and synced within a second or so."""
         self.node.assign(assignment(U, durability=Durability.ASYNC))

@@ -15,7 +15,7 @@ from pbcluster.node.parts import pause, spawn
 from pbcluster.node.tenant import Tenant
 from pbcluster.records import Durability
 from pbcluster.testing.ownership_sim.files import PREFIX, Files
-from pbcluster.testing.ownership_sim.journal import Journal, Violation
+from pbcluster.testing.ownership_sim.journal import Violation
 from pbcluster.testing.ownership_sim.outages import Outages
 from pbcluster.testing.ownership_sim.process import NodeProcess
 
@@ -68,9 +68,7 @@ class Clients:
         """A process died with whatever was under way in it."""
         self._under_way = 0
 
-    async def _admit(
-        self, process: NodeProcess, tenant_id: str, *, write: bool
-    ) -> Tenant | None:
+    async def _admit(self, process: NodeProcess, tenant_id: str, *, write: bool) -> Tenant | None:
         deadline = process.clock.seconds() + HOLD_S
         try:
             tenant = await process.tenants.ready(tenant_id, write=write, deadline=deadline)

@@ -42,7 +42,7 @@ class Faults:
             (6, self._s3_away),
             (3, self._s3_refuses),
             (6, self._image),
-            (8, self._kill),
+            (10, self._kill),
             (4, self._replace),
             (4, self._crash),
             (3, self._litestream_dies),
@@ -123,7 +123,7 @@ class Faults:
 
     def _kill(self, process: NodeProcess) -> None:
         disk, random = process.disk, self._random
-        orphans = random.random() < 0.2
+        orphans = random.random() < 0.4
         process.die(orphans=orphans)
         self._world.clients.died()
         if not orphans and random.random() < 0.3:
@@ -132,7 +132,7 @@ class Faults:
         if not orphans and process.name in self._images and random.random() < 0.5:
             disk.revert(self._images.pop(process.name))
             self._lose_local(process)
-        self._world.later(0.5 + random.random() * 3, self._start_again, process, orphans)
+        self._world.later(0.3 + random.random() * 2.5, self._start_again, process, orphans)
 
     def _lose_local(self, process: NodeProcess) -> None:
         """Acknowledged as local: these may die with the machine."""
@@ -146,9 +146,9 @@ class Faults:
         if self._world.well:
             _clear(process.weather)
         if orphans:
-            # One in three cannot be ended at once, as in an uninterruptible sleep: the lock stays.
+            # Some cannot be ended at once, as in an uninterruptible sleep: the lock stays.
             process.inherit(before)
-            lasting = self._random.random() < 0.33
+            lasting = self._random.random() < 0.6
             self._world.later(3.0 if lasting else 0.0, process.orphans_end, before)
 
     def _replace(self, process: NodeProcess) -> None:

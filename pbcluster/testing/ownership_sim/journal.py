@@ -18,7 +18,7 @@ PROPERTIES = {
     "nothing_lost": "a restored copy lacks what was acknowledged as durable",
     "no_stale_read": "a read did not show a write that was acknowledged before it began",
     "async_bound": "an async tenant's acknowledged write was unsynced for longer than 5 s",
-    "local_is_committed": "a write was acknowledged as local before the degraded flag was committed",
+    "local_is_committed": "a write was acknowledged as local before its flag was committed",
     "degraded_stays": "a degraded tenant got another epoch without an operator",
     "one_writer": "an epoch's prefix was written by another node than its claimant",
     "epochs_grow": "an owner object was replaced by one of no higher epoch",
@@ -69,8 +69,11 @@ class Journal:
     def missing(self, needed: set[str], rows: Iterable[str]) -> list[str]:
         """Of ``needed``, what ``rows`` lack and what was not lost lawfully meanwhile."""
         lacking = needed.difference(rows)
-        return sorted(row for row in lacking if row in self.durable or row in self.unsynced
-                      or row in self.local)
+        return sorted(
+            row
+            for row in lacking
+            if row in self.durable or row in self.unsynced or row in self.local
+        )
 
     def acked_durably(self, row: str, stored: Iterable[str]) -> Violation | None:
         """:param stored: what a restore of the acknowledging epoch would give now."""

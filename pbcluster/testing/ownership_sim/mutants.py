@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from pbcluster.controlplane.liveness import Liveness
-from pbcluster.node import acks, durability
+from pbcluster.node import acks
 from pbcluster.node import tenant as tenant_module
 from pbcluster.node.claims import S3ClaimStore
 from pbcluster.node.durability import GroupCommit, Release
@@ -20,6 +20,7 @@ from pbcluster.node.ownership import Claim, ClaimStep
 from pbcluster.node.proofs import Proofs
 from pbcluster.node.tenant import Tenant
 from pbcluster.node.tenants import Tenants
+from pbcluster.records import Durability
 from pbcluster.testing.node_fakes import FakeDirectories, FakeLock, FakeReplication
 from pbcluster.testing.ownership_sim.files import Files
 from pbcluster.testing.ownership_sim.outages import Outages
@@ -116,7 +117,9 @@ _acked = Standing._acked
 
 
 @_mutant(Standing, "_acked", *_TWO)
-def proof_aged_from_its_answer(self: Standing, sent: float, incarnation: int, ack: LeaseAck) -> None:
+def proof_aged_from_its_answer(
+    self: Standing, sent: float, incarnation: int, ack: LeaseAck
+) -> None:
     _acked(self, self._boottime(), incarnation, ack)
 
 
@@ -178,7 +181,7 @@ def replaced_database_not_noticed(
 
 @_mutant(GroupCommit, "responded", "async_bound")
 def loss_bound_ignored(self: GroupCommit, ticket: int, now: float) -> Any:
-    if self._durability is durability.Durability.ASYNC and not self._ended:
+    if self._durability is Durability.ASYNC and not self._ended:
         if self._released_since is None:
             self._released_since = now
         return (Release((ticket,)),)
@@ -215,3 +218,11 @@ async def released_before_the_end(
     if released:
         self._report(tenant, "released")
     await _end(self, tenant, before, released=False)
+
+
+# -- a tenant that replaces its own database (rule 9) -----------------------
+
+
+@_mutant(Tenant, "_check_not_replaced", "ack_is_durable")
+def replaced_before_the_first_sync(self: Tenant) -> None:
+    return None

@@ -111,7 +111,9 @@ class Network:
 
         self.clock.callLater(timeout_s, give_up)
         self._to_node(
-            node_id, body, lambda reply: self._carry(node_id in self.cut_to, lambda: answered(reply))
+            node_id,
+            body,
+            lambda reply: self._carry(node_id in self.cut_to, lambda: answered(reply)),
         )
         return _checked(await waiting)
 

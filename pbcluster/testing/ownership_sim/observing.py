@@ -48,7 +48,7 @@ class Bucket:
     def requested(self, client: str, method: str, key: str) -> None:
         """S3 carried a request out."""
         world = self._world
-        if method == "PUT" or method == "DELETE":
+        if method in {"PUT", "DELETE"}:
             world.trace.add(world.now, client, f"{method} {key}")
         owner = _OWNER.fullmatch(key)
         if owner is not None and method == "PUT":

@@ -74,9 +74,7 @@ class Outages:
             await pause(process.clock, 0.2)
         process.degraded.pop(key, None)
 
-    async def _commit(
-        self, process: NodeProcess, tenant: Tenant, *, degraded: bool
-    ) -> bool | None:
+    async def _commit(self, process: NodeProcess, tenant: Tenant, *, degraded: bool) -> bool | None:
         """Ask for the flag. :returns: None: no answer."""
         answer: Deferred[bool | None] = Deferred()
         name, network = process.name, self._network

@@ -46,9 +46,7 @@ def run_seed(seed: int, *, keep_trace: bool = False) -> Result:
 
 
 @contextmanager
-def _each(
-    function: Callable[[A], B], arguments: Iterable[A], jobs: int
-) -> Iterator[Iterator[B]]:
+def _each(function: Callable[[A], B], arguments: Iterable[A], jobs: int) -> Iterator[Iterator[B]]:
     """The results in order, computed in ``jobs`` processes; those end with the context."""
     if jobs <= 1:
         yield map(function, arguments)

@@ -11,11 +11,10 @@ import gc
 import itertools
 from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import attrs
-from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from pbcluster import wire
 from pbcluster.durations import Durations
@@ -25,7 +24,7 @@ from pbcluster.node.tenant import Tenant
 from pbcluster.records import Durability, TenantStatus
 from pbcluster.testing.node_fakes import FakeS3
 from pbcluster.testing.ownership_sim.clients import Clients
-from pbcluster.testing.ownership_sim.clocks import ProcessClock
+from pbcluster.testing.ownership_sim.clocks import ProcessClock, WorldClock
 from pbcluster.testing.ownership_sim.faults import Faults
 from pbcluster.testing.ownership_sim.files import Files
 from pbcluster.testing.ownership_sim.journal import Journal, Violation
@@ -43,6 +42,8 @@ TENANTS = ("tenant_aaaaaaaa", "tenant_bbbbbbbb")
 CHAOS_S = 40.0
 #: Within so long after the last fault each tenant answers and acknowledges again.
 RECOVERY_S = 45.0
+#: Suspicion within 0.35 s: what keeps two from answering must be the margin, not its slowness.
+HASTY = Durations(lease_interval_s=0.1, suspect_after_s=0.25, probe_timeout_s=0.1)
 #: A client asks a node each so many seconds on average.
 CLIENT_S = 0.08
 #: A gateway looks a tenant up so often.
@@ -76,10 +77,11 @@ class World:
     ) -> None:
         self.seed = seed
         self.random = Random(seed)
-        self.clock = Clock()
+        self.clock = WorldClock()
         self.trace = Trace(keep=keep_trace)
         self.violation: Violation | None = None
-        self.durations = durations or Durations()
+        self.durations = durations or self.random.choice((Durations(), Durations(), HASTY))
+        self.durations.check()
         self.s3 = FakeS3(self.clock)
         self.network = Network(self.clock, self.random)
         self.plane = Plane(self.clock, self.random, self.network, self.durations)
@@ -199,9 +201,7 @@ class World:
         """Node and epoch that the owner object shows."""
         return self.bucket.claimant(tenant_id)
 
-    def local_acked(
-        self, process: NodeProcess, tenant: Tenant, row: str
-    ) -> Violation | None:
+    def local_acked(self, process: NodeProcess, tenant: Tenant, row: str) -> Violation | None:
         """A write was acknowledged as local."""
         self.local_acks += 1
         self.journals[tenant.tenant_id].local[row] = tenant.epoch
@@ -217,9 +217,9 @@ class World:
             self.broken("released_is_over", f"{process.name} of {report.tenant_id}")
         owner = self.bucket.owner(report.tenant_id)
         lost = report.outcome == "refused" and "owns it" in report.detail
-        if lost and owner is not None and owner.nonce in process.nonces:
-            if owner.epoch == report.epoch:
-                self.broken("own_claim_known", f"{process.name}: {report.detail}")
+        own = owner is not None and owner.nonce in process.nonces
+        if lost and own and owner is not None and owner.epoch == report.epoch:
+            self.broken("own_claim_known", f"{process.name}: {report.detail}")
 
     def _applied(self) -> None:
         """Look at every tenant after each applied command."""
@@ -241,7 +241,7 @@ class World:
                 names = [f"{each.name} start {each.number}" for each in answering]
                 self.broken("one_owner", f"{tenant_id}: {', '.join(names)}")
 
-    def _logged(self, event: dict[str, Any]) -> None:
+    def _logged(self, event: LogEvent) -> None:
         if event.get("log_failure") is not None:
             failure = event["log_failure"]
             where = failure.getTraceback(elideFrameworkCode=False).strip().splitlines()[-8:]
@@ -255,7 +255,8 @@ class World:
         # run its ``finally`` here.
         collects = gc.isenabled()
         gc.disable()
-        globalLogPublisher.addObserver(self._logged)
+        observer = cast(ILogObserver, self._logged)
+        globalLogPublisher.addObserver(observer)
         try:
             self._run_until(lambda: self.now >= chaos_s)
             if self.violation is None:
@@ -266,15 +267,14 @@ class World:
                 if self.violation is None and not self._recovered(well_at):
                     self.broken("recovers", self._who_is_away(well_at))
         finally:
-            globalLogPublisher.removeObserver(self._logged)
+            globalLogPublisher.removeObserver(observer)
             if collects:
                 gc.enable()
         return self._result()
 
     def _run_until(self, ended: Callable[[], bool]) -> None:
         while self.violation is None and not ended():
-            due = min(call.getTime() for call in self.clock.getDelayedCalls())
-            self.clock.advance(max(0.0, due - self.now))
+            self.clock.step()
             self._check()
 
     def _away(self, since: float) -> list[str]:
