@@ -20,7 +20,7 @@ QUICK_MUTANTS = (
     "acknowledged_before_the_sync",
     "any_owner_proves",
     "prefix_shared_by_epochs",
-    "proof_aged_from_its_answer",
+    "restored_without_ready",
 )
 MUTANT_SEEDS = 12
 

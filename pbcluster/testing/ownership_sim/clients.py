@@ -49,17 +49,19 @@ class Clients:
         """One request arrives at a process."""
         if self._under_way >= MAX_UNDER_WAY:
             return
-        chance, work = self._random.random(), self._read(process, tenant_id)
+        chance, work = self._random.random(), self._read
         if chance < 0.4:
-            work.close()
-            work = self._write(process, tenant_id)
+            work = self._write
         elif chance < 0.5:
-            work.close()
-            work = self._delete_file(process, tenant_id)
-        self._under_way += 1
-        process.clock.callLater(0, lambda: spawn(work, "a request").addCallback(self._over))
+            work = self._delete_file
         if process.clock.dead:
-            self._under_way -= 1
+            return
+        self._under_way += 1
+
+        def begin() -> None:
+            spawn(work(process, tenant_id), "a request").addCallback(self._over)
+
+        process.clock.callLater(0, begin)
 
     def _over(self, _: object) -> None:
         self._under_way -= 1

@@ -190,8 +190,9 @@ class NodeProcess:
         return found is not None and found.inode in self.disk.replaced
 
     def runs(self, tenant_id: str) -> bool:
-        """Whether a process of the tenant's runs here."""
-        return tenant_id in self.fake.workloads.running
+        """Whether a PocketBase of the tenant's runs that this process started."""
+        found = self.fake.workloads.running.get(tenant_id)
+        return found is not None and found._workloads is self.fake.workloads
 
     # -- death --
 

@@ -42,8 +42,15 @@ TENANTS = ("tenant_aaaaaaaa", "tenant_bbbbbbbb")
 CHAOS_S = 40.0
 #: Within so long after the last fault each tenant answers and acknowledges again.
 RECOVERY_S = 45.0
-#: Suspicion within 0.35 s: what keeps two from answering must be the margin, not its slowness.
-HASTY = Durations(lease_interval_s=0.1, suspect_after_s=0.25, probe_timeout_s=0.1)
+#: Suspicion within 0.35 s and a short wait after a claim: what keeps two from answering must be the
+#: margin, not the slowness of the rest.
+HASTY = Durations(
+    lease_interval_s=0.1,
+    suspect_after_s=0.25,
+    probe_timeout_s=0.1,
+    head_proof_s=0.2,
+    claim_wait_s=0.3,
+)
 #: A client asks a node each so many seconds on average.
 CLIENT_S = 0.08
 #: A gateway looks a tenant up so often.
