@@ -29,7 +29,7 @@ DEV_STAMP = $(VENV)/.installed-dev
 EDITABLE = --config-settings editable_mode=compat
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
-.PHONY: help run test lint types docs bench bench-raft bench-gateway soak-crossing soak-members fuzz fuzz-http sim sim-mutants sim-ownership sim-ownership-mutants preflight clean
+.PHONY: help run test lint types docs bench bench-raft bench-gateway bench-node soak-crossing soak-members fuzz fuzz-http sim sim-mutants sim-ownership sim-ownership-mutants preflight clean
 .DEFAULT_GOAL = help
 
 help:
@@ -40,6 +40,7 @@ help:
 	@echo "make bench               the figures of docs/benchmarks, measured here"
 	@echo "make bench-raft          the control plane beside etcd and PySyncObj (needs etcd; BENCH='--rounds 1')"
 	@echo "make bench-gateway       the gateway beside nginx, HAProxy and Caddy (needs them and wrk; BENCH='--help')"
+	@echo "make bench-node          a node's memory, wake-ups and writes (BENCH='--only sync')"
 	@echo "make soak-crossing N=20  kill nodes under writing clients, N rounds"
 	@echo "make soak-members N=100  kill the control plane's leader under writing clients, N times"
 	@echo "make fuzz FUZZ_S=60      damaged Raft frames against the door of a member"
@@ -93,6 +94,9 @@ bench-raft: $(DEV_STAMP)
 
 bench-gateway: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks.gateway $(BENCH)
+
+bench-node: $(DEV_STAMP)
+	$(BIN)/python -m benchmarks.node $(BENCH)
 
 soak-crossing: $(DEV_STAMP)
 	$(BIN)/python -m pbcluster.testing.soak_crossing --rounds $(N)

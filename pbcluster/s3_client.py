@@ -93,7 +93,7 @@ def translated(method: str, key: str, call: Callable[[], T]) -> T:
     try:
         return call()
     except ClientError as error:
-        _refuse(method, key, error)
+        refuse(method, key, status_of(error), code_of(error))
     except (HTTPClientError, OSError) as error:
         raise S3Unavailable(f"S3 did not answer {method} {key}: {type(error).__name__}") from None
     except ParamValidationError as error:
@@ -102,8 +102,11 @@ def translated(method: str, key: str, call: Callable[[], T]) -> T:
         raise S3Unavailable(f"{method} {key} failed: {type(error).__name__}") from None
 
 
-def _refuse(method: str, key: str, error: ClientError) -> NoReturn:
-    status, code = status_of(error), code_of(error)
+def refuse(method: str, key: str, status: int, code: str) -> NoReturn:
+    """Raise what an answer means that is no success.
+
+    :param status: of HTTP. :param code: S3's own word, empty if it said none.
+    """
     if status == 412 or code == "ConditionalRequestConflict":
         raise PreconditionFailed(f"{method} {key}: the object is not what was expected") from None
     told = f"S3 answered {method} {key} with {status} {code}"

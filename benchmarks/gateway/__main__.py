@@ -50,6 +50,7 @@ from benchmarks.gateway import (
     whole,
     workers,
 )
+from benchmarks.gateway.machine import machine
 from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import checkouts
 from benchmarks.gateway.report import Measured
@@ -125,16 +126,8 @@ def main(
     if json_file is not None:
         json_file.write_text(json.dumps([attrs.asdict(each) for each in everything], indent=1))
     if rst_file is not None:
-        told = f"{rounds} rounds, {seconds:g} s each load, {_machine()}."
+        told = f"{rounds} rounds, {seconds:g} s each load, {machine()}."
         report.write_rst(rst_file, everything, told)
-
-
-def _machine() -> str:
-    model = "an unknown processor"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-    return f"{os.cpu_count()} cores of {model}"
 
 
 if __name__ == "__main__":

@@ -6,28 +6,16 @@ answer is dropped. So the number of calls under way is bounded, by number and by
 
 from __future__ import annotations
 
-import contextlib
-from io import BytesIO
 from typing import Any
 
 import attrs
 import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
-from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.web.client import (
-    URI,
-    Agent,
-    FileBodyProducer,
-    HTTPConnectionPool,
-    _HTTP11ClientFactory,
-    readBody,
-)
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory
-from zope.interface import implementer
 
 from pbcluster.errors import S3Unavailable
+from pbcluster.web.asking import Asker, NoReply
+from pbcluster.web.pool import UpstreamPool
 
 #: Kept open when idle: about as many as syncs run at once on a busy node.
 MAX_IDLE_CONNECTIONS = 32
@@ -35,7 +23,13 @@ MAX_IDLE_CONNECTIONS = 32
 MAX_CALLS = 512
 #: Connecting to a UNIX socket is immediate or the daemon hangs.
 CONNECT_TIMEOUT_S = 2.0
-_HEADERS = Headers({"Content-Type": ["application/json"]})
+#: A connection must not end under a call that Litestream works on: it would take its read
+#: transaction back. So there is no limit here but one that a call never reaches; callers give up
+#: long before.
+NEVER_CUT_S = 86_400.0
+#: ``/list`` of a thousand databases has some hundred KB.
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+_HEADERS = ((b"Host", b"litestream"), (b"Content-Type", b"application/json"))
 
 
 @attrs.frozen
@@ -51,25 +45,6 @@ class Answer:
         return str(self.body.get("error", f"status {self.status}"))
 
 
-class _QuietFactory(_HTTP11ClientFactory):
-    """Without two log lines for each connection."""
-
-    noisy = False
-
-
-@implementer(IAgentEndpointFactory)
-class _OneSocket:
-    """Whatever the URL says, the same socket."""
-
-    def __init__(self, reactor: Any, path: str) -> None:
-        self._reactor = reactor
-        self._path = path
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """See ``IAgentEndpointFactory``."""
-        return UNIXClientEndpoint(self._reactor, self._path, timeout=CONNECT_TIMEOUT_S)
-
-
 class LitestreamClient:
     """Talks to one daemon; make a new one for a new daemon."""
 
@@ -78,14 +53,11 @@ class LitestreamClient:
         :param reactor: ``IReactorUNIX`` and ``IReactorTime``.
         """
         self._reactor = reactor
-        self._pool = HTTPConnectionPool(reactor, persistent=True)
-        self._pool.maxPersistentPerHost = MAX_IDLE_CONNECTIONS
-        # A POST must never be sent twice by itself.
-        self._pool.retryAutomatically = False
-        self._pool._factory = _QuietFactory
-        self._agent = Agent.usingEndpointFactory(
-            reactor, _OneSocket(reactor, socket_path), self._pool
+        endpoint = UNIXClientEndpoint(reactor, socket_path, timeout=CONNECT_TIMEOUT_S)
+        pool = UpstreamPool(
+            reactor, lambda *_: endpoint, max_idle_per_upstream=MAX_IDLE_CONNECTIONS
         )
+        self._asker = Asker(pool, "litestream", 0)
         self._calls = 0
 
     @property
@@ -95,8 +67,7 @@ class LitestreamClient:
 
     async def close(self) -> None:
         """Close the kept connections."""
-        with contextlib.suppress(Exception):
-            await self._pool.closeCachedConnections()
+        self._asker.close()
 
     async def ask(
         self, path: str, body: dict[str, Any] | None = None, *, timeout_s: float
@@ -126,19 +97,22 @@ class LitestreamClient:
         return await waiting
 
     async def _exchange(self, path: str, body: dict[str, Any] | None) -> Answer:
-        method = b"GET" if body is None else b"POST"
-        content = msgspec.json.encode(body) if body is not None else None
-        producer = FileBodyProducer(BytesIO(content)) if content is not None else None
-        url = f"http://litestream{path}".encode()
+        method, content = b"GET", b""
+        if body is not None:
+            method, content = b"POST", msgspec.json.encode(body)
         try:
-            response = await self._agent.request(method, url, _HEADERS, producer)
-            text = await readBody(response)
-        except Exception as error:
-            raise S3Unavailable(
-                f"Litestream does not answer {path}: {type(error).__name__}"
-            ) from None
+            reply = await self._asker.ask(
+                method,
+                path.encode(),
+                _HEADERS,
+                content,
+                timeout_s=NEVER_CUT_S,
+                max_body_bytes=MAX_ANSWER_BYTES,
+            )
+        except NoReply as error:
+            raise S3Unavailable(f"Litestream does not answer {path}: {error}") from None
         try:
-            answer = msgspec.json.decode(text, type=dict[str, Any])
+            answer = msgspec.json.decode(reply.body, type=dict[str, Any])
         except msgspec.DecodeError:
-            answer = {"error": text[:200].decode("utf-8", "replace")}
-        return Answer(response.code, answer)
+            answer = {"error": reply.body[:200].decode("utf-8", "replace")}
+        return Answer(reply.status, answer)

@@ -195,6 +195,10 @@ class LitestreamDaemon:
             "socket": {"enabled": True, "path": socket_path, "permissions": 0o600},
             # The default of 15 s LISTs every database all the time.
             "l0-retention-check-interval": "10m",
+            # Each sync lists the directory of the newest files twice, so that a tenant under
+            # steady writes gets slower with every file there: compact them soon, and let them go.
+            "levels": [{"interval": "10s"}, {"interval": "5m"}, {"interval": "1h"}],
+            "l0-retention": "10s",
             "logging": {"level": "warn", "stderr": True},
             "dbs": [],
         }

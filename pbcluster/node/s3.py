@@ -1,4 +1,5 @@
-"""A small asynchronous client of one S3 bucket: boto3 in a bounded thread pool of its own.
+"""A small asynchronous client of one S3 bucket: boto3 in a bounded thread pool of its own, and GETs
+without threads (``s3_gets``).
 
 What holds:
 
@@ -15,24 +16,23 @@ It knows nothing of tenants; ``claims`` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 import attrs
 from botocore.exceptions import ClientError
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTCP, IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
-from pbcluster.errors import S3Unavailable, StorageCorrupt
+from pbcluster.errors import S3Unavailable
+from pbcluster.node.s3_gets import S3Gets, Stored
 from pbcluster.s3_client import (
-    MAX_OBJECT_BYTES,
     MAX_PAGES,
     PreconditionFailed,
     S3Address,
     S3Refused,
-    code_of,
     new_client,
     status_of,
     translated,
@@ -57,14 +57,6 @@ MAX_THREADS = 16
 MAX_CALLS = 1000
 #: From the call to its answer, waiting for a thread included.
 CALL_TIMEOUT_S = 8.0
-
-
-@attrs.frozen
-class Stored:
-    """An object's content and ETag."""
-
-    body: bytes
-    etag: str
 
 
 @attrs.frozen
@@ -100,7 +92,7 @@ class ObjectStore(Protocol):
         """Remove it; fine if there is none."""
 
 
-class S3Reactor(IReactorTime, IReactorFromThreads):
+class S3Reactor(IReactorTime, IReactorFromThreads, IReactorTCP):
     """What is needed of the reactor."""
 
 
@@ -120,6 +112,7 @@ class S3Objects:
         self._calls = 0
         self._pool = ThreadPool(minthreads=1, maxthreads=MAX_THREADS, name="s3")
         self._client = new_client(address, MAX_THREADS)
+        self._gets = S3Gets(reactor, address)
         self._pool.start()
 
     def __repr__(self) -> str:
@@ -129,25 +122,11 @@ class S3Objects:
         """End the threads; waits for calls under way, each bounded by the network timeouts."""
         self._pool.stop()
         self._client.close()
+        self._gets.close()
 
     async def get(self, key: str) -> Stored | None:
         """See :class:`ObjectStore`."""
-
-        def call() -> Stored | None:
-            try:
-                answer = self._client.get_object(Bucket=self._bucket, Key=key)
-                with answer["Body"] as stream:
-                    body = stream.read(MAX_OBJECT_BYTES + 1)
-            except ClientError as error:
-                if code_of(error) in ("NoSuchKey", "404"):
-                    return None
-                raise
-            return Stored(body, str(answer["ETag"]))
-
-        found = await self._run("GET", key, call)
-        if found is not None and len(found.body) > MAX_OBJECT_BYTES:
-            raise StorageCorrupt(f"the object {key} in S3 has over {MAX_OBJECT_BYTES} bytes")
-        return found
+        return await self._bounded("GET", key, self._gets.get(key))
 
     async def head(self, key: str) -> str | None:
         """See :class:`ObjectStore`."""
@@ -205,8 +184,18 @@ class S3Objects:
         await self._run("DELETE", key, call)
 
     async def _run(self, method: str, key: str, call: Callable[[], T]) -> T:
-        """Run a blocking call in a thread, translate its errors, and give up at the deadline."""
+        """Run a blocking call in a thread and translate its errors."""
+
+        async def in_thread() -> T:
+            answer = deferToThreadPool(self._reactor, self._pool, translated, method, key, call)
+            return await answer
+
+        return await self._bounded(method, key, in_thread())
+
+    async def _bounded(self, method: str, key: str, call: Coroutine[Deferred[Any], Any, T]) -> T:
+        """Await ``call``, but give up at the deadline, and at once where too many wait."""
         if self._calls >= MAX_CALLS:
+            call.close()
             raise S3Unavailable(f"S3 is slow: {MAX_CALLS} calls wait for it already")
         self._calls += 1
         answer: Deferred[T] = Deferred()
@@ -223,5 +212,5 @@ class S3Objects:
                 answer.callback(result)  # a Failure makes it an errback
 
         timer = self._reactor.callLater(self._call_timeout_s, give_up)
-        deferToThreadPool(self._reactor, self._pool, translated, method, key, call).addBoth(over)
+        Deferred.fromCoroutine(call).addBoth(over)
         return await answer

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IPushProducer, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IPushProducer, IReactorTime, ITCPTransport, IUNIXTransport
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -216,7 +216,9 @@ class UpstreamConnection(TwistedProtocol):
     def connectionMade(self) -> None:
         """Be open, and slow the client when the upstream is slow."""
         self._open = True
-        if ITCPTransport.providedBy(self.transport):
+        # Twisted's UNIX sockets say that they are TCP ones too.
+        unix = IUNIXTransport.providedBy(self.transport)
+        if ITCPTransport.providedBy(self.transport) and not unix:
             self.transport.setTcpNoDelay(True)
             notice_dead_peer(cast(Any, self.transport).getHandle())
         self.transport.registerProducer(self, True)

@@ -1,0 +1,71 @@
+"""Measure "waking": how long the first request to a stopped tenant waits, by where its data is.
+
+Warm: the tenant idled, its copy is on the node's disk. From S3: the copy is gone from the disk, and
+the tenant comes back under a new epoch from its replica.
+"""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks.gateway.figures import Target, percentile
+from benchmarks.node.options import Options, Part
+from benchmarks.node.stage import create_tenants, fill, first_answer_s, one_node, signed_in
+from pbcluster.testing.cluster import RealCluster
+
+TARGETS = (
+    Target("warm_p50_ms", "", 80.0),
+    Target("s3_1mb_p50_s", "", 1.0),
+    Target("s3_100mb_p50_s", "", 3.0),
+)
+#: Name of a size → bytes of the database, and the share of ``wakes`` that it is worth.
+SIZES = {"1mb": (1_000_000, 1.0), "100mb": (100_000_000, 0.25), "1gb": (1_000_000_000, 0.05)}
+IDLE_STOP_S = 0.5
+
+
+def stopped(cluster: RealCluster, name: str) -> None:
+    cluster.wait_until(
+        lambda: cluster.admin.tenant(name)["status"] == "idle", f"{name} to be idle", 60.0
+    )
+
+
+def measure(options: Options) -> Part:
+    figures: dict[str, float] = {}
+    with one_node(idle_stop_s=IDLE_STOP_S) as cluster:
+        create_tenants(cluster, ["warm"])
+        took = []
+        for _ in range(options.wakes):
+            stopped(cluster, "warm")
+            took.append(first_answer_s(cluster, "warm") * 1000)
+        figures["warm_p50_ms"] = percentile(took, 0.5)
+        figures["warm_max_ms"] = max(took)
+        options.tell(f"warm: p50 {figures['warm_p50_ms']:.0f} ms")
+    for size, (size_bytes, share) in SIZES.items():
+        if size == "1gb" and not options.large:
+            continue
+        took = from_s3(options, size, size_bytes, max(1, round(options.wakes * share)))
+        figures[f"s3_{size}_p50_s"] = percentile(took, 0.5)
+        figures[f"s3_{size}_max_s"] = max(took)
+        options.tell(f"from S3, {size}: p50 {figures[f's3_{size}_p50_s']:.2f} s")
+    return Part("First answer of a stopped tenant", [figures], TARGETS)
+
+
+def from_s3(options: Options, size: str, size_bytes: int, wakes: int) -> list[float]:
+    """Seconds of each wake-up; no copy survives the stop."""
+    took = []
+    with one_node(idle_stop_s=IDLE_STOP_S, warm_bytes=0) as cluster:
+        create_tenants(cluster, ["cold"])
+        client = signed_in(cluster, "cold")
+        fill(client, size_bytes)
+        client.close()
+        for _ in range(wakes):
+            stopped(cluster, "cold")
+            directory = cluster.where.data(cluster.ids("node")[0]) / "tenants"
+            tenant_id = cluster.admin.tenant("cold")["id"]
+            cluster.wait_until(
+                lambda: not (directory / tenant_id / "data" / "data.db").exists(),  # noqa: B023
+                "the warm copy to be gone",
+            )
+            time.sleep(0.2)
+            took.append(first_answer_s(cluster, "cold"))
+    return took

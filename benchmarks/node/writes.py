@@ -1,0 +1,151 @@
+"""Measures "writes" and "reads": what the platform adds to a request of PocketBase.
+
+One tenant; requests go by turns straight to its PocketBase, to its node (signed as its gateway
+signs) and through the gateway, so that every figure comes from the same process and the same
+minute. The difference of two medians is what was added. S3 is SeaweedFS on the loopback.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from benchmarks.gateway.figures import Figures, Target, percentile
+from benchmarks.node.options import Options, Part
+from benchmarks.node.stage import (
+    RECORDS,
+    Wire,
+    create_tenants,
+    one_node,
+    pocketbase_port,
+    row,
+    signed_in,
+    to_node,
+)
+from pbcluster.testing.cluster import RealCluster
+
+WRITERS = 20
+SYNC_TARGETS = (
+    Target("sync_added_p50_ms", "", 10.0),
+    Target("sync_writes_s", "", 900.0, at_most=False),
+)
+ASYNC_TARGETS = (Target("async_added_p50_ms", "", 0.3),)
+READ_TARGETS: tuple[Target, ...] = ()
+WARM_UP = 50
+
+
+def ways(cluster: RealCluster, name: str) -> dict[str, Callable[[], Wire]]:
+    """Way → a new connection that goes it."""
+    tenant = cluster.admin.tenant(name)
+    port = pocketbase_port(cluster, tenant["nodeID"], tenant["id"])
+    gateway = urlsplit(cluster.gateway_url).port or 0
+    host = cluster.host(name)
+    return {
+        "direct": lambda: Wire(port, host),
+        "node": lambda: to_node(cluster, tenant),
+        "gateway": lambda: Wire(gateway, host),
+    }
+
+
+def by_turns(
+    connections: dict[str, Wire], count: int, one: Callable[[Wire, int, str], int]
+) -> dict[str, list[float]]:
+    """Milliseconds of ``count`` requests on each connection, in turns."""
+    took: dict[str, list[float]] = {way: [] for way in connections}
+    for number in range(count + WARM_UP):
+        for way, wire in connections.items():
+            began = time.perf_counter()
+            status = one(wire, number, way)
+            spent = (time.perf_counter() - began) * 1000
+            if status != 200:
+                raise SystemExit(f"a request by way of {way} answered {status}")
+            if number >= WARM_UP:
+                took[way].append(spent)
+    return took
+
+
+def added(took: dict[str, list[float]], prefix: str) -> Figures:
+    """Medians, and what the node and the whole way add to PocketBase's own."""
+    mid = {way: statistics.median(times) for way, times in took.items()}
+    return {
+        f"{prefix}_direct_p50_ms": mid["direct"],
+        f"{prefix}_added_p50_ms": mid["node"] - mid["direct"],
+        f"{prefix}_added_p99_ms": percentile(took["node"], 0.99) - percentile(took["direct"], 0.99),
+        f"{prefix}_whole_added_p50_ms": mid["gateway"] - mid["direct"],
+    }
+
+
+def one_write(wire: Wire, number: int, way: str) -> int:
+    return wire.ask(b"POST", RECORDS.encode(), row(number, way[:3]))
+
+
+def rate(connect: Callable[[], Wire], seconds: float, name: str) -> tuple[float, float]:
+    """Writes a second of :data:`WRITERS` at once, and their p50 in milliseconds."""
+    until = time.monotonic() + seconds
+    took: list[float] = []
+
+    def write(writer: int) -> None:
+        wire, number = connect(), 0
+        while time.monotonic() < until:
+            began = time.perf_counter()
+            if wire.ask(b"POST", RECORDS.encode(), row(number, f"{name}{writer:02}")) != 200:
+                raise SystemExit("a write was refused")
+            took.append((time.perf_counter() - began) * 1000)
+            number += 1
+        wire.close()
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(WRITERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(took) / seconds, percentile(took, 0.5)
+
+
+def measure_sync(options: Options) -> Part:
+    return _measure(options, "sync", SYNC_TARGETS)
+
+
+def measure_async(options: Options) -> Part:
+    return _measure(options, "async", ASYNC_TARGETS)
+
+
+def _measure(options: Options, durability: str, targets: tuple[Target, ...]) -> Part:
+    rounds = []
+    for number in range(options.rounds):
+        with one_node() as cluster:
+            create_tenants(cluster, ["bench"], durability=durability)
+            signed_in(cluster, "bench").close()
+            by_way = ways(cluster, "bench")
+            connections = {way: connect() for way, connect in by_way.items()}
+            figures = dict(added(by_turns(connections, options.requests, one_write), durability))
+            for way in ("direct", "node", "gateway"):
+                writes_s, p50_ms = rate(by_way[way], options.seconds, f"r{way[0]}")
+                place = "" if way == "node" else f"{way}_"
+                figures[f"{durability}_{place}writes_s"] = writes_s
+                figures[f"{durability}_{place}20_p50_ms"] = p50_ms
+        options.tell(f"{durability}, round {number + 1}/{options.rounds}: {figures}")
+        rounds.append(figures)
+    return Part(f"Writes to one {durability} tenant", rounds, targets)
+
+
+def measure_reads(options: Options) -> Part:
+    """One record, read under a live lease."""
+    rounds = []
+    for number in range(options.rounds):
+        with one_node() as cluster:
+            create_tenants(cluster, ["bench"])
+            signed_in(cluster, "bench").close()
+            connections = {way: connect() for way, connect in ways(cluster, "bench").items()}
+            one_write(connections["gateway"], 1, "one")
+            path = f"{RECORDS}/one{1:012}".encode()
+
+            def one_read(wire: Wire, number: int, way: str, path: bytes = path) -> int:
+                return wire.ask(b"GET", path)
+
+            rounds.append(added(by_turns(connections, options.requests * 4, one_read), "read"))
+        options.tell(f"reads, round {number + 1}/{options.rounds}: {rounds[-1]}")
+    return Part("Reads of one record under a live lease", rounds, READ_TARGETS)
