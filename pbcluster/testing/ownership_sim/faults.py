@@ -149,7 +149,15 @@ class Faults:
             # Some cannot be ended at once, as in an uninterruptible sleep: the lock stays.
             process.inherit(before)
             lasting = self._random.random() < 0.6
-            self._world.later(3.0 if lasting else 0.0, process.orphans_end, before)
+            self._world.later(3.0 if lasting else 0.0, self._orphans_end, before)
+
+    def _orphans_end(self, before: NodeProcess) -> None:
+        """Also as far as they were handed down to later starts."""
+        for each in self._world.processes:
+            if each.disk is before.disk and each is not before:
+                each.orphans_end(before)
+        before.fake.workloads.running.clear()
+        before.fake.directories.locks.clear()
 
     def _replace(self, process: NodeProcess) -> None:
         """The node is started on another machine while this one stands still, then wakes up."""

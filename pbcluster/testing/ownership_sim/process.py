@@ -219,5 +219,3 @@ class NodeProcess:
         for tenant_id, lock in before.fake.directories.locks.items():
             if self.fake.directories.locks.get(tenant_id) is lock:
                 del self.fake.directories.locks[tenant_id]
-        before.fake.workloads.running.clear()
-        before.fake.directories.locks.clear()
