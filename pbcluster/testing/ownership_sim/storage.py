@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 
 from pbcluster.errors import S3Unavailable
 from pbcluster.node.claims import ready_key, replica_path
+from pbcluster.node.interfaces import Owner
 from pbcluster.node.s3 import S3Refused
 from pbcluster.testing.node_fakes import (
     Database,
@@ -125,6 +126,16 @@ class SimDisk(FakeDisk):
     def __init__(self) -> None:
         super().__init__()
         self.replaced: set[int] = set()
+
+    def image(self) -> bytes:
+        """See ``FakeDisk``; with the claim notes, which are files on the same disk."""
+        return msgspec.msgpack.encode((super().image(), self.notes))
+
+    def revert(self, image: bytes) -> None:
+        """See ``FakeDisk``."""
+        kind = tuple[bytes, dict[str, tuple[int, Owner]]]
+        rest, self.notes = msgspec.msgpack.decode(image, type=kind)
+        super().revert(rest)
 
 
 class SimReplication(FakeReplication):
