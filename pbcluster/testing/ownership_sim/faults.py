@@ -128,17 +128,17 @@ class Faults:
         self._world.clients.died()
         if not orphans and random.random() < 0.3:
             disk.boot += 1
-            self._lose_local(process)
+            self._lose_disk(process)
         if not orphans and process.name in self._images and random.random() < 0.5:
             disk.revert(self._images.pop(process.name))
-            self._lose_local(process)
+            self._lose_disk(process)
         self._world.later(0.3 + random.random() * 2.5, self._start_again, process, orphans)
 
-    def _lose_local(self, process: NodeProcess) -> None:
-        """Acknowledged as local: these may die with the machine."""
+    def _lose_disk(self, process: NodeProcess) -> None:
+        """What only this disk had may die with the machine."""
         for tenant_id, journal in self._world.journals.items():
             if self._world.plane.registry.tenant(tenant_id).node_id == process.name:
-                journal.local_lost()
+                journal.disk_lost()
 
     def _start_again(self, before: NodeProcess, orphans: bool) -> None:
         process = self._world.boot(before.name, before.disk)
@@ -162,7 +162,7 @@ class Faults:
     def _replace(self, process: NodeProcess) -> None:
         """The node is started on another machine while this one stands still, then wakes up."""
         process.clock.paused_until = self._world.now + self._random.choice(PAUSES_S)
-        self._lose_local(process)
+        self._lose_disk(process)
         self._world.boot(process.name, SimDisk())
         self._world.later(ZOMBIE_S, self._end_zombie, process)
 

@@ -109,8 +109,14 @@ class Journal:
         self.unsynced.clear()
 
     def local_lost(self) -> None:
-        """An operator gave the tenant away, or the owner's disk lost them."""
+        """An operator gave the tenant away."""
         self.local.clear()
+
+    def disk_lost(self) -> None:
+        """The owner's disk is gone or shows an earlier state: what was there only is lost, lawfully
+        (``async_bound`` bounds it)."""
+        self.local.clear()
+        self.unsynced.clear()
 
     def caught_up(self) -> None:
         """All that was local is durable."""
