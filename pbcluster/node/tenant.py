@@ -95,6 +95,8 @@ class Tenant:
         self._lock: DirectoryLock | None = None
         self._workload: RunningWorkload | None = None
         self._registered = False
+        #: Between its registration and the end of its first sync and READY.
+        self._registering = False
         #: The file that PocketBase was started on: no other one is replicated under this claim.
         self._replicated: tuple[int, int] | None = None
         self._acks: Acknowledger | None = None
@@ -285,11 +287,15 @@ class Tenant:
         while self._workload is workload and workload is not None:
             try:
                 if not self._registered:
+                    self._registering = True
                     await self._replicate(copy)
                 self._go_on()
                 return self._workload is workload
             except S3Unavailable as error:
+                # The next attempt registers it anew.
                 log.warn("{tenant}: first sync: {error}", tenant=self.tenant_id, error=error)
+            finally:
+                self._registering = False
             await pause(self._parts.clock, FIRST_SYNC_RETRY_S)
             self._go_on()
         return False
@@ -462,7 +468,7 @@ class Tenant:
 
     async def register_again(self) -> None:
         """Litestream was started anew and knows nothing. :raises PBClusterError: it failed."""
-        if self._registered and not self.leaving:
+        if (self._registered or self._registering) and not self.leaving:
             await self._parts.replication.register(self.tenant_id, self.epoch, self._database)
 
     # -- inside --

@@ -104,6 +104,24 @@ class DurabilityTests(Base):
         self.assertEqual(self.node.outcomes(U)[-1], ("refused", 1))
         self.assertNotIn(U, self.node.fake.workloads.running)
 
+    def test_litestream_dies_while_ready_is_written(self) -> None:
+        """The new daemon learns of a database whose first sync the old one did, though its tenant
+        is not active yet. (The ownership simulator found a tenant whose every write was withheld
+        from then on.)"""
+        self.node.assign(assignment(U))
+        self.node.fake.s3.faults.delay_s = 0.4
+        self.node.ready(U)
+        while not any(U in key and "data.db" in key for key in self.s3.objects):
+            self.node.run(0.1)
+        self.node.run(0.3)
+        self.assertIs(self.node.tenant(U).state, State.SYNCING)
+        self.node.fake.replication.lose()
+        self.node.run(3.0)
+        self.node.fake.s3.faults.delay_s = 0.0
+        self.node.fake.workloads.running[U].write("a")
+        self.successResultOf(Deferred.fromCoroutine(self.node.tenant(U).acknowledge()))
+        self.assertEqual(self.s3.rows(U, 1), ["a"])
+
     def test_async_tenant(self) -> None:
         """An async tenant's write is acknowledged at once and synced within a second or so."""
         self.node.assign(assignment(U, durability=Durability.ASYNC))
