@@ -31,7 +31,6 @@ class Faults:
     def __init__(self, world: World) -> None:
         self._world = world
         self._random = world.random
-        self._images: dict[str, bytes] = {}
         self._away_until = 0.0
         self._buries = self._random.random() < 0.15
         kinds: list[tuple[int, Callable[[NodeProcess], None]]] = [
@@ -91,7 +90,7 @@ class Faults:
         self._world.later(1.0, setattr, process.weather, which, False)
 
     def _image(self, process: NodeProcess) -> None:
-        self._images[process.name] = process.disk.image()
+        process.disk.saved = process.disk.image()
 
     def _crash(self, process: NodeProcess) -> None:
         for workload in list(process.fake.workloads.running.values()):
@@ -129,8 +128,9 @@ class Faults:
         if not orphans and random.random() < 0.3:
             disk.boot += 1
             self._lose_disk(process)
-        if not orphans and process.name in self._images and random.random() < 0.5:
-            disk.revert(self._images.pop(process.name))
+        if not orphans and disk.saved and random.random() < 0.5:
+            disk.revert(disk.saved)
+            disk.saved = b""
             self._lose_disk(process)
         self._world.later(0.3 + random.random() * 2.5, self._start_again, process, orphans)
 

@@ -121,11 +121,13 @@ class SimDisk(FakeDisk):
     """A machine's disk.
 
     :ivar replaced: files (by inode) that a tenant itself put in its database's place.
+    :ivar saved: an earlier state of this disk; empty: none.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.replaced: set[int] = set()
+        self.saved = b""
 
     def image(self) -> bytes:
         """See ``FakeDisk``; with the claim notes, which are files on the same disk."""
