@@ -9,12 +9,16 @@ UP ?=
 # Fewer tests than this is a failure: an empty suite passes trial. Raise it as tests are added.
 MIN_TESTS = 1700
 # Tests that run again on the reactor of the services: on libuv's streams instead of Twisted's.
-STREAM_TESTS = tests.web tests.gateway.test_service tests.node.test_service
+STREAM_TESTS = tests.web tests.gateway.test_service tests.node.test_service tests.node.files.test_faults
 MIN_STREAM_TESTS = 250
-# Rounds of `make soak-crossing` and `make soak-members`.
+# Rounds of `make soak-crossing`, `make soak-members` and `make soak-migration`.
 N ?= 20
+# Minutes of `make soak-litestream`.
+MINUTES ?= 10
 # Seconds of `make fuzz` and `make fuzz-http`.
 FUZZ_S ?= 60
+# Requests of each kind to each operation in `make fuzz-api`.
+EXAMPLES ?= 200
 # Seeds of `make sim`, and of `make test` after its tests.
 SEEDS ?= 2000
 TRIAL ?= tests
@@ -29,7 +33,7 @@ DEV_STAMP = $(VENV)/.installed-dev
 EDITABLE = --config-settings editable_mode=compat
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
-.PHONY: help run test lint types docs bench bench-raft bench-gateway bench-node soak-crossing soak-members fuzz fuzz-http sim sim-mutants sim-ownership sim-ownership-mutants preflight clean
+.PHONY: help run test lint types docs bench bench-raft bench-gateway bench-node soak-crossing soak-members soak-migration soak-litestream fuzz fuzz-api fuzz-http sim sim-mutants sim-ownership sim-ownership-mutants preflight clean
 .DEFAULT_GOAL = help
 
 help:
@@ -43,7 +47,10 @@ help:
 	@echo "make bench-node          a node's memory, wake-ups and writes (BENCH='--only sync')"
 	@echo "make soak-crossing N=20  kill nodes under writing clients, N rounds"
 	@echo "make soak-members N=100  kill the control plane's leader under writing clients, N times"
+	@echo "make soak-migration N=50 move a tenant under load, the leader killed in every phase, N times"
+	@echo "make soak-litestream MINUTES=10  restore a replica again and again under writers"
 	@echo "make fuzz FUZZ_S=60      damaged Raft frames against the door of a member"
+	@echo "make fuzz-api            the admin API against its OpenAPI document, every role (EXAMPLES=200)"
 	@echo "make fuzz-http FUZZ_S=60 damaged requests and responses against the HTTP core"
 	@echo "make sim SEEDS=2000      Raft members under simulated faults; FROM=a TO=b names the seeds"
 	@echo "make sim-mutants         the planted bugs, each of which the simulator must catch"
@@ -104,8 +111,17 @@ soak-crossing: $(DEV_STAMP)
 soak-members: $(DEV_STAMP)
 	$(BIN)/python -m pbcluster.testing.soak_members --rounds $(N)
 
+soak-migration: $(DEV_STAMP)
+	$(BIN)/python -m pbcluster.testing.soak_migration --rounds $(N)
+
+soak-litestream: $(DEV_STAMP)
+	$(BIN)/python -m pbcluster.testing.soak_litestream --minutes $(MINUTES)
+
 fuzz: $(DEV_STAMP)
 	$(BIN)/python -m pbcluster.testing.fuzz_frames --seconds $(FUZZ_S)
+
+fuzz-api: $(DEV_STAMP)
+	$(BIN)/python -m tests.controlplane.fuzz_api --examples $(EXAMPLES)
 
 fuzz-http: $(DEV_STAMP)
 	$(BIN)/python -m pbcluster.testing.fuzz_http --seconds $(FUZZ_S)

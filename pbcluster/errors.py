@@ -51,6 +51,13 @@ class InvalidInput(CallerError):
         super().__init__(message, field=field, allowed=allowed, **data)
 
 
+class Unprocessable(InvalidInput):
+    """A field has a value of the right type and form that cannot be all the same."""
+
+    status = 422
+    code = "unprocessable"
+
+
 class Unauthorized(CallerError):
     """No credentials, or wrong ones."""
 
@@ -72,6 +79,13 @@ class NotFound(CallerError):
     code = "not_found"
 
 
+class Archived(NotFound):
+    """The tenant is archived: it answers again when an operator activates it, not before."""
+
+    status = 503
+    code = "archived"
+
+
 class Conflict(CallerError):
     """The name is taken, or the record changed since it was read."""
 
@@ -91,6 +105,13 @@ class Limited(CallerError):
 
     status = 429
     code = "limited"
+
+
+class StorageFull(CallerError):
+    """A tenant stores as much as it may: what adds to it is refused until something is deleted."""
+
+    status = 507
+    code = "storage_full"
 
 
 class WrongEpoch(CallerError):

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import shutil
 import signal
 import sys
@@ -27,6 +28,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready
+from twisted.internet.process import Process
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
@@ -34,14 +36,28 @@ from pbcluster.errors import ProcessFailed
 
 #: Longer lines are cut: a stack trace of a hook must not fill our memory.
 MAX_LINE_BYTES = 4096
+#: A short line costs us as much as so many bytes of a long one.
+LINE_COST_BYTES = 256
+#: Of a child that is paced: in one read (64 KiB) are 65,536 empty lines, 0.3 s of work.
+MAX_LINES_AT_ONCE = 1_000
 #: Lines kept for error messages.
 TAIL_LINES = 12
 #: After the exit, its last words get so long to arrive: something it started may hold the pipe.
 LAST_WORDS_S = 0.2
 #: SIGKILL cannot be refused; only a process stuck in the kernel takes longer.
 KILLED_WITHIN_S = 10.0
-#: A JSON Web Token, as in PocketBase's installer URL (a way in without a password).
-_TOKEN = re.compile(r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]+")
+#: Exit status of a child that could not become its program.
+EXIT_NOT_STARTED = 126
+#: A JSON Web Token or the beginning of one, as in PocketBase's installer URL (a way in without a
+#: password); that URL's token whatever it looks like; the value of an Authorization header. A
+#: tenant chooses what is searched: nothing may be tried in more than one way.
+_SECRET = re.compile(
+    r"eyJ[\w-]{8,}(?:\.[\w-]*){0,2}"
+    r"|(?<=pbinstal/)\S+"
+    r"|(?<=pbinstall/)\S+"
+    r"|(?i:(\b(?:X-PocketBase-|Proxy-)?Authorization[\"']?\s*+[:=]\s*+\[?+\s*+[\"']?+))"
+    r"(?:\w++\s++)?[^\s\"',;\]}]+"
+)
 #: Frames of a Go stack trace, which would push the panic's own words out of the tail.
 _GO_FRAME = re.compile(r"\t|goroutine \d+ \[|created by |\S+\(.*\)$|\s*$")
 _UTIL_LINUX = ("setsid", "setpriv")
@@ -51,8 +67,8 @@ _SYSTEM_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 
 
 def redacted(line: str) -> str:
-    """The line without tokens."""
-    return _TOKEN.sub("[token]", line)
+    """The line without tokens and the values of Authorization headers."""
+    return _SECRET.sub(lambda found: (found[1] or "") + "[token]", line)
 
 
 def launched(argv: Sequence[str], *, util_linux: bool = True) -> list[str]:
@@ -67,6 +83,21 @@ def launched(argv: Sequence[str], *, util_linux: bool = True) -> list[str]:
     return [sys.executable, "-I", "-S", "-E", str(_LAUNCHER), str(os.getpid()), *argv]
 
 
+class _Lines:
+    """Cuts a stream into bounded lines; what a line has beyond the bound is dropped, so that no
+    line begins in the middle of a token. :ivar rest: the line that is not ended yet."""
+
+    def __init__(self) -> None:
+        self.rest = b""
+
+    def cut(self, data: bytes) -> list[bytes]:
+        """The lines that ``data`` ends."""
+        *lines, rest = (self.rest + data).split(b"\n")
+        # One byte more, by which the cut is seen.
+        self.rest = rest[: MAX_LINE_BYTES + 1]
+        return lines
+
+
 class Child(ProcessProtocol):
     """A running (or ended) child. Made by :func:`start_child`.
 
@@ -74,13 +105,22 @@ class Child(ProcessProtocol):
     :ivar tail: its last lines, without tokens and Go's stack traces.
     """
 
-    def __init__(self, reactor: Any, name: str, on_line: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        name: str,
+        on_line: Callable[[str], None] | None,
+        max_bytes_per_s: int = 0,
+    ) -> None:
         self.name = name
         self.pid = 0
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._reactor = reactor
         self._on_line = on_line
-        self._rests = {1: b"", 2: b""}
+        self._lines = {1: _Lines(), 2: _Lines()}
+        self._max_bytes_per_s = max_bytes_per_s
+        self._pacing: Any = None
+        self._printed = 0
         self._callbacks: list[Callable[[str], None]] = []
         self._reason: str | None = None
         self._exited = False
@@ -96,16 +136,37 @@ class Child(ProcessProtocol):
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         """It printed something."""
-        *lines, rest = (self._rests[childFD] + data).split(b"\n")
-        if len(rest) > MAX_LINE_BYTES:
-            lines, rest = [*lines, rest], b""
-        self._rests[childFD] = rest
+        lines = self._lines[childFD].cut(data)
+        if self._max_bytes_per_s and len(lines) > MAX_LINES_AT_ONCE:
+            dropped = len(lines) - MAX_LINES_AT_ONCE
+            told = f"[pbcluster: {dropped} lines were dropped here: too fast]".encode()
+            lines = [told, *lines[dropped:]]
         for line in lines:
             self._line(line)
+        self._printed += len(data) + LINE_COST_BYTES * len(lines)
+        if self._max_bytes_per_s and self._pacing is None:
+            self._pacing = self._reactor.callLater(1.0, self._next_second)
+        if self._max_bytes_per_s and self._printed >= self._max_bytes_per_s:
+            self._pause_or_resume("pauseProducing")
+
+    def _next_second(self) -> None:
+        self._pacing = None
+        over = self._max_bytes_per_s and self._printed >= self._max_bytes_per_s
+        self._printed = 0
+        if over:
+            self._pause_or_resume("resumeProducing")
+
+    def _pause_or_resume(self, how: str) -> None:
+        # Twisted's processes can; its interface does not say so.
+        getattr(self.transport, how)()
 
     def processExited(self, reason: Failure) -> None:
         """It was reaped."""
         self._exited = True
+        if self._pacing is not None:  # its last words are waited for no longer than others'
+            self._pacing.cancel()
+            self._next_second()
+        self._max_bytes_per_s = 0
         how = how_ended(reason)
         # Members of its group keep the group's number from being given away.
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -132,8 +193,8 @@ class Child(ProcessProtocol):
             self._words.cancel()
         if self._reason is not None:
             return
-        for rest in self._rests.values():
-            self._line(rest)
+        for lines in self._lines.values():
+            self._line(lines.rest)
         self._reason = how
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
@@ -208,6 +269,43 @@ class Child(ProcessProtocol):
             raise ProcessFailed(f"{self.name} (process {self.pid}) cannot be killed")
 
 
+class _PreparedProcess(Process):
+    """A child that does something to itself between fork and exec.
+
+    Twisted's hooks for that are not public: :func:`start_child` refuses to go on without them.
+    """
+
+    def __init__(self, prepare: Callable[[], None], *arguments: Any, **named: Any) -> None:
+        self._prepare = prepare
+        super().__init__(*arguments, **named)
+
+    def _trySpawnInsteadOfFork(self, *arguments: Any, **named: Any) -> bool:
+        return False
+
+    def _execChild(
+        self, path: str, uid: None, gid: None, executable: str, args: Any, environment: Any
+    ) -> None:
+        """In the child: prepare and become the program, or end."""
+        try:
+            if path:
+                os.chdir(path)
+            self._prepare()
+            os.execve(executable, args, environment)
+        except BaseException as error:
+            os.write(2, f"cannot start {executable}: {error}\n".encode())
+        os._exit(EXIT_NOT_STARTED)
+
+
+def clipped(bounds: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Resource limits, none above what this process may give."""
+    clipped_bounds = []
+    for kind, bound in bounds:
+        hard = resource.getrlimit(kind)[1]
+        most = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+        clipped_bounds.append((kind, most))
+    return tuple(clipped_bounds)
+
+
 def start_child(
     reactor: Any,
     name: str,
@@ -217,6 +315,8 @@ def start_child(
     directory: Path | None = None,
     inherited: Sequence[int] = (),
     on_line: Callable[[str], None] | None = None,
+    max_bytes_per_s: int = 0,
+    prepare: Callable[[], None] | None = None,
 ) -> Child:
     """Start a program.
 
@@ -225,21 +325,38 @@ def start_child(
     :param env: its whole environment.
     :param inherited: descriptors that it gets too, as 3, 4, …
     :param on_line: told every line it prints.
+    :param max_bytes_per_s: of what it prints; with more it waits for us. 0: any.
+    :param prepare: called in the child in the place of what ties it to our life: it must do that,
+        too. If it raises, the child ends.
     :raises ProcessFailed: no process can be made.
     """
-    child = Child(reactor, name, on_line)
-    command = launched(argv)
+    child = Child(reactor, name, on_line, max_bytes_per_s)
+    command = launched(argv) if prepare is None else list(argv)
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     fds: dict[int, Any] = {0: null, 1: "r", 2: "r"}
     fds |= {3 + place: fd for place, fd in enumerate(inherited)}
     try:
         where = str(directory) if directory is not None else None
-        reactor.spawnProcess(child, command[0], command, dict(env), where, childFDs=fds)
+        if prepare is None:
+            reactor.spawnProcess(child, command[0], command, dict(env), where, childFDs=fds)
+        else:
+            _check_hooks()
+            _PreparedProcess(
+                prepare, reactor, command[0], command, dict(env), where, child, childFDs=fds
+            )
     except OSError as error:
         raise ProcessFailed(f"cannot start {name}: {error.strerror}") from None
     finally:
         os.close(null)
     return child
+
+
+def _check_hooks() -> None:
+    for hook in ("_execChild", "_trySpawnInsteadOfFork"):
+        if not hasattr(Process, hook):
+            raise ProcessFailed(
+                f"this Twisted has no Process.{hook}: use the version that is pinned"
+            )
 
 
 async def run_child(

@@ -79,11 +79,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, rename=json_name, omit_d
 
 
 class TenantStatus(enum.Enum):
-    """The seed's created, active, idle, archived, and the two steps of an end."""
+    """The seed's created, active, idle, archived, and the steps of an end: *archiving* and
+    *deleting* until a node has carried them out."""
 
     CREATED = "created"
     ACTIVE = "active"
     IDLE = "idle"
+    ARCHIVING = "archiving"
     ARCHIVED = "archived"
     DELETING = "deleting"
     DELETED = "deleted"
@@ -96,6 +98,22 @@ class Durability(enum.Enum):
     ASYNC = "async"
 
 
+class TenantLogs(enum.Enum):
+    """What a tenant's PocketBase logs into its own database (what it prints is another thing)."""
+
+    OFF = "off"
+    ERRORS = "errors"
+    INFO = "info"
+
+
+class OnOutage(enum.Enum):
+    """What becomes of writes while S3 is away: acknowledged as ``local`` once that is committed, or
+    refused."""
+
+    DEGRADE = "degrade"
+    REJECT = "reject"
+
+
 class NodeStatus(enum.Enum):
     """How the control plane sees a node."""
 
@@ -103,6 +121,24 @@ class NodeStatus(enum.Enum):
     DEGRADED = "degraded"
     DRAINING = "draining"
     DOWN = "down"
+
+
+class Role(enum.Enum):
+    """What a token of the admin API allows: look; also work with tenants and nodes; everything."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+class MigrationPhase(enum.Enum):
+    """How far a tenant's move to another node is; the last two are ends."""
+
+    PREPARING = "preparing"
+    DRAINING = "draining"
+    SWITCHING = "switching"
+    DONE = "done"
+    ABORTED = "aborted"
 
 
 class TenantQuotas(Record, frozen=True):
@@ -153,6 +189,15 @@ class TenantRecord(Record, frozen=True):
     placement: dict[str, str] = {}
     initial_superuser: InitialSuperuser | None = None
     last_error: str = ""
+    logs: TenantLogs = TenantLogs.ERRORS
+    #: When a deleted tenant's objects leave S3, and whether they did.
+    purge_at: datetime | None = None
+    purged: bool = False
+    #: Reads and events wait, too, until what they may show is in S3.
+    durable_reads: bool = False
+    on_s3_outage: OnOutage = OnOutage.DEGRADE
+    #: An operator's wish; ``durability`` follows once the owner has everything in S3.
+    wanted_durability: Durability | None = None
 
 
 class NodeResources(Record, frozen=True):
@@ -186,6 +231,8 @@ class NodeRecord(Record, frozen=True):
     active_count: int = 0
     last_heartbeat: datetime | None = None
     resources: NodeResources = NodeResources()
+    #: An operator wants it empty; survives its restarts, unlike the status ``draining`` alone.
+    drain_wanted: bool = False
 
 
 class MemberRecord(Record, frozen=True):
@@ -211,3 +258,37 @@ class RouteRecord(Record, frozen=True):
     epoch: int
     priority: int = 1
     last_access: datetime | None = None
+
+
+class MigrationRecord(Record, frozen=True):
+    """One tenant's move from ``source_node`` to ``target_node``; the last one of each tenant stays.
+
+    ``source_epoch`` is the source's, ``target_epoch`` the target's (0 before the switch).
+    ``warmed``: the target restored a copy of ``warm_bytes`` at transaction ``warm_txid``.
+    ``gateways``: how many acknowledged the hold. ``settled``: no owner before the source can hold a
+    proof any more. ``old_route``: the source's route (priority 0) is still kept. ``reason``: why it
+    was aborted.
+    """
+
+    id: str
+    tenant_id: str
+    source_node: str
+    target_node: str
+    source_epoch: int
+    phase: MigrationPhase
+    started: datetime
+    updated: datetime
+    version: int
+    target_epoch: int = 0
+    warmed: bool = False
+    warm_bytes: int = 0
+    warm_txid: int = 0
+    warmed_at: datetime | None = None
+    gateways: int = 0
+    draining_at: datetime | None = None
+    final_txid: int = 0
+    settled: bool = False
+    switching_at: datetime | None = None
+    ended: datetime | None = None
+    old_route: bool = False
+    reason: str = ""

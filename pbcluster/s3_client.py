@@ -8,6 +8,7 @@ waits (``pbcluster.cli.bucket``). No call is ever repeated inside, each ends by 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
@@ -39,7 +40,10 @@ class PreconditionFailed(Conflict):
 
 
 class S3Refused(S3Unavailable):
-    """S3 answered that it will not do this: credentials, permissions, bucket or request."""
+    """S3 answered that it will not do this: credentials, permissions, bucket or request.
+
+    ``data["s3_status"]`` and ``data["s3_code"]`` are what S3 said, where it did.
+    """
 
     code = "s3_refused"
 
@@ -58,16 +62,16 @@ class S3Address:
     secret_key: str = attrs.field(repr=False)
 
 
-def new_client(address: S3Address, connections: int = 1) -> Any:
+def new_client(
+    address: S3Address, connections: int = 1, *, read_timeout_s: float = READ_TIMEOUT_S
+) -> Any:
     """A boto3 client; opens no connection yet.
 
-    :param connections: that are kept open.
+    :param connections: that are kept open. :param read_timeout_s: silence of S3's in a call.
     """
-    import boto3  # late: it takes 0.1 s, and most commands of the command line need no S3
-
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
+        read_timeout=read_timeout_s,
         retries={"total_max_attempts": 1},
         max_pool_connections=connections,
         s3={"addressing_style": "path", "payload_signing_enabled": True},
@@ -77,12 +81,22 @@ def new_client(address: S3Address, connections: int = 1) -> Any:
         proxies={},
         user_agent_extra="pbcluster",
     )
-    session = boto3.session.Session(
+    return _session().client(
+        "s3",
+        endpoint_url=address.endpoint,
+        config=config,
         aws_access_key_id=address.access_key,
         aws_secret_access_key=address.secret_key,
         region_name=address.region,
     )
-    return session.client("s3", endpoint_url=address.endpoint, config=config)
+
+
+@functools.cache
+def _session() -> Any:
+    """boto3's description of S3, read once; without credentials."""
+    import boto3  # late: it takes 0.1 s, and most commands of the command line need no S3
+
+    return boto3.session.Session()
 
 
 def translated(method: str, key: str, call: Callable[[], T]) -> T:
@@ -111,12 +125,13 @@ def refuse(method: str, key: str, status: int, code: str) -> NoReturn:
         raise PreconditionFailed(f"{method} {key}: the object is not what was expected") from None
     told = f"S3 answered {method} {key} with {status} {code}"
     if status == 403:
-        raise S3Refused(f"{told}: check the S3 keys and what they may do") from None
+        why = f"{told}: check the S3 keys and what they may do"
+        raise S3Refused(why, s3_status=status, s3_code=code) from None
     if code == "NoSuchBucket":
         # Not final: whoever starts S3 makes the bucket a moment later.
         raise S3Unavailable(f"{told}: the bucket does not exist; create it") from None
     if 400 <= status < 500 and status not in (408, 409, 429):
-        raise S3Refused(told) from None
+        raise S3Refused(told, s3_status=status, s3_code=code) from None
     raise S3Unavailable(told) from None
 
 

@@ -33,7 +33,8 @@ NOT_PROCESSED = b"X-PBCluster-Not-Processed"
 NOT_PROCESSED_REASONS = (b"moved", b"loading", b"draining", b"no-proof", b"busy", b"unsigned")
 #: With ``moved``: the epoch that the node knows of.
 NODE_EPOCH = b"X-PBCluster-Node-Epoch"
-#: How durable an acknowledged write is: absent (in S3) or ``local``.
+#: How durable an acknowledged write is: ``s3``, ``async`` (in S3 within 5 s) or ``local`` (on the
+#: disk of one node only, while S3 is away).
 DURABILITY = b"X-PBCluster-Durability"
 
 #: Clocks of gateway and node may differ by so much.

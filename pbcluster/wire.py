@@ -22,7 +22,9 @@ from pbcluster.records import (
     InitialSuperuser,
     MemberRecord,
     NodeResources,
+    OnOutage,
     Record,
+    TenantLogs,
     TenantQuotas,
 )
 
@@ -68,6 +70,29 @@ class Assignment(Message, frozen=True):
     quotas: TenantQuotas = TenantQuotas()
     initial_superuser: InitialSuperuser | None = None
     degraded: bool = False
+    logs: TenantLogs = TenantLogs.ERRORS
+    #: Not empty: this migration takes it away. Hold its requests, let open ones finish, stop it
+    #: after a last sync and report ``drained``; serve it again if a later list leaves this empty.
+    handing_over: str = ""
+    #: Not 0: the owner of this epoch gave it up, and no earlier one can hold a proof; whoever
+    #: replaces exactly its claim need not wait before it answers.
+    released_epoch: int = 0
+    #: Not to be served but ended under this epoch: ``archived``, ``deleted`` (claim that state,
+    #: then remove the copy) or ``purged`` (remove a deleted tenant's objects from S3).
+    ending: str = ""
+    durable_reads: bool = False
+    on_s3_outage: OnOutage = OnOutage.DEGRADE
+    #: Report ``settled`` when everything is in S3; until then the stricter of the two counts.
+    wanted_durability: Durability | None = None
+
+
+class Warming(Message, frozen=True):
+    """An order: restore a copy of a tenant without owning it, since migration ``migration_id`` will
+    bring it here. Its owner has it under ``epoch``."""
+
+    tenant_id: str
+    migration_id: str
+    epoch: int
 
 
 class NodeAssignments(Message, frozen=True):
@@ -81,10 +106,16 @@ class NodeAssignments(Message, frozen=True):
     incarnation: int
     index: int
     assignments: tuple[Assignment, ...]
+    warming: tuple[Warming, ...] = ()
+
+
+#: ``TenantUsage.state`` of a tenant that left the node, while requests for it still come there.
+MOVED = "moved"
 
 
 class TenantUsage(Record, frozen=True):
-    """What a node reports of one tenant since its last heartbeat."""
+    """What a node reports of one tenant since its last heartbeat. ``db_bytes`` is what its database
+    takes on the node's disk, write-ahead log included, ``file_bytes`` what its files take in S3."""
 
     tenant_id: str
     state: str
@@ -92,6 +123,9 @@ class TenantUsage(Record, frozen=True):
     request_count: int = 0
     last_access: datetime | None = None
     error: str = ""
+    #: Bytes of data.db with its log, 0: no copy is here; of its files in S3.
+    db_bytes: int = 0
+    file_bytes: int = 0
 
 
 # -- node → control plane -------------------------------------------------------------------------
@@ -168,7 +202,15 @@ class NodeCapacity(Message, frozen=True):
 class TenantReport(Message, frozen=True):
     """What became of an assignment: ``ready``, ``refused`` (claim lost, or a resume that may not be
     trusted: a new epoch above ``observed_epoch`` is needed), ``failed`` (with the reason),
-    ``released`` (nothing of it runs here any more) or ``stopped`` (idle; still ours).
+    ``released`` (nothing of it runs here any more), ``stopped`` (idle; still ours) or ``ended``
+    (what :attr:`Assignment.ending` ordered is done) or ``deleted`` (S3 has its tombstone: the
+    registry forgot a deletion), ``settled`` (everything is in S3, so the durability named by
+    ``detail`` may count) or ``restored`` (PocketBase put a backup in the database's place: it needs
+    a new epoch, on this node).
+
+    Of a migration: ``warmed`` (a copy of ``size_bytes`` at ``txid`` is here) or ``warm_failed``;
+    ``drained`` (stopped, all of it in S3 up to ``txid``; ``settled``: no earlier owner can hold a
+    proof) or ``not_drained``.
     """
 
     node_id: str
@@ -179,6 +221,23 @@ class TenantReport(Message, frozen=True):
     observed_epoch: int = 0
     detail: str = ""
     txid: int = 0
+    migration_id: str = ""
+    size_bytes: int = 0
+    settled: bool = False
+
+
+class SetDegraded(Message, frozen=True):
+    """/internal/tenant/degraded: from the answer on, the tenant's owner may acknowledge writes that
+    are on its disk only; or, with ``degraded`` false, everything is in S3 again.
+
+    The answer comes after the commit: from then on only an operator gives the tenant away.
+    """
+
+    node_id: str
+    incarnation: int
+    tenant_id: str
+    epoch: int
+    degraded: bool
 
 
 # -- gateway → control plane ----------------------------------------------------------------------
@@ -270,6 +329,73 @@ class Probe(Message, frozen=True):
     incarnation: int
 
 
+class MintLogin(Message, frozen=True):
+    """A token for a superuser of a tenant, valid for ``lifetime_s``. The node wakes the tenant if
+    need be; an empty ``email`` means its first superuser. Answered by :class:`Login`."""
+
+    tenant_id: str
+    epoch: int
+    email: str
+    lifetime_s: int
+
+
+class Login(Message, frozen=True):
+    """The token, and whose it is. Never logged."""
+
+    email: str
+    superuser_id: str
+    token: str
+
+    def __repr__(self) -> str:
+        return f"Login({self.email!r})"
+
+
+class ReadLog(Message, frozen=True):
+    """What a tenant's PocketBase printed after ``cursor`` (empty: the last ``most`` lines)."""
+
+    tenant_id: str
+    cursor: str
+    most: int
+
+
+class LogLines(Message, frozen=True):
+    """Lines, the oldest first, without tokens and control characters. ``cursor`` asks for those
+    after them; ``missed`` came in between and are not there any more."""
+
+    cursor: str
+    lines: tuple[str, ...]
+    missed: int = 0
+
+
+class FindTenant(Message, frozen=True):
+    """Survey ``find:<tenant>``: does anything of it run on you? Asked of every node."""
+
+    tenant_id: str
+
+
+class TenantFound(Message, frozen=True):
+    """A node's answer: the epoch under which it has the tenant (0: it has not), in which state,
+    and the index of the list that it obeys."""
+
+    node_id: str
+    incarnation: int
+    epoch: int
+    state: str
+    obeyed_index: int
+
+
+# -- control plane → gateway, unasked -------------------------------------------------------------
+
+
+class HoldTenant(Message, frozen=True):
+    """Hold requests for a tenant until a route of a higher epoch than ``epoch`` is known, the same
+    route is confirmed, or ``limit_ms`` have passed. Answered :class:`Ok` once it is held."""
+
+    tenant_id: str
+    epoch: int
+    limit_ms: int
+
+
 # -- broadcasts -----------------------------------------------------------------------------------
 
 
@@ -334,6 +460,7 @@ Body = (
     | NodeCapacity
     | NodeAssignments
     | TenantReport
+    | SetDegraded
     | LookupRoute
     | RouteFound
     | SuspectNode
@@ -344,13 +471,20 @@ Body = (
     | ListTokenKeys
     | TokenKeys
     | Probe
+    | MintLogin
+    | Login
+    | ReadLog
+    | LogLines
     | Broadcast
     | Ok
     | ErrorReply
+    | FindTenant
+    | TenantFound
+    | HoldTenant
 )
 
 #: Only these change the replicated state: they must carry an idempotency key.
-STATE_CHANGING = (RegisterNode, NodeCapacity, TenantReport)
+STATE_CHANGING = (RegisterNode, NodeCapacity, TenantReport, SetDegraded)
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):

@@ -21,17 +21,21 @@ from pbcluster.errors import (
     CallerError,
     Conflict,
     DeadlineExceeded,
+    Forbidden,
     InvalidInput,
     NotFound,
     PBClusterError,
     Unauthorized,
     Unavailable,
+    Unprocessable,
 )
 
 #: Seconds the control plane itself waits for a new tenant, and we for it in all.
 CREATE_WAIT_S = 30
 DELETE_WAIT_S = 10
 ANSWER_WITHIN_S = 60.0
+#: A login wakes its tenant: the control plane gives up after 30 s.
+LOGIN_WITHIN_S = 40.0
 _TIMEOUT_S = 10.0
 #: The whole state of 100,000 tenants has some 50 MB.
 MAX_DOWNLOAD_BYTES = 1024**3
@@ -47,7 +51,9 @@ _BY_STATUS: dict[int, type[PBClusterError]] = {
     400: InvalidInput,
     401: Unauthorized,
     404: NotFound,
+    403: Forbidden,
     409: Conflict,
+    422: Unprocessable,
 }
 
 
@@ -58,16 +64,18 @@ class AdminClient:
     :ivar url: its base URL, without a path.
     :ivar token: the bearer token.
     :ivar others: base URLs of the other members, asked in turn when nobody answers.
+    :ivar ca: file with the authorities of their certificates; empty: the system's.
     """
 
     url: str
     token: str = attrs.field(repr=False)
     others: tuple[str, ...] = ()
+    ca: str = ""
 
     @classmethod
     def of(cls, plan: Plan, token: str) -> AdminClient:
         """A client of all members of a plan."""
-        return cls(plan.admin_urls[0], token, plan.admin_urls[1:])
+        return cls(plan.admin_urls[0], token, plan.admin_urls[1:], plan.admin_ca)
 
     def request(
         self,
@@ -117,7 +125,13 @@ class AdminClient:
         for url in (self.url, *self.others):
             try:
                 return ask(
-                    method, url + path, headers=headers, body=body, timeout_s=timeout_s, **more
+                    method,
+                    url + path,
+                    headers=headers,
+                    body=body,
+                    timeout_s=timeout_s,
+                    ca=self.ca,
+                    **more,
                 )
             except Unreachable as error:
                 last = error
@@ -176,15 +190,20 @@ class AdminClient:
         """One tenant's record."""
         return dict(self.request("GET", f"/tenants/{quote(name_or_id, safe='')}"))
 
-    def set_quotas(self, name_or_id: str, quotas: dict[str, float]) -> dict[str, Any]:
-        """Change some quotas of a tenant and leave the others; returns its record.
+    def change_tenant(
+        self, name_or_id: str, quotas: dict[str, float], **settings: Any
+    ) -> dict[str, Any]:
+        """Change some settings of a tenant and leave the others; returns its record.
 
         :param quotas: by their JSON names; 0 is the platform's default.
+        :param settings: other fields, by their JSON names.
         :raises Conflict: somebody else changes it again and again.
         """
         for left in reversed(range(_CHANGE_TRIES)):
             found = self.tenant(name_or_id)
-            body = {"quotas": found.get("quotas", {}) | quotas, "version": found["version"]}
+            body: dict[str, Any] = settings | {"version": found["version"]}
+            if quotas:
+                body["quotas"] = found.get("quotas", {}) | quotas
             # By id: the name could belong to another tenant by now.
             path = f"/tenants/{quote(str(found['id']), safe='')}"
             try:
@@ -194,9 +213,39 @@ class AdminClient:
                     raise
         raise AssertionError
 
-    def delete_tenant(self, name_or_id: str) -> dict[str, Any]:
-        """Delete a tenant. :returns: its record, whose status tells whether the end is done."""
-        path = f"/tenants/{quote(name_or_id, safe='')}?wait={DELETE_WAIT_S}"
+    def give_away(self, name_or_id: str) -> dict[str, Any]:
+        """Let go of a degraded tenant, and of what only its node has."""
+        path = f"/tenants/{quote(name_or_id, safe='')}/give-away"
+        return dict(self.request("POST", path, {"acceptLoss": True}))
+
+    def login(self, name_or_id: str, email: str, seconds: int) -> dict[str, Any]:
+        """A token for a superuser of a tenant; an empty ``email`` means its first one."""
+        path = f"/tenants/{quote(name_or_id, safe='')}/login"
+        body = {"email": email, "expiresIn": seconds}
+        return dict(self.request("POST", path, body, timeout_s=LOGIN_WITHIN_S))
+
+    def log_lines(self, name_or_id: str, after: str, most: int) -> dict[str, Any]:
+        """What a tenant's PocketBase printed after a cursor (empty: the last ``most`` lines)."""
+        query = urlencode({"after": after, "most": most})
+        return dict(self.request("GET", f"/tenants/{quote(name_or_id, safe='')}/logs?{query}"))
+
+    def archive_tenant(self, name_or_id: str) -> dict[str, Any]:
+        """Archive a tenant. :returns: its record, whose status tells whether it is done."""
+        path = f"/tenants/{quote(name_or_id, safe='')}/archive?wait={DELETE_WAIT_S}"
+        return dict(self.request("POST", path, {}, timeout_s=DELETE_WAIT_S + _TIMEOUT_S))
+
+    def activate_tenant(self, name_or_id: str) -> dict[str, Any]:
+        """Let an archived tenant answer again. :returns: its record."""
+        return dict(self.request("POST", f"/tenants/{quote(name_or_id, safe='')}/activate", {}))
+
+    def delete_tenant(self, name_or_id: str, *, purge_now: bool = False) -> dict[str, Any]:
+        """Delete a tenant. :returns: its record, whose status tells whether the end is done.
+
+        :param purge_now: its objects leave S3 at once; also for a tenant that is deleted already.
+        """
+        words = {"confirm": name_or_id, "wait": DELETE_WAIT_S}
+        query = urlencode(words | ({"purge": "now"} if purge_now else {}))
+        path = f"/tenants/{quote(name_or_id, safe='')}?{query}"
         deleted = self.request("DELETE", path, timeout_s=DELETE_WAIT_S + _TIMEOUT_S)
         return deleted if isinstance(deleted, dict) else {}
 

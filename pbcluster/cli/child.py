@@ -95,7 +95,7 @@ class Child:
         try:
             if spec.ready_file is not None:
                 spec.ready_file.unlink(missing_ok=True)
-            spec.cwd.mkdir(parents=True, exist_ok=True)
+            spec.cwd.mkdir(mode=0o700, parents=True, exist_ok=True)
             for file, text in spec.files.items():
                 _write_private(file, text)
             spec.log_file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,21 +1,46 @@
-"""``tenants create|list|show|set|delete``."""
+"""``tenants create|list|show|set|give-away``; ``login`` and ``logs``: ``commands_inside``."""
 
 from __future__ import annotations
 
 import math
 import sys
 from typing import Any
+from urllib.parse import quote
 
 import click
 
 from pbcluster import records
-from pbcluster.cli import show
+from pbcluster.cli import commands_inside, show
 from pbcluster.cli.admin import wait_tenant_answers
 from pbcluster.cli.demo import generate_password
 from pbcluster.cli.options import admin_of, dir_option, json_option
 from pbcluster.errors import InvalidInput
 
 _MAX_PASSWORD_BYTES = 4096
+
+
+_DURABILITIES = click.Choice([word.value for word in records.Durability])
+_OUTAGES = click.Choice([word.value for word in records.OnOutage])
+_SWITCH = click.Choice(["on", "off"])
+_DURABLE_READS_HELP = "on: reads and events wait, too, until what they may show is in S3."
+_OUTAGE_HELP = (
+    "While S3 is away, acknowledge writes that one disk has, marked local (degrade), or refuse "
+    "them (reject)."
+)
+
+
+def _settings(given: dict[str, str | None]) -> dict[str, Any]:
+    """The options that were given, as fields of the admin API."""
+    names = {
+        "logs": "logs",
+        "durability": "durability",
+        "durable_reads": "durableReads",
+        "on_s3_outage": "onS3Outage",
+    }
+    found: dict[str, Any] = {names[name]: word for name, word in given.items() if word is not None}
+    if "durableReads" in found:
+        found["durableReads"] = found["durableReads"] == "on"
+    return found
 
 
 @click.group()
@@ -34,18 +59,20 @@ def tenants() -> None:
 )
 @click.option(
     "--durability",
-    type=click.Choice([word.value for word in records.Durability]),
+    type=_DURABILITIES,
     help="sync: a write is acknowledged when it is in S3; async: at once.  [default: sync]",
 )
+@click.option("--durable-reads", type=_SWITCH, help=_DURABLE_READS_HELP + "  [default: off]")
+@click.option("--on-s3-outage", type=_OUTAGES, help=_OUTAGE_HELP + "  [default: degrade]")
 @dir_option
 @json_option
 def create(
     name: str,
     email: str,
     password_stdin: bool,
-    durability: str | None,
     directory: str,
     as_json: bool,
+    **settings: str | None,
 ) -> None:
     """Create a tenant; returns when it answers through the gateway.
 
@@ -57,8 +84,7 @@ def create(
     records.check_name(name)
     password = _password_from_stdin() if password_stdin else generate_password()
     _, plan, client = admin_of(directory)
-    more = {"durability": durability} if durability else {}
-    created = client.create_tenant(name, email, password, **more)
+    created = client.create_tenant(name, email, password, **_settings(settings))
     wait_tenant_answers(plan.gateway_url, f"{name}.{plan.base_domain}")
     url = plan.tenant_url(name)
     facts: dict[str, Any] = {"url": url, "dashboard": f"{url}/_/", "superuser": email}
@@ -139,32 +165,73 @@ _COUNT = click.IntRange(0, _MOST)
 @click.option("--concurrent-requests", type=_COUNT, help="Requests under way at once.")
 @click.option("--event-streams", type=_COUNT, help="Event streams (realtime) open at once.")
 @click.option("--max-body-bytes", type=_COUNT, help="Bytes of a request's body.")
+@click.option("--max-file-bytes", type=_COUNT, help="Bytes of its uploaded files and backups.")
+@click.option("--max-db-bytes", type=_COUNT, help="Bytes of its database.")
+@click.option(
+    "--logs",
+    type=click.Choice([word.value for word in records.TenantLogs]),
+    help="What its PocketBase logs into its own database, from its next start on.",
+)
+@click.option(
+    "--durability",
+    type=_DURABILITIES,
+    help="sync: a write is acknowledged when it is in S3; async: at once.",
+)
+@click.option("--durable-reads", type=_SWITCH, help=_DURABLE_READS_HELP)
+@click.option("--on-s3-outage", type=_OUTAGES, help=_OUTAGE_HELP)
 @dir_option
 @json_option
-def set_command(tenant: str, directory: str, as_json: bool, **wanted: float | None) -> None:
-    """Set quotas of a tenant; what is not given stays as it is. They count at once.
+def set_command(
+    tenant: str,
+    directory: str,
+    as_json: bool,
+    logs: str | None,
+    durability: str | None,
+    durable_reads: str | None,
+    on_s3_outage: str | None,
+    **wanted: float | None,
+) -> None:
+    """Set quotas and durability of a tenant; what is not given stays as it is.
 
-    0 is the platform's default. What is over a quota is answered 429 with Retry-After, a body that
-    is too large 413.
+    Quotas count at once; 0 is the platform's default. What is over a quota is answered 429 with
+    Retry-After, a body that is too large 413, a write to a database that is too large 507. A quota
+    below what is used already is accepted: `tenants show` tells it as overQuota. A new durability
+    counts once all writes until then are in S3.
 
     \b
     Examples:
       pbcluster tenants set shop --requests-per-second 50 --burst 200
       pbcluster tenants set shop --requests-per-second 0
+      pbcluster tenants set shop --max-db-bytes 1073741824 --logs info
+      pbcluster tenants set shop --durability async --durable-reads off
     """
     quotas = {records.json_name(name): value for name, value in wanted.items() if value is not None}
-    if not quotas:
-        allowed = ", ".join(f"--{name.replace('_', '-')}" for name in wanted)
+    given = {
+        "logs": logs,
+        "durability": durability,
+        "durable_reads": durable_reads,
+        "on_s3_outage": on_s3_outage,
+    }
+    settings = _settings(given)
+    if not quotas and not settings:
+        allowed = ", ".join(f"--{name.replace('_', '-')}" for name in (*wanted, *given))
         raise InvalidInput(f"nothing to set; give one of {allowed}", field="quotas")
     if not all(math.isfinite(value) for value in quotas.values()):
         raise InvalidInput("requests-per-second must be a number", field="requests-per-second")
     _, _, client = admin_of(directory)
-    changed = client.set_quotas(tenant, quotas)
+    changed = client.change_tenant(tenant, quotas, **settings)
     if as_json:
         show.print_json(changed)
         return
     rows = [(name, _text(value) if value else "default") for name, value in _quotas_of(changed)]
-    show.table(("quota", "value"), rows)
+    if settings:
+        names = ("logs", "durability", "wantedDurability", "durableReads", "onS3Outage")
+        rows += [
+            (name, _text(changed.get(name))) for name in names if changed.get(name) is not None
+        ]
+    show.table(("setting", "value"), rows)
+    if changed.get("overQuota"):
+        show.warn(f"more than that is in use already: {_text(changed['overQuota'])}")
 
 
 def _quotas_of(tenant: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -172,29 +239,52 @@ def _quotas_of(tenant: dict[str, Any]) -> list[tuple[str, Any]]:
     return list(quotas.items()) if isinstance(quotas, dict) else []
 
 
-@tenants.command()
+@tenants.command(name="give-away")
 @click.argument("tenant")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--accept-loss", is_flag=True, help="Writes that only its node has may be lost.")
 @dir_option
 @json_option
-def delete(tenant: str, yes: bool, directory: str, as_json: bool) -> None:
-    """Delete a tenant for good. Asks before it does, unless --yes is given."""
+def give_away(tenant: str, accept_loss: bool, directory: str, as_json: bool) -> None:
+    """Let another node have a degraded tenant whose node does not come back.
+
+    Its node acknowledged writes, marked local, while S3 was away. They are lost by this.
+    """
+    if not accept_loss:
+        raise InvalidInput(
+            "writes that only the tenant's node has are lost by this: say --accept-loss",
+            field="accept-loss",
+            allowed="--accept-loss",
+        )
     _, _, client = admin_of(directory)
-    found = client.tenant(tenant)
-    label = f"{found.get('name', tenant)} ({found.get('id', '')})"
-    if not yes:
-        if not sys.stdin.isatty():
-            raise InvalidInput(
-                f"deleting {label} cannot be undone: say --yes", field="yes", allowed="--yes"
-            )
-        click.confirm(f"Delete tenant {label} with all its data?", abort=True, err=True)
-    # By id: the name could belong to another tenant by now.
-    deleted = client.delete_tenant(str(found.get("id") or tenant))
-    done = deleted.get("status") == records.TenantStatus.DELETED.value
+    given = client.give_away(tenant)
     if as_json:
-        show.print_json(deleted | {"deleted": done})
+        show.print_json(given)
     else:
-        show.say(f"deleted {label}" if done else f"{label} is being deleted; it answers no more")
+        show.say(f"{tenant} goes to another node; what only {given.get('nodeID')} had is lost")
+
+
+@tenants.command()
+@click.argument("tenant")
+@click.argument("name")
+@dir_option
+@json_option
+def rename(tenant: str, name: str, directory: str, as_json: bool) -> None:
+    """Let TENANT be called NAME, and answer at NAME.BASE_DOMAIN, at once. Its id stays.
+
+    It answers no more by its former name, which is free for another tenant then.
+    """
+    records.check_name(name)
+    _, plan, client = admin_of(directory)
+    path = f"/tenants/{quote(tenant, safe='')}/rename"
+    renamed = client.request("POST", path, {"name": name})
+    if as_json:
+        show.print_json(renamed)
+        return
+    show.say(f"{renamed['id']} answers at {plan.tenant_url(name)}")
+
+
+tenants.add_command(commands_inside.login)
+tenants.add_command(commands_inside.logs)
 
 
 def _text(value: Any) -> str:

@@ -67,15 +67,15 @@ def shrunk(plan: Plan, name: str) -> Plan:
     return attrs.evolve(plan, processes=tuple(p for p in plan.processes if p.id != name))
 
 
-def record_of(where: ClusterDir, process: Process) -> dict[str, Any]:
-    """What the control plane must know of a new member."""
+def record_of(where: ClusterDir, process: Process, scheme: str = "http") -> dict[str, Any]:
+    """What the control plane must know of a new member. :param scheme: of its admin API."""
     peers = config.load_peers(where.peers_file)
     return {
         "id": process.id,
         "raft": f"tcp://{LOOPBACK}:{process.ports['raft']}",
         "requests": f"tcp://{LOOPBACK}:{process.ports['requests']}",
         "broadcasts": f"tcp://{LOOPBACK}:{process.ports['broadcasts']}",
-        "admin": f"http://{LOOPBACK}:{process.ports['admin']}",
+        "admin": f"{scheme}://{LOOPBACK}:{process.ports['admin']}",
         "curve_public": peers[process.id].curve_public,
     }
 
@@ -102,7 +102,12 @@ def add(where: ClusterDir, plan: Plan, client: AdminClient, name: str) -> Plan:
     initialise.write_all(where, bigger)
     initialise.begin(where, name, "join")
     try:
-        client.request("POST", "/members", record_of(where, bigger.process(name)), timeout_s=20.0)
+        client.request(
+            "POST",
+            "/members",
+            record_of(where, bigger.process(name), plan.admin_scheme),
+            timeout_s=20.0,
+        )
     except CallerError:
         known = _ids(client)
         if known is None:

@@ -7,8 +7,9 @@ address, never a traceback.
 from __future__ import annotations
 
 import http.client
+import ssl
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
@@ -40,18 +41,18 @@ def ask(
     body: bytes | None = None,
     timeout_s: float = 5.0,
     max_answer_bytes: int = MAX_ANSWER_BYTES,
+    ca: str = "",
 ) -> Answer:
     """Send one request and read its whole answer.
 
-    :param url: ``http://HOST:PORT/PATH?QUERY``.
+    :param url: ``http://HOST:PORT/PATH?QUERY``, or https.
+    :param ca: file with the authorities that are trusted; empty: the system's.
     :param timeout_s: for the connection and for each wait for bytes.
     :raises Unreachable: no connection, no answer in time, or too large an answer.
     """
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    connection = http.client.HTTPConnection(
-        parts.hostname or "", parts.port or 80, timeout=timeout_s
-    )
+    connection = _connection(parts, timeout_s, ca)
     try:
         connection.request(method, target, body=body, headers=dict(headers or {}))
         response = connection.getresponse()
@@ -65,3 +66,15 @@ def ask(
         raise Unreachable(f"no answer from {parts.scheme}://{parts.netloc}: {reason}") from None
     finally:
         connection.close()
+
+
+def _connection(parts: SplitResult, timeout_s: float, ca: str) -> http.client.HTTPConnection:
+    """:raises Unreachable: the file of authorities cannot be used."""
+    host = parts.hostname or ""
+    if parts.scheme != "https":
+        return http.client.HTTPConnection(host, parts.port or 80, timeout=timeout_s)
+    try:
+        context = ssl.create_default_context(cafile=ca or None)
+    except OSError as error:
+        raise Unreachable(f"cannot read the authorities in {ca}: {error}") from None
+    return http.client.HTTPSConnection(host, parts.port or 443, timeout=timeout_s, context=context)

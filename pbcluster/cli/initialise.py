@@ -7,6 +7,7 @@ another port or one more node, keeps those of every process that was there. Noth
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 from collections.abc import Mapping
 from typing import Any
@@ -237,13 +238,19 @@ def write_all(where: ClusterDir, plan: Plan, *, first: bool = False) -> None:
     try:
         for folder in ("config", "secrets", "data", "log", "run"):
             (where.root / folder).mkdir(parents=True, exist_ok=True)
-        for private in (where.root / "secrets", where.root / "data", where.run):
+        for private in (where.root / "secrets", where.run):
             private.chmod(0o700)
+        # Tenants' users pass through it to their own directories; it shows them nothing.
+        (where.root / "data").chmod(0o711 if os.geteuid() == 0 else 0o700)
         _write_secrets(where, plan)
         if plan.node_tls:
             certificates.write_all(where, plan)
         for member in plan.of("member") if first else ():
             begin(where, member.id, "found")
+        for process in plan.processes:
+            data = where.data(process.id)
+            if process.kind != "node" and data.exists():
+                data.chmod(0o700)
         for process in plan.processes:
             if process.kind != "s3":
                 content = settings_of(where, plan, process)
@@ -285,7 +292,7 @@ def settings_of(where: ClusterDir, plan: Plan, process: Process) -> dict[str, An
             "broadcast_endpoint": _tcp(process, "broadcasts"),
             "admin_listen": f"{LOOPBACK}:{process.ports.get('admin')}",
         }
-        | _group(process, members),
+        | _group(process, members, plan.admin_scheme),
         "node": control
         | {
             "listen": f"{LOOPBACK}:{process.ports.get('http')}",
@@ -307,7 +314,7 @@ def settings_of(where: ClusterDir, plan: Plan, process: Process) -> dict[str, An
     return common | own[process.kind] | plan.settings.get(process.kind, {})
 
 
-def _group(process: Process, members: tuple[Process, ...]) -> dict[str, Any]:
+def _group(process: Process, members: tuple[Process, ...], scheme: str) -> dict[str, Any]:
     """What a member must know of the others."""
     others = [member for member in members if member.id != process.id]
 
@@ -320,7 +327,7 @@ def _group(process: Process, members: tuple[Process, ...]) -> dict[str, Any]:
         "request_peers": peers("requests"),
         "broadcast_peers": peers("broadcasts"),
         "admin_peers": [
-            f"http://{LOOPBACK}:{member.ports.get('admin')}#{member.id}" for member in others
+            f"{scheme}://{LOOPBACK}:{member.ports.get('admin')}#{member.id}" for member in others
         ],
     }
 

@@ -90,7 +90,19 @@ class Plan:
     @property
     def admin_urls(self) -> tuple[str, ...]:
         """URLs of all members' admin APIs: any of them takes any request."""
-        return tuple(f"http://{LOOPBACK}:{p.ports['admin']}" for p in self.of("member"))
+        return tuple(
+            f"{self.admin_scheme}://{LOOPBACK}:{p.ports['admin']}" for p in self.of("member")
+        )
+
+    @property
+    def admin_scheme(self) -> str:
+        """``http``, or ``https`` if the members' settings say so."""
+        return "https" if self.settings.get("member", {}).get("admin_tls") else "http"
+
+    @property
+    def admin_ca(self) -> str:
+        """File with the authorities of the admin APIs' certificates; empty: the system's."""
+        return str(self.settings.get("member", {}).get("admin_ca", ""))
 
     @property
     def gateway_url(self) -> str:
@@ -100,7 +112,7 @@ class Plan:
     @property
     def admin_url(self) -> str:
         """URL of the admin API."""
-        return f"http://{LOOPBACK}:{self.admin_port}"
+        return f"{self.admin_scheme}://{LOOPBACK}:{self.admin_port}"
 
     def tenant_url(self, name: str) -> str:
         """URL of a tenant for browsers."""

@@ -13,8 +13,11 @@ import click
 
 from pbcluster import __version__
 from pbcluster.cli import (
+    commands_access,
     commands_cluster,
+    commands_lives,
     commands_members,
+    commands_migration,
     commands_nodes,
     commands_tenants,
     commands_tokens,
@@ -65,9 +68,18 @@ for _command in (
     commands_nodes.nodes,
     commands_members.members,
     commands_tokens.tokens,
+    commands_access.api_tokens,
+    commands_access.audit,
+    commands_migration.rebalance,
 ):
     cli.add_command(_command)
+for _command in commands_migration.TENANT_COMMANDS:
+    commands_tenants.tenants.add_command(_command)
+for _command in commands_migration.NODE_COMMANDS:
+    commands_nodes.nodes.add_command(_command)
 commands_tenants.tenants.add_command(commands_tokens.domains)
+for _command in commands_lives.COMMANDS:
+    commands_tenants.tenants.add_command(_command)
 
 
 def main() -> None:

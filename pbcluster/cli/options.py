@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,6 +11,8 @@ import click
 from pbcluster.cli.admin import AdminClient
 from pbcluster.cli.layout import DEFAULT_DIR, MAX_NODES, ClusterDir, Plan
 
+#: A token of the admin API that commands use instead of the cluster's own.
+TOKEN_VARIABLE = "PBCLUSTER_API_TOKEN"
 F = TypeVar("F", bound=Callable[..., Any])
 
 dir_option = click.option(
@@ -90,4 +93,5 @@ def admin_of(directory: str) -> tuple[ClusterDir, Plan, AdminClient]:
     """
     where = ClusterDir.at(directory)
     plan = where.load_plan()
-    return where, plan, AdminClient.of(plan, where.token())
+    token = os.environ.get(TOKEN_VARIABLE, "").strip() or where.token()
+    return where, plan, AdminClient.of(plan, token)

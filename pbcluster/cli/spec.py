@@ -95,7 +95,9 @@ def _service(where: ClusterDir, plan: Plan, process: Process) -> ProcessSpec:
         cwd=data,
         log_file=where.log(process.id),
         address=address,
-        admin=f"http://{LOOPBACK}:{ports['admin']}" if process.kind == "member" else None,
+        admin=f"{plan.admin_scheme}://{LOOPBACK}:{ports['admin']}"
+        if process.kind == "member"
+        else None,
         ready_file=data / "ready.json",
         stop_grace_s=_stop_grace_s(plan, process.kind),
     )
@@ -134,7 +136,7 @@ def _leaders_view(plan: Plan, token: str) -> dict[str, Any]:
     """The health that the leader tells: it alone knows who lives. Empty: nobody leads now."""
     for url in plan.admin_urls:
         try:
-            health = AdminClient(url, token).health()
+            health = AdminClient(url, token, ca=plan.admin_ca).health()
         except PBClusterError:
             continue
         if health.get("leader") is True:

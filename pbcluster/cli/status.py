@@ -53,7 +53,7 @@ def status(where: ClusterDir) -> Status:
                 "leader": False,
             }
         )
-    _mark_leader(where, rows)
+    _mark_leader(where, rows, plan.admin_ca)
     content = {
         "gateway": plan.gateway_url,
         "admin": plan.admin_url,
@@ -63,12 +63,13 @@ def status(where: ClusterDir) -> Status:
     return Status(noted.phase if noted and runs else state.STOPPED, content)
 
 
-def _mark_leader(where: ClusterDir, rows: list[dict[str, Any]]) -> None:
+def _mark_leader(where: ClusterDir, rows: list[dict[str, Any]], ca: str) -> None:
     """Ask the members in turn who leads; the first that knows is believed."""
     members = [row for row in rows if row["kind"] == "member" and row["state"] == state.SERVING]
     for row in members:
         try:
-            leader = AdminClient(row["admin"], where.token()).health(timeout_s=1.0).get("leader")
+            client = AdminClient(row["admin"], where.token(), ca=ca)
+            leader = client.health(timeout_s=1.0).get("leader")
         except PBClusterError:
             continue
         for other in members:

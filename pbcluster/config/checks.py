@@ -48,6 +48,13 @@ def text(value: Any) -> str:
     return value
 
 
+def log_format(value: Any) -> str:
+    """``text`` or ``json``."""
+    if value not in ("text", "json"):
+        raise ValueError
+    return str(value)
+
+
 def optional_text(value: Any) -> str:
     """A string, perhaps empty."""
     if not isinstance(value, str) or "\x00" in value:
@@ -167,6 +174,22 @@ def domain(value: Any) -> str:
 def network(value: Any) -> str:
     """An address range like 10.0.0.0/8."""
     return str(ipaddress.ip_network(text(value)))
+
+
+def number_range(value: Any) -> str:
+    """``FIRST-LAST`` of numbers from 1 on, both included; or empty."""
+    if value:
+        split_range(text(value))
+    return str(value)
+
+
+def split_range(value: str) -> tuple[int, int]:
+    """First and last of a range."""
+    first, _, last = value.partition("-")
+    low, high = int(first), int(last)
+    if not 1 <= low <= high < 2**32 - 1:
+        raise ValueError
+    return low, high
 
 
 def one_of(*words: str) -> Check:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import attrs
 
 from pbcluster.config.checks import (
+    DIR,
     ENDPOINT,
+    FILE,
     PORT,
     advertised,
     between,
@@ -13,6 +17,7 @@ from pbcluster.config.checks import (
     listen_address,
     member_endpoint,
     member_url,
+    path,
     setting,
     several,
     tcp_endpoint,
@@ -47,11 +52,27 @@ class MemberConfig(ServiceConfig):
     admin_listen: tuple[str, int] = setting(
         "address of the admin API", PORT, listen_address, "127.0.0.1:8095"
     )
+    admin_tls: Path | None = setting(
+        "TLS for the admin API, with the certificates in there, read again when they change: "
+        "NAME.pem, NAME.crt + NAME.key; `default` serves who connects by address",
+        DIR,
+        path,
+        None,
+    )
+    admin_ca: Path | None = setting(
+        "authorities of the other members' admin APIs; none: the system's", FILE, path, None
+    )
     node_down_after_s: float = setting(
         "seconds without a heartbeat until a node counts as down",
         "1 to 3600",
         between(1, 3600, float),
         15.0,
+    )
+    deleted_keep_s: float = setting(
+        "seconds for which the data of a deleted tenant stay in S3",
+        "0 to 315360000",
+        between(0, 315_360_000, float),
+        7 * 86400.0,
     )
     raft_endpoint: str = setting(
         "where the other members are heard", ENDPOINT, tcp_endpoint, "tcp://127.0.0.1:7000"

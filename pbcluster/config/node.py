@@ -11,8 +11,12 @@ from pbcluster.config.checks import (
     DIR,
     PORT,
     between,
+    boolean,
     http_url,
     listen_address,
+    network,
+    number_range,
+    one_of,
     optional_text,
     path,
     setting,
@@ -50,16 +54,52 @@ class NodeConfig(ClientConfig):
         between(0.1, 86400, float),
         900.0,
     )
+    warm_bytes: int = setting(
+        "bytes that copies of stopped tenants may take on the disk; 0: half of what is free",
+        "0 to 2^60",
+        between(0, 2**60, int),
+        0,
+    )
+    point_in_time_s: float = setting(
+        "so many seconds back a tenant can be restored to a moment; older epochs leave S3",
+        "0 to 315360000",
+        between(0, 315_360_000, float),
+        86400.0,
+    )
     region: str = setting("region of this machine", "a word or nothing", optional_text, "")
     zone: str = setting("zone of this machine", "a word or nothing", optional_text, "")
     s3_endpoint: str = setting("S3's URL", "http(s)://HOST:PORT", http_url)
     s3_bucket: str = setting("S3 bucket of the cluster", "3 to 63 characters", text)
     s3_region: str = setting("S3 region", "a word", text, "us-east-1")
+    files: str = setting(
+        "where tenants' uploaded files and backups are kept: in S3, or on this machine's disk only",
+        "s3 or local",
+        one_of("s3", "local"),
+        "s3",
+    )
+    files_window_s: float = setting(
+        "a deleted file stays in S3 for so many seconds, for restores to a point in time",
+        "0 to 31536000",
+        between(0, 31_536_000, float),
+        86_400.0,
+    )
+    tenant_max_file_bytes: int = setting(
+        "bytes that the files of a tenant may take whose quotas name none; 0: no limit",
+        "0 to 10^15",
+        between(0, 10**15, int),
+        10 * 1024**3,
+    )
     binaries: tuple[str, ...] = setting(
         "use another build of a binary, NAME=PATH",
         "pocketbase=PATH or litestream=PATH, several by commas",
         several(text),
         (),
+    )
+    auxiliary: str = setting(
+        "whether tenants' auxiliary.db (request logs) is replicated, too",
+        "on or off",
+        one_of("on", "off"),
+        "on",
     )
     tenant_requests_per_second: float = setting(
         "requests a second of a tenant whose quotas name none; 0: no limit",
@@ -84,4 +124,64 @@ class NodeConfig(ClientConfig):
         "0 to 1000000",
         between(0, 1_000_000, int),
         2_000,
+    )
+    tenant_max_db_bytes: int = setting(
+        "bytes of the database of a tenant whose quotas name none; 0: no limit",
+        "0 to 2^53",
+        between(0, 2**53, int),
+        16 * 1024**3,
+    )
+    sandbox: str = setting(
+        "how tenants are confined",
+        "auto, landlock or bubblewrap",
+        one_of("auto", "landlock", "bubblewrap"),
+        "auto",
+    )
+    insecure_no_sandbox: bool = setting(
+        "run tenants without a sandbox: whoever is superuser of one then is this node's user",
+        "true or false",
+        boolean,
+        False,
+    )
+    tenant_uids: str = setting(
+        "users given to tenants, one each, if the node is root; empty: none",
+        "FIRST-LAST, or nothing",
+        number_range,
+        "30000-59999",
+    )
+    tenant_memory_bytes: int = setting(
+        "memory of a tenant whose quotas name none, in bytes",
+        "67108864 to 1099511627776",
+        between(64 * 2**20, 2**40, int),
+        512 * 2**20,
+    )
+    tenant_cpu_share: float = setting(
+        "cores that a tenant whose quotas name no share may fill",
+        "0.05 to 1024",
+        between(0.05, 1024, float),
+        1.0,
+    )
+    tenant_file_bytes: int = setting(
+        "size of the largest file that a tenant may write, in bytes",
+        "16777216 to 1099511627776",
+        between(16 * 2**20, 2**40, int),
+        64 * 2**30,
+    )
+    egress: bool = setting(
+        "let tenants connect to public addresses, through the node's proxy",
+        "true or false",
+        boolean,
+        False,
+    )
+    egress_connections: int = setting(
+        "outgoing connections of one tenant at once",
+        "1 to 10000",
+        between(1, 10000, int),
+        32,
+    )
+    egress_refused: tuple[str, ...] = setting(
+        "networks that tenants may not reach through the proxy, beside all that are not public",
+        "address ranges, several by commas",
+        several(network),
+        (),
     )

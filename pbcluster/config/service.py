@@ -13,6 +13,7 @@ from pbcluster.config.checks import (
     PORT,
     boolean,
     listen_address,
+    log_format,
     path,
     process_id,
     setting,
@@ -36,15 +37,18 @@ class ServiceConfig:
     insecure_plain_sockets: bool = setting(
         "do without encryption between processes (loopback only)", "true or false", boolean, False
     )
+    metrics_listen: tuple[str, int] = setting(
+        "address of health and metrics", PORT, listen_address, "127.0.0.1:0"
+    )
+    log_format: str = setting(
+        "lines of the log: for people, or a JSON object each", "text or json", log_format, "text"
+    )
 
 
 @attrs.frozen(kw_only=True)
 class ClientConfig(ServiceConfig):
     """Settings of every service that is a client of the control plane: gateways and nodes."""
 
-    metrics_listen: tuple[str, int] = setting(
-        "address of health and metrics", PORT, listen_address, "127.0.0.1:0"
-    )
     members: tuple[str, ...] = setting(
         "request endpoints of all members",
         f"one or more of {ENDPOINT}",

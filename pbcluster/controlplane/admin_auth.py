@@ -1,25 +1,52 @@
-"""Who may use the admin API: bearers of the admin token (RFC 6750), compared in constant time.
+"""Who may use the admin API: bearers of a token (RFC 6750), compared in constant time.
 
-Only the SHA-256 of the token is known here, so no file of a member gives it away. Guessing 256
-random bits is hopeless, so wrong tries cost nothing but their own answers: after too many from one
-address these become "wait". The right token always passes, or whoever shares the operator's address
-could lock him out.
+There is the cluster's own admin token, whose SHA-256 stands in each member's secrets, and there are
+API tokens, whose SHA-256 stands in the registry (``api_tokens``): no file of a member gives one
+away. An API token is ``ID.SECRET``, so that it is found by its id and compared once.
+
+Guessing 256 random bits is hopeless, so wrong tries cost nothing but their own answers: after too
+many from one address these become 429. The right token always passes, or whoever shares the
+operator's address could lock him out.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
+from datetime import UTC, datetime
 
 import attrs
 
-from pbcluster.errors import Busy, Unauthorized
+from pbcluster.controlplane.api_tokens import ApiTokens
+from pbcluster.errors import Forbidden, Limited, Unauthorized
+from pbcluster.records import Role
 
 #: Wrong tokens from one address within the window, after which it must wait.
 MAX_FAILURES = 20
 WINDOW_S = 60.0
 #: Addresses remembered; the oldest is forgotten first.
 MAX_ADDRESSES = 1000
+#: The bearer of the cluster's own admin token, in the audit trail.
+ADMIN = "admin"
+_RANKS = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
+
+
+@attrs.frozen
+class Principal:
+    """Who asks: :data:`ADMIN` or the id of an API token, and what it allows."""
+
+    id: str
+    role: Role
+
+    def need(self, role: Role) -> None:
+        """:raises Forbidden: ``role`` allows more than this one has."""
+        if _RANKS[self.role] < _RANKS[role]:
+            raise Forbidden(
+                f"this needs a token of role {role.value}; yours has {self.role.value}",
+                role=self.role.value,
+                needs=role.value,
+            )
 
 
 @attrs.define
@@ -31,38 +58,67 @@ class _Failures:
 class AdminAuth:
     """Checks Authorization headers."""
 
-    def __init__(self, token_hash: str) -> None:
+    def __init__(
+        self,
+        token_hash: str,
+        tokens: Callable[[], ApiTokens] = ApiTokens,
+        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         """
-        :param token_hash: SHA-256 of the admin token in hex; empty: nobody may.
+        :param token_hash: SHA-256 of the admin token in hex; empty: it is nobody's.
+        :param tokens: gives the API tokens as they are now. :param wall_clock: for their ends.
         """
         self._hash = token_hash.lower().encode()
+        self._tokens = tokens
+        self._wall_clock = wall_clock
         self._failures: dict[str, _Failures] = {}
 
-    def check(self, authorization: bytes | None, address: str, now: float) -> None:
-        """Let a request pass.
+    def check(self, authorization: bytes | None, address: str, now: float) -> Principal:
+        """Who it is.
 
         :param authorization: the header's value.
         :param address: the client's IP address.
+        :param now: seconds of a clock that never goes back.
         :raises Unauthorized: no token, or a wrong one.
-        :raises Busy: too many wrong tokens came from this address.
+        :raises Limited: too many wrong tokens came from this address.
         """
         if authorization is None:
-            raise Unauthorized("this needs the header: Authorization: Bearer ADMIN_TOKEN")
-        scheme, _, token = authorization.partition(b" ")
-        given = hashlib.sha256(token.strip()).hexdigest().encode()
-        right = hmac.compare_digest(given, self._hash) if self._hash else False
-        if scheme.lower() != b"bearer" or not right:
-            self._count(address, now)
-            raise Unauthorized("the admin token is wrong")
+            raise Unauthorized("this needs the header: Authorization: Bearer TOKEN")
+        found = self.known(authorization)
+        if found is None:
+            self.failed(address, now)
+            raise Unauthorized("the token is wrong, revoked or has ended")
+        return found
 
-    def _count(self, address: str, now: float) -> None:
-        """:raises Busy: too many wrong tokens came from this address."""
+    def known(self, authorization: bytes) -> Principal | None:
+        """Whose header this is, None: nobody's that is known here."""
+        scheme, _, token = authorization.partition(b" ")
+        if scheme.lower() != b"bearer":
+            return None
+        token = token.strip()
+        digest = hashlib.sha256(token).digest()
+        if self._hash and hmac.compare_digest(digest.hex().encode(), self._hash):
+            return Principal(ADMIN, Role.ADMIN)
+        found = self._tokens().get(token.partition(b".")[0].decode("ascii", "replace"))
+        if found is None or not hmac.compare_digest(digest, found.digest):
+            return None
+        return None if found.ended(self._wall_clock()) else Principal(found.id, found.role)
+
+    def failed(self, address: str, now: float) -> None:
+        """A wrong token came. :raises Limited: too many came from this address."""
         failures = self._failures.get(address)
         if failures is None or now - failures.since > WINDOW_S:
             failures = self._failures[address] = _Failures(now, 0)
         failures.count += 1
-        if failures.count > MAX_FAILURES:
-            wait_s = WINDOW_S - (now - failures.since)
-            raise Busy("too many wrong tokens from your address", retry_after_s=round(wait_s, 1))
         if len(self._failures) > MAX_ADDRESSES:
             del self._failures[next(iter(self._failures))]
+        self.limit(address, now)
+
+    def limit(self, address: str, now: float) -> None:
+        """:raises Limited: too many wrong tokens came from this address."""
+        failures = self._failures.get(address)
+        if failures is not None and failures.count > MAX_FAILURES:
+            wait_s = WINDOW_S - (now - failures.since)
+            if wait_s > 0:
+                told = "too many wrong tokens from your address"
+                raise Limited(told, retry_after_s=round(wait_s, 1))

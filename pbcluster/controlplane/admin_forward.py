@@ -16,7 +16,7 @@ from twisted.internet.defer import CancelledError, TimeoutError
 from twisted.internet.error import ConnectError, ConnectingCancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed
+from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool, ResponseFailed
 from twisted.web.server import Request
 
 from pbcluster.errors import DeadlineExceeded, NotLeader, TooLarge
@@ -28,8 +28,8 @@ MARK = b"x-pbcluster-passed-on-by"
 TIMEOUT_S = 70.0
 CONNECT_TIMEOUT_S = 2.0
 MAX_ANSWER_BYTES = 16 * 1024**2
-_HEADERS = ("authorization", "content-type", "idempotency-key", "accept")
-_BACK = ("content-type", "cache-control", "retry-after", "www-authenticate")
+_HEADERS = ("authorization", "content-type", "idempotency-key", "accept", "if-match")
+_BACK = ("content-type", "cache-control", "retry-after", "www-authenticate", "etag")
 
 log = Logger()
 
@@ -47,9 +47,14 @@ class Forwarder:
     """Knows where the other members' admin APIs are."""
 
     def __init__(
-        self, reactor: Any, own_id: MemberId, url_of: Callable[[MemberId], str | None]
+        self,
+        reactor: Any,
+        own_id: MemberId,
+        url_of: Callable[[MemberId], str | None],
+        trusted: Any = None,
     ) -> None:
         """
+        :param trusted: a trust root for their certificates; None: the system's.
         :param url_of: gives the base URL of another member's admin API, None if it is not known.
         """
         self._reactor: IReactorTime = reactor
@@ -60,7 +65,12 @@ class Forwarder:
         # change something are never repeated here.
         self._pool.retryAutomatically = False
         self._pool.cachedConnectionTimeout = 10
-        agent = Agent(reactor, connectTimeout=CONNECT_TIMEOUT_S, pool=self._pool)
+        agent = Agent(
+            reactor,
+            BrowserLikePolicyForHTTPS(trusted),
+            connectTimeout=CONNECT_TIMEOUT_S,
+            pool=self._pool,
+        )
         self._client = treq.client.HTTPClient(agent)
 
     @staticmethod
@@ -68,10 +78,13 @@ class Forwarder:
         """Whether another member passed this request on."""
         return request.getHeader(MARK) is not None
 
-    async def pass_on(self, request: Request, leader: MemberId, body: bytes) -> PassedOn:
+    async def pass_on(
+        self, request: Request, leader: MemberId, body: bytes, further: Mapping[str, str] = {}
+    ) -> PassedOn:
         """Ask the leader.
 
         :param leader: its id, perhaps empty.
+        :param further: headers that go along.
         :raises NotLeader: it is unknown, or cannot be reached: nothing was done.
         :raises DeadlineExceeded: the connection ended first: whether it was done is unknown.
         """
@@ -84,6 +97,7 @@ class Forwarder:
             )
             raise NotLeader(told, leader=leader, retry_after_s=0.2)
         headers = {name: value for name in _HEADERS if (value := request.getHeader(name))}
+        headers |= further
         headers[MARK.decode()] = self._own_id
         # The target as it came: its path and query were not decoded.
         target = request.uri.decode("latin-1")

@@ -8,33 +8,27 @@ Answers have PocketBase's shapes: an error is ``{"status", "message", "data"}`` 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import attrs
 import msgspec
 
-from pbcluster.controlplane.domains import FIELD, custom_domains
+from pbcluster.controlplane.admin_bodies import PASSWORD_RULE, RULES, Superuser
+from pbcluster.controlplane.admin_body import parse
 from pbcluster.controlplane.liveness import Liveness
 from pbcluster.controlplane.registry import Registry
-from pbcluster.errors import CallerError, InvalidInput, NotFound, PBClusterError, Unavailable
+from pbcluster.errors import InvalidInput, NotFound, PBClusterError, Unavailable, Unprocessable
 from pbcluster.records import (
     MAX_METADATA_BYTES,
-    Durability,
     NodeRecord,
     NodeStatus,
     TenantQuotas,
     TenantRecord,
-    check_name,
+    json_name,
 )
 
-MAX_PER_PAGE = 500
-_EMAIL = re.compile(r"[^@\s\x00-\x1f\"'<>\\]{1,64}@[A-Za-z0-9.-]{1,190}")
-EMAIL_RULE = "an e-mail address like ann@example.com"
-#: bcrypt looks at 72 bytes; PocketBase wants 8 characters at least.
-PASSWORD_RULE = "8 to 71 bytes"
+__all__ = ["RULES", "checked", "error_body", "parse"]
 
 
 def error_body(error: PBClusterError) -> dict[str, Any]:
@@ -48,18 +42,6 @@ def error_body(error: PBClusterError) -> dict[str, Any]:
         # By this a program tells why, and whether to repeat it.
         extra["code"] = error.code
     return {"status": error.status, "message": error.message, "data": data | extra}
-
-
-@attrs.frozen
-class NewTenant:
-    """A checked body of POST /api/cp/tenants."""
-
-    name: str
-    durability: Durability
-    metadata: dict[str, Any]
-    quotas: TenantQuotas
-    email: str
-    password: str = attrs.field(repr=False)
 
 
 def checked(value: Any, field: str, known: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
@@ -90,129 +72,36 @@ _KINDS: dict[type, str] = {
 }
 
 
-def parse(body: bytes) -> Any:
-    """Decoded JSON. :raises CallerError: it is none."""
+def check_metadata(value: dict[str, Any]) -> dict[str, Any]:
+    """Metadata that can be kept. :raises Unprocessable: it cannot."""
+    rule = f"at most {MAX_METADATA_BYTES} bytes of JSON, whole numbers of 64 bits"
     try:
-        value = json.loads(body, parse_constant=_no_constant)
-        json.dumps(value).encode()
         msgspec.msgpack.encode(value)
-    except OverflowError:
-        raise CallerError("the body has a whole number of more than 64 bits") from None
-    except (ValueError, RecursionError):
-        raise CallerError("the body is not valid JSON") from None
+        fine = len(json.dumps(value)) <= MAX_METADATA_BYTES
+    except (OverflowError, RecursionError):
+        fine = False
+    if not fine:
+        raise Unprocessable(f"metadata: {rule} are allowed", field="metadata", allowed=rule)
     return value
 
 
-def _no_constant(name: str) -> Any:
-    """NaN and Infinity are Python's, not JSON's (RFC 8259 section 6)."""
-    raise ValueError(name)
+def quotas_of(given: Any) -> TenantQuotas:
+    """The record of a body's quotas."""
+    return TenantQuotas(**msgspec.structs.asdict(given))
 
 
-def new_tenant(body: bytes) -> NewTenant:
-    """Check the body of a creation. :raises InvalidInput: names the field and what is allowed."""
-    fields = {"name": str, "superuser": dict, "durability": str, "metadata": dict, "quotas": dict}
-    value = checked(parse(body), "body", fields)
-    if "name" not in value:
-        raise InvalidInput("name is missing", field="name", allowed="a name")
-    email, password = _superuser(value.get("superuser"))
-    return NewTenant(
-        name=check_name(value["name"]),
-        durability=_durability(value.get("durability", "sync")),
-        metadata=_metadata(value.get("metadata", {})),
-        quotas=_quotas(value.get("quotas", {})),
-        email=email,
-        password=password,
-    )
+def login_of(given: Superuser | msgspec.UnsetType) -> tuple[str, str]:
+    """E-mail address and password, both empty if there are none.
 
-
-@attrs.frozen
-class TenantChange:
-    """A checked body of PUT /api/cp/tenants/{id}; None: leave it."""
-
-    metadata: dict[str, Any] | None
-    quotas: TenantQuotas | None
-    custom_domains: tuple[str, ...] | None
-    version: int
-
-
-def tenant_change(body: bytes, base_domain: str) -> TenantChange:
-    """Check the body of a change. :raises InvalidInput: names the field and what is allowed."""
-    fields = {"metadata": dict, "quotas": dict, FIELD: list, "version": int}
-    value = checked(parse(body), "body", fields)
-    return TenantChange(
-        metadata=_metadata(value["metadata"]) if "metadata" in value else None,
-        quotas=_quotas(value["quotas"]) if "quotas" in value else None,
-        custom_domains=custom_domains(value[FIELD], base_domain) if FIELD in value else None,
-        version=value.get("version", 0),
-    )
-
-
-def _superuser(value: Any) -> tuple[str, str]:
-    if value is None:
+    :raises Unprocessable: the password has too many bytes, or one that cannot be.
+    """
+    if isinstance(given, msgspec.UnsetType):
         return "", ""
-    given = checked(value, "superuser", {"email": str, "password": str})
-    email, password = given.get("email", ""), given.get("password", "")
-    if not _EMAIL.fullmatch(email):
-        raise InvalidInput(f"email must be {EMAIL_RULE}", field="email", allowed=EMAIL_RULE)
-    if not 8 <= len(password.encode()) <= 71 or "\x00" in password:
-        raise InvalidInput(
+    if not 8 <= len(given.password.encode()) <= 71 or "\x00" in given.password:
+        raise Unprocessable(
             f"password must have {PASSWORD_RULE}", field="password", allowed=PASSWORD_RULE
         )
-    return email, password
-
-
-def _durability(value: str) -> Durability:
-    try:
-        return Durability(value)
-    except ValueError:
-        raise InvalidInput(
-            f"durability {value!r} is not allowed: sync or async",
-            field="durability",
-            allowed="sync, async",
-        ) from None
-
-
-def _metadata(value: dict[str, Any]) -> dict[str, Any]:
-    if len(json.dumps(value)) > MAX_METADATA_BYTES:
-        rule = f"at most {MAX_METADATA_BYTES} bytes of JSON"
-        raise InvalidInput(f"metadata: {rule} are allowed", field="metadata", allowed=rule)
-    return value
-
-
-def _quotas(value: dict[str, Any]) -> TenantQuotas:
-    names = {field.encode_name: field for field in msgspec.structs.fields(TenantQuotas)}
-    kinds: dict[str, type | tuple[type, ...]] = {
-        name: (int, float) if field.type is float else int for name, field in names.items()
-    }
-    checked(value, "quotas", kinds)
-    for name, number in value.items():
-        if not 0 <= number < 2**53:
-            raise InvalidInput(f"{name} must be from 0 to 2^53", field=name, allowed="0 to 2^53")
-    return TenantQuotas(**{names[name].name: number for name, number in value.items()})
-
-
-def page_of(query: Mapping[bytes, list[bytes]]) -> tuple[int, int]:
-    """``page`` (from 1) and ``perPage`` (1 to 500, default 30) of a list's query."""
-    found = []
-    for name, default, most in (("page", 1, 1_000_000), ("perPage", 30, MAX_PER_PAGE)):
-        text = query.get(name.encode(), [b""])[0].decode("ascii", "replace")
-        rule = f"a whole number from 1 to {most}"
-        if text and not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
-            raise InvalidInput(f"{name} must be {rule}", field=name, allowed=rule)
-        found.append(int(text) if text else default)
-    return found[0], found[1]
-
-
-def listing(items: list[Any], page: int, per_page: int) -> dict[str, Any]:
-    """One page of ``items``."""
-    begin = (page - 1) * per_page
-    return {
-        "page": page,
-        "perPage": per_page,
-        "totalItems": len(items),
-        "totalPages": -(-len(items) // per_page),
-        "items": items[begin : begin + per_page],
-    }
+    return given.email, given.password
 
 
 def tenant_json(
@@ -231,7 +120,30 @@ def tenant_json(
     access = usage.last_access if usage is not None else None
     shown["lastAccess"] = access and access.isoformat(timespec="milliseconds")
     shown["lastError"] = failure or (usage.error if usage is not None else "")
+    shown["overQuota"] = over_quota(tenant.quotas, usage)
+    shown["usage"] = {
+        "dbBytes": usage.db_bytes if usage is not None else 0,
+        "fileBytes": usage.file_bytes if usage is not None else 0,
+        "requests": usage.request_count if usage is not None else 0,
+    }
     return shown
+
+
+#: Quota → field of what a node reports of a tenant.
+_USED = {"max_db_bytes": "db_bytes", "max_file_bytes": "file_bytes", "memory_bytes": "memory_bytes"}
+
+
+def over_quota(quotas: TenantQuotas, usage: Any) -> dict[str, Any]:
+    """Quotas that are below what is in use: they are accepted, and this says so.
+
+    :param usage: a node's report of the tenant, None: there is none.
+    """
+    found: dict[str, Any] = {}
+    for quota, field in _USED.items():
+        most, used = getattr(quotas, quota), getattr(usage, field, 0)
+        if most and used > most:
+            found[json_name(quota)] = {"quota": most, "used": used}
+    return found
 
 
 def node_json(

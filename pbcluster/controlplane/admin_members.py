@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from pbcluster.config import http_url, tcp_endpoint
-from pbcluster.errors import InvalidInput, PBClusterError
-from pbcluster.raft import MemberId, Status
-from pbcluster.records import MemberRecord, check_process_id
+import msgspec
 
-#: Characters of a public CURVE key in Z85.
-_KEY_LENGTH = 40
+from pbcluster.config import http_url, tcp_endpoint
+from pbcluster.controlplane.admin_bodies import RULES, NewMember
+from pbcluster.errors import PBClusterError, Unprocessable
+from pbcluster.raft import MemberId, Status
+from pbcluster.records import MemberRecord
 
 
 class Group(Protocol):
@@ -62,60 +61,24 @@ def members_json(
     return shown
 
 
-def wanted_member(body: bytes) -> MemberId:
-    """The member in ``{"to": ID}``. :raises InvalidInput: there is none."""
-    try:
-        content = json.loads(body)
-    except ValueError:
-        content = None
-    target = content.get("to") if isinstance(content, dict) else None
-    if not isinstance(target, str) or not target:
-        raise InvalidInput("to is missing", field="to", allowed='a member: {"to": "member_2"}')
-    return target
+def member_record(body: NewMember) -> MemberRecord:
+    """The record of a new member.
 
-
-#: What each field of a new member is, in words.
-_FIELDS = {
-    "id": "a new name like member_4",
-    "raft": "tcp://HOST:PORT, where the other members hear it",
-    "requests": "tcp://HOST:PORT, where nodes and gateways ask it",
-    "broadcasts": "tcp://HOST:PORT, where it publishes broadcasts",
-    "admin": "http://HOST:PORT, its admin API",
-    "curve_public": "its public CURVE key, 40 characters of Z85; empty with plain sockets",
-}
-
-
-def new_member(body: bytes) -> MemberRecord:
-    """The record of a new member in a JSON object with the fields of ``MemberRecord``.
-
-    :raises InvalidInput: a field is missing, unknown or wrong; names it and what is allowed.
+    :raises Unprocessable: an address has the right beginning and cannot be all the same.
     """
-    try:
-        content = json.loads(body)
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise InvalidInput("the body must be a JSON object", field="", allowed=", ".join(_FIELDS))
-    for name in content:
-        if name not in _FIELDS:
-            known = ", ".join(_FIELDS)
-            raise InvalidInput(f"unknown field {name!r}; known: {known}", field=name, allowed=known)
-    given = {name: content.get(name, "") for name in _FIELDS}
-    for name, value in given.items():
+    given = msgspec.structs.asdict(body)
+    for name, check in _CHECKS.items():
         try:
-            _check(name, value)
+            check(given[name])
         except (ValueError, TypeError, PBClusterError):
-            told = f"{name} is {value!r}; allowed: {_FIELDS[name]}"
-            raise InvalidInput(told, field=name, allowed=_FIELDS[name]) from None
+            told = f"{name} is {given[name]!r}; allowed: {RULES[name]}"
+            raise Unprocessable(told, field=name, allowed=RULES[name]) from None
     return MemberRecord(**given)
 
 
-def _check(name: str, value: Any) -> None:
-    if name == "id":
-        check_process_id(value)
-    elif name == "admin":
-        http_url(value)
-    elif name != "curve_public":
-        tcp_endpoint(value)
-    elif not isinstance(value, str) or len(value) not in (0, _KEY_LENGTH):
-        raise ValueError
+_CHECKS = {
+    "raft": tcp_endpoint,
+    "requests": tcp_endpoint,
+    "broadcasts": tcp_endpoint,
+    "admin": http_url,
+}

@@ -17,6 +17,9 @@ from pbcluster.records import (
     InitialSuperuser,
     MemberRecord,
     NodeStatus,
+    OnOutage,
+    Role,
+    TenantLogs,
     TenantQuotas,
     TenantStatus,
 )
@@ -37,6 +40,8 @@ class CreateTenant(Command, frozen=True):
     metadata: dict[str, Any] = {}
     quotas: TenantQuotas = TenantQuotas()
     initial_superuser: InitialSuperuser | None = None
+    durable_reads: bool = False
+    on_s3_outage: OnOutage = OnOutage.DEGRADE
 
 
 class UpdateTenant(Command, frozen=True):
@@ -51,13 +56,20 @@ class UpdateTenant(Command, frozen=True):
     metadata: dict[str, Any] | None = None
     quotas: TenantQuotas | None = None
     custom_domains: tuple[str, ...] | None = None
+    logs: TenantLogs | None = None
+    #: It counts at once if no node has the tenant, else once its owner reports that it caught up.
+    durability: Durability | None = None
+    durable_reads: bool | None = None
+    on_s3_outage: OnOutage | None = None
 
 
 class AssignTenant(Command, frozen=True):
     """Give a tenant to a node under a new epoch above both its own and ``above_epoch``.
 
     Fails unless the tenant's epoch still is ``expected_epoch``: two proposers that decided from the
-    same view cannot both succeed.
+    same view cannot both succeed. Fails if the tenant is degraded: its owner acknowledged writes
+    that nobody else has (:class:`GiveAway` is an operator's word that they may be lost), unless
+    ``keeps_data``: the owner itself goes on with its own copy under the new epoch.
     """
 
     at: datetime
@@ -65,6 +77,39 @@ class AssignTenant(Command, frozen=True):
     node_id: str
     expected_epoch: int
     above_epoch: int = 0
+    keeps_data: bool = False
+
+
+class SetDegraded(Command, frozen=True):
+    """The owner acknowledges writes that are on its disk only, or does so no more.
+
+    Fails unless it still owns the tenant under this epoch, in this incarnation.
+    """
+
+    at: datetime
+    tenant_id: str
+    node_id: str
+    epoch: int
+    incarnation: int
+    degraded: bool
+
+
+class SettleDurability(Command, frozen=True):
+    """The owner has everything in S3: the wanted durability counts. Fails if another is wanted."""
+
+    at: datetime
+    tenant_id: str
+    node_id: str
+    epoch: int
+    durability: Durability
+
+
+class GiveAway(Command, frozen=True):
+    """An operator accepts that what only the owner's disk has of a degraded tenant is lost."""
+
+    at: datetime
+    tenant_id: str
+    epoch: int
 
 
 class MarkReady(Command, frozen=True):
@@ -86,11 +131,40 @@ class SetTenantStatus(Command, frozen=True):
 
 
 class DeleteTenant(Command, frozen=True):
-    """Begin to delete: routes end now, the name is free again, the id never is."""
+    """Begin to delete: routes end now, the name is free again, the id never is.
+
+    The objects in S3 stay for ``keep_s`` seconds; again with less: for less.
+    """
 
     at: datetime
     tenant_id: str
     expected_version: int = 0
+    keep_s: float = 7 * 86400.0
+
+
+class ArchiveTenant(Command, frozen=True):
+    """Begin to archive: routes end now, the name stays taken. Fails for a degraded tenant."""
+
+    at: datetime
+    tenant_id: str
+    expected_version: int = 0
+
+
+class ActivateTenant(Command, frozen=True):
+    """An archived tenant may be placed again; it wakes at its next request."""
+
+    at: datetime
+    tenant_id: str
+    expected_version: int = 0
+
+
+class TenantEnded(Command, frozen=True):
+    """The node carried out what was ordered under ``epoch``: archived, deleted or purged."""
+
+    at: datetime
+    tenant_id: str
+    node_id: str
+    epoch: int
 
 
 class TenantReleased(Command, frozen=True):
@@ -168,6 +242,119 @@ class NoteToken(Command, frozen=True):
     until: datetime
 
 
+class RenameTenant(Command, frozen=True):
+    """Another name, and with it another domain; the id stays. Fails if the name is taken."""
+
+    at: datetime
+    tenant_id: str
+    name: str
+    domain: str
+    expected_version: int = 0
+
+
+class CreateApiToken(Command, frozen=True):
+    """A new token of the admin API, known by its SHA-256 alone. Fails if its name is taken."""
+
+    at: datetime
+    token_id: str
+    name: str
+    role: Role
+    digest: bytes
+    created_by: str = ""
+    expires: datetime | None = None
+
+    def __repr__(self) -> str:
+        return f"CreateApiToken({self.token_id!r})"
+
+
+class RevokeApiToken(Command, frozen=True):
+    """A token of the admin API is valid no more."""
+
+    at: datetime
+    token_id: str
+
+
+class Noted(Command, frozen=True):
+    """Something was done that changes nothing here: only its audit note is kept."""
+
+    at: datetime
+
+
+class StartMigration(Command, frozen=True):
+    """Begin to move a tenant. Fails unless its epoch still is ``expected_epoch``, if it moves
+    already, and if the target may not have it."""
+
+    at: datetime
+    migration_id: str
+    tenant_id: str
+    target_node: str
+    expected_epoch: int
+
+
+class MigrationWarmed(Command, frozen=True):
+    """The target has a copy of ``size_bytes`` at transaction ``txid``."""
+
+    at: datetime
+    migration_id: str
+    tenant_id: str
+    size_bytes: int
+    txid: int
+
+
+class DrainTenant(Command, frozen=True):
+    """So many gateways hold its requests: the source shall hand the tenant over."""
+
+    at: datetime
+    migration_id: str
+    tenant_id: str
+    gateways: int
+
+
+class MigrationDrained(Command, frozen=True):
+    """The source gave it up, all of it is in S3 up to ``txid``: the target gets a new epoch."""
+
+    at: datetime
+    migration_id: str
+    tenant_id: str
+    epoch: int
+    txid: int
+    settled: bool
+
+
+class MigrationReady(Command, frozen=True):
+    """The target serves under ``epoch``: done."""
+
+    at: datetime
+    migration_id: str
+    tenant_id: str
+    epoch: int
+
+
+class AbortMigration(Command, frozen=True):
+    """End it without a move; after the switch only the waiting for its end is given up."""
+
+    at: datetime
+    migration_id: str
+    tenant_id: str
+    reason: str
+
+
+class RetireRoute(Command, frozen=True):
+    """The old route of a migration that is done has had no traffic for long enough."""
+
+    at: datetime
+    migration_id: str
+    tenant_id: str
+
+
+class DrainNode(Command, frozen=True):
+    """An operator wants a node empty (``wanted``), or in use again."""
+
+    at: datetime
+    node_id: str
+    wanted: bool
+
+
 AnyCommand = (
     CreateTenant
     | UpdateTenant
@@ -175,6 +362,9 @@ AnyCommand = (
     | MarkReady
     | SetTenantStatus
     | DeleteTenant
+    | ArchiveTenant
+    | ActivateTenant
+    | TenantEnded
     | TenantReleased
     | RegisterNode
     | SetNodeStatus
@@ -182,14 +372,43 @@ AnyCommand = (
     | SetMember
     | RotateTokenKey
     | NoteToken
+    | RenameTenant
+    | CreateApiToken
+    | RevokeApiToken
+    | Noted
+    | StartMigration
+    | MigrationWarmed
+    | DrainTenant
+    | MigrationDrained
+    | MigrationReady
+    | AbortMigration
+    | RetireRoute
+    | DrainNode
+    | SetDegraded
+    | SettleDurability
+    | GiveAway
 )
 
 
+class AuditNote(msgspec.Struct, frozen=True, array_like=True):
+    """Who wants a command, from where and what for; ``audit.note`` makes one within its bounds."""
+
+    actor: str
+    role: str
+    address: str
+    request_id: str
+    action: str
+    target: str = ""
+    detail: str = ""
+
+
 class Keyed(msgspec.Struct, frozen=True, array_like=True):
-    """What stands in the log: a command and its idempotency key (empty: none)."""
+    """What stands in the log: a command, its idempotency key (empty: none) and what the audit trail
+    shall tell of it (None: nothing)."""
 
     key: str
     command: AnyCommand
+    note: AuditNote | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from pbcluster.controlplane.commands import AnyCommand
+from pbcluster.controlplane.commands import AnyCommand, AuditNote
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.registry import Applied, Registry
 from pbcluster.records import MemberRecord
@@ -48,10 +48,13 @@ class Consensus(Protocol):
     async def stop(self) -> None:
         """Finish what is being written and close."""
 
-    async def propose(self, command: AnyCommand, key: str = "") -> Outcome:
+    async def propose(
+        self, command: AnyCommand, key: str = "", note: AuditNote | None = None
+    ) -> Outcome:
         """Commit and apply a command.
 
         :param key: idempotency key: a repetition gives the first outcome and changes nothing.
+        :param note: goes into the audit trail with what came of it, once.
         :returns: its outcome, never one with an error: that is raised.
         :raises NotLeader: not taken here.
         :raises Busy: too many proposals wait, or the store is nearly full; nothing was done.

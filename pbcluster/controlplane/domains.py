@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pbcluster.errors import InvalidInput
+from pbcluster.errors import InvalidInput, Unprocessable
 from pbcluster.records import MAX_DOMAINS, check_domain
 
 FIELD = "customDomains"
@@ -32,5 +32,5 @@ def _custom_domain(value: Any, base_domain: str) -> str:
     domain = check_domain(value.lower() if isinstance(value, str) else value, FIELD)
     if domain == base_domain or domain.endswith(f".{base_domain}"):
         rule = f"a host name outside {base_domain}, where tenants answer by their names"
-        raise InvalidInput(f"{FIELD} {domain!r} is not allowed: {rule}", field=FIELD, allowed=rule)
+        raise Unprocessable(f"{FIELD} {domain!r} is not allowed: {rule}", field=FIELD, allowed=rule)
     return domain

@@ -23,7 +23,7 @@ from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.consensus import Consensus
 from pbcluster.controlplane.liveness import Liveness, ProbeNode
 from pbcluster.controlplane.outcomes import Outcome
-from pbcluster.controlplane.planner import Assign, Effect, Forget, Planner, SetStatus
+from pbcluster.controlplane.planner import Assign, Effect, Planner, SetStatus
 from pbcluster.controlplane.registry import Applied
 from pbcluster.durations import Durations
 from pbcluster.errors import DeadlineExceeded, PBClusterError
@@ -107,7 +107,7 @@ class Executor:
         if not self._consensus.is_leader:
             return
         try:
-            effects = self._planner.tick(self._clock.seconds())
+            effects = self._planner.tick(self._clock.seconds(), self._wall_clock())
         except Exception:
             # A loop that ends for one bad record would leave every other tenant alone.
             log.failure("planning failed")
@@ -146,8 +146,6 @@ class Executor:
                     node=effect.node_id,
                     error=error.message,
                 )
-        elif isinstance(effect, Forget):
-            await self._forget(effect)
         else:
             await self._set_status(effect)
 
@@ -161,6 +159,13 @@ class Executor:
             log.info("probe of {node}: {error}", node=effect.node_id, error=error.message)
             return
         self._liveness.heard(effect.node_id, effect.incarnation, self._clock.seconds())
+
+    async def ask_node(self, node_id: str, body: wire.Body, *, timeout_s: float) -> wire.Body:
+        """Ask a node something for an operator.
+
+        :raises PBClusterError: what the node answered. :raises DeadlineExceeded: nothing in time.
+        """
+        return await self._server.ask(node_id, body, timeout_s=timeout_s)
 
     async def assign(self, effect: Assign) -> Outcome:
         """Propose an assignment.
@@ -182,6 +187,7 @@ class Executor:
             effect.node_id,
             effect.expected_epoch,
             effect.above_epoch,
+            effect.keeps_data,
         )
         failed = True
         try:
@@ -212,19 +218,6 @@ class Executor:
                 if not self._consensus.is_leader:
                     raise
 
-    async def _forget(self, effect: Forget) -> None:
-        command = c.TenantReleased(
-            self._wall_clock(), effect.tenant_id, effect.node_id, effect.epoch
-        )
-        failed = True
-        try:
-            await self._consensus.propose(command)
-            failed = False
-        except PBClusterError as error:
-            log.warn("tenant {t} cannot be ended: {e}", t=effect.tenant_id, e=error.message)
-        finally:
-            self._planner.assigned(effect.tenant_id, self._clock.seconds(), failed=failed)
-
     async def _set_status(self, effect: SetStatus) -> None:
         command = c.SetNodeStatus(
             self._wall_clock(), effect.node_id, effect.incarnation, effect.status
@@ -245,7 +238,17 @@ class Executor:
         if applied.broadcast is not None:
             self._publisher.publish(applied.broadcast)
         for node_id in applied.changed_nodes:
-            try:
-                self._server.tell(node_id, self._consensus.registry.assignments(node_id))
-            except PBClusterError as error:
-                log.error("{node} cannot be told its tenants: {e}", node=node_id, e=error.message)
+            self.tell_assignments(node_id)
+
+    def tell_assignments(self, node_id: str) -> None:
+        """Send a node its list; a hint that may get lost."""
+        try:
+            self._server.tell(node_id, self._consensus.registry.assignments(node_id))
+        except PBClusterError as error:
+            log.error("{node} cannot be told its tenants: {e}", node=node_id, e=error.message)
+
+    async def survey(
+        self, body: wire.Body, *, timeout_s: float, among: Callable[[str], bool]
+    ) -> dict[str, list[wire.Body]]:
+        """Ask all processes that have a session here, as ``RequestServer.survey``."""
+        return await self._server.survey(body, timeout_s=timeout_s, among=among)

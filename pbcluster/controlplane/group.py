@@ -8,11 +8,15 @@ changes nothing there.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
 import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
@@ -133,4 +137,31 @@ def forwarder(reactor: Any, config: MemberConfig, member: RaftMember) -> Forward
         record = member.registry.roster.member(name)
         return settings.get(name) if record is None else record.admin
 
-    return Forwarder(reactor, config.id, url_of)
+    return Forwarder(reactor, config.id, url_of, authorities(config.admin_ca))
+
+
+def authorities(file: Path | None) -> Any:
+    """What certificates are verified by.
+
+    :param file: PEM certificates; None: the system's.
+    :raises ConfigError: it cannot be read, or there is none in it.
+    """
+    if file is None:
+        return None
+    try:
+        found = pem_certificates(file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot read {file} (--admin-ca): {error.strerror}") from None
+    except ValueError:
+        found = []
+    if not found:
+        raise ConfigError(f"{file} (--admin-ca) has no certificate, PEM")
+    return trustRootFromCertificates(found)
+
+
+def pem_certificates(data: bytes) -> list[Certificate]:
+    """All certificates of a file. :raises ValueError: one is none."""
+    return [
+        Certificate.loadPEM(one.public_bytes(Encoding.PEM))
+        for one in x509.load_pem_x509_certificates(data)
+    ]

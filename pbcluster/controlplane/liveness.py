@@ -35,6 +35,8 @@ class _Node:
     suspected_at: float | None = None
     heartbeat_at: float | None = None
     heartbeat: Heartbeat | None = None
+    #: Tenant → what the last heartbeat said of it.
+    usages: dict[str, TenantUsage] = attrs.Factory(dict)
 
 
 @attrs.frozen
@@ -101,6 +103,7 @@ class Liveness:
         if node is not None and node.incarnation == beat.incarnation:
             self._heard(node, now)
             node.heartbeat_at, node.heartbeat = now, beat
+            node.usages = {each.tenant_id: each for each in beat.tenants}
 
     def doubted(self, node_id: str, incarnation: int, now: float) -> ProbeNode | None:
         """A gateway could not reach it: probe it now, unless that is under way or too recent."""
@@ -206,7 +209,5 @@ class Liveness:
 
     def usage(self, node_id: str, tenant_id: str) -> TenantUsage | None:
         """What the node's last heartbeat said of a tenant."""
-        last = self.last_heartbeat(node_id)
-        if last is None:
-            return None
-        return next((each for each in last[1].tenants if each.tenant_id == tenant_id), None)
+        node = self._nodes.get(node_id)
+        return None if node is None else node.usages.get(tenant_id)

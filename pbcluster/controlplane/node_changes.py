@@ -7,8 +7,9 @@ import msgspec
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.registry_records import Change, RegistryRecords
+from pbcluster.controlplane.transitions import check_node
 from pbcluster.errors import WrongEpoch
-from pbcluster.records import NodeRecord, NodeStatus, TenantStatus
+from pbcluster.records import NodeRecord, NodeStatus
 
 #: Starts remembered of each node, so that a process that was replaced cannot come back as a new
 #: one; it would have to sleep through this many starts of its successor.
@@ -27,13 +28,13 @@ class NodeChanges(RegistryRecords):
         if known is not None:
             starts = [*self._starts.get(known.id, ()), known.start_id]
             self._starts[known.id] = starts[-MAX_STARTS:]
-            self._end_deleting(index, known.id, command)
         incarnation = known.incarnation + 1 if known is not None else 1
+        drain_wanted = known is not None and known.drain_wanted
         self._nodes[command.node_id] = NodeRecord(
             id=command.node_id,
             address=command.address,
             capacity=command.capacity,
-            status=NodeStatus.HEALTHY,
+            status=NodeStatus.DRAINING if drain_wanted else NodeStatus.HEALTHY,
             incarnation=incarnation,
             start_id=command.start_id,
             region=command.region,
@@ -41,6 +42,7 @@ class NodeChanges(RegistryRecords):
             software_version=command.software_version,
             version=index,
             assignments_index=index,
+            drain_wanted=drain_wanted,
         )
         return Change(
             Outcome(index, incarnation=incarnation),
@@ -49,29 +51,19 @@ class NodeChanges(RegistryRecords):
             node_id=command.node_id,
         )
 
-    def _end_deleting(self, index: int, node_id: str, command: c.RegisterNode) -> None:
-        """A new start never had what was being deleted, so it will never report its release."""
-        for tenant_id in sorted(self.tenants_of(node_id)):
-            tenant = self._tenants[tenant_id]
-            if tenant.status is TenantStatus.DELETING:
-                ended = msgspec.structs.replace(
-                    tenant,
-                    status=TenantStatus.DELETED,
-                    node_id="",
-                    version=index,
-                    updated=command.at,
-                )
-                self._put(ended)
-
     def _set_node_status(self, index: int, command: c.SetNodeStatus) -> Change:
         node = self._of_incarnation(command.node_id, command.incarnation)
-        if node.status is command.status:
+        status = command.status
+        if node.drain_wanted and status is NodeStatus.HEALTHY:
+            status = NodeStatus.DRAINING
+        if node.status is status:
             return Change(Outcome(index, incarnation=node.incarnation))
-        self._nodes[node.id] = msgspec.structs.replace(node, status=command.status, version=index)
+        check_node(node.id, node.status, status)
+        self._nodes[node.id] = msgspec.structs.replace(node, status=status, version=index)
         topics = {NodeStatus.DOWN: "node.down", NodeStatus.DRAINING: "node.draining"}
         return Change(
             Outcome(index, incarnation=node.incarnation),
-            topic=topics.get(command.status, "node.up"),
+            topic=topics.get(status, "node.up"),
             node_id=node.id,
         )
 

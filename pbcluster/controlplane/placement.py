@@ -2,57 +2,146 @@
 
 Pure: a view of the nodes in, a choice out; the same view gives the same choice. Load is the share
 of a node's capacity that is assigned, so that nodes of different size fill evenly.
+
+What must hold: a node that is draining, down, silent, full, or outside of the tenant's region or
+zone is never chosen. The last tenth of a node's places (:data:`RESERVE_SHARE`) is kept for tenants
+whose node died. A degraded node, or one short of memory or disk, is taken only by a tenant that
+would have no node at all otherwise, never by one that is moved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 
-from pbcluster.errors import NoCapacity
+from pbcluster.errors import InvalidInput, NoCapacity
 from pbcluster.records import NodeRecord, NodeStatus
+
+#: Places that only tenants without any node get, so that a node's death finds room elsewhere.
+RESERVE_SHARE = 0.1
+#: As the node's own "degraded".
+MAX_MEMORY_SHARE = 0.9
+MAX_DISK_SHARE = 0.9
+#: ``TenantRecord.placement``: where a tenant must be, and the group it is spread among.
+CONSTRAINTS = ("region", "zone", "spread")
+MAX_CONSTRAINT = 64
+
+
+def reserve_of(capacity: int) -> int:
+    """Places of a node that are kept back; a small one keeps none."""
+    return int(capacity * RESERVE_SHARE)
+
+
+def check_constraints(placement: Mapping[str, object]) -> dict[str, str]:
+    """A tenant's placement constraints, checked. :raises InvalidInput: names the wrong one."""
+    for name, value in placement.items():
+        if name not in CONSTRAINTS:
+            allowed = ", ".join(CONSTRAINTS)
+            raise InvalidInput(
+                f"placement has no {name!r}; allowed are: {allowed}", field=name, allowed=allowed
+            )
+        if not isinstance(value, str) or not 0 < len(value) <= MAX_CONSTRAINT:
+            rule = f"a string of 1 to {MAX_CONSTRAINT} characters"
+            raise InvalidInput(f"{name} must be {rule}", field=name, allowed=rule)
+    return {name: str(value) for name, value in placement.items()}
+
+
+@attrs.frozen(kw_only=True)
+class Wish:
+    """What a tenant needs of its node.
+
+    :ivar region: it must be there; empty: anywhere. :ivar zone: likewise.
+    :ivar avoid: nodes that it must not get, with the reason.
+    :ivar reserve: reserved places will do: its node died.
+    :ivar unwell: if need be, a degraded node will do, or one short of memory or disk.
+    """
+
+    region: str = ""
+    zone: str = ""
+    avoid: Mapping[str, str] = attrs.field(factory=dict)
+    reserve: bool = False
+    unwell: bool = True
+
+
+#: Of a tenant whose node died.
+RESCUE = Wish(reserve=True)
 
 
 @attrs.frozen
 class Candidate:
     """A node as placement sees it.
 
-    :ivar assigned: tenants it has. :ivar alive: its lease is good and it is not suspected.
-    :ivar degraded: it says itself that it is not well; taken only if every other one is worse.
+    :ivar assigned: tenants it has or will have. :ivar alive: its lease is good and it is not
+        suspected. :ivar degraded: it says itself that it is not well.
+    :ivar memory_share: used, 0 to 1. :ivar disk_share: likewise.
+    :ivar group: tenants there that the tenant should be spread from.
+    :ivar warm: it has a copy of the tenant already. :ivar owner: the tenant is its own now; that it
+        is drained is then no reason to refuse the tenant another epoch there.
     """
 
     node: NodeRecord
     assigned: int
     alive: bool
     degraded: bool = False
+    memory_share: float = 0.0
+    disk_share: float = 0.0
+    group: int = 0
+    warm: bool = False
+    owner: bool = False
 
-    def objection(self) -> str:
-        """Why it cannot take another tenant; empty: it can."""
-        if self.node.status is not NodeStatus.HEALTHY:
-            return f"is {self.node.status.value}"
-        if not self.alive:
-            return "does not answer"
-        if self.assigned >= self.node.capacity:
-            return f"is full ({self.assigned} of {self.node.capacity} tenants)"
+    def _may_be_used(self) -> bool:
+        draining = self.node.status is NodeStatus.DRAINING
+        return self.node.status is NodeStatus.HEALTHY or (draining and self.owner)
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not well; empty: it is."""
+        if self.degraded:
+            return "is degraded"
+        if self.memory_share > MAX_MEMORY_SHARE:
+            return f"uses {self.memory_share:.0%} of its memory"
+        if self.disk_share > MAX_DISK_SHARE:
+            return f"uses {self.disk_share:.0%} of its disk"
         return ""
+
+    def objection(self, wish: Wish = RESCUE) -> str:
+        """Why it cannot take another tenant; empty: it can."""
+        capacity = self.node.capacity
+        reserved = 0 if wish.reserve else reserve_of(capacity)
+        checks = (
+            (self.node.id in wish.avoid, wish.avoid.get(self.node.id, "")),
+            (not self._may_be_used(), f"is {self.node.status.value}"),
+            (not self.alive, "does not answer"),
+            (self.assigned >= capacity, f"is full ({self.assigned} of {capacity} tenants)"),
+            (
+                self.assigned >= capacity - reserved,
+                f"has only its reserve left ({self.assigned} of {capacity} tenants, {reserved} "
+                "are kept for tenants of nodes that die)",
+            ),
+            (not wish.unwell and bool(self.trouble), self.trouble),
+            (wish.region not in ("", self.node.region), f"is not in region {wish.region}"),
+            (wish.zone not in ("", self.node.zone), f"is not in zone {wish.zone}"),
+        )
+        return next((why for applies, why in checks if applies), "")
 
 
 @attrs.frozen
 class Choice:
-    """The chosen node, and for every other one why it was not it."""
+    """The chosen node, and for every other one why it was not it. ``why``: what spoke for it."""
 
     node_id: str
     reasons: dict[str, str]
+    why: str = ""
 
 
-def choose(candidates: Sequence[Candidate], *, prefer: str = "") -> Choice:
+def choose(candidates: Sequence[Candidate], *, prefer: str = "", wish: Wish = RESCUE) -> Choice:
     """Choose a node.
 
-    :param prefer: a node that wins if it can take the tenant at all (it has a copy).
+    :param prefer: a node that wins if it can take the tenant at all (it has it now).
     :raises NoCapacity: none can; the message names each node's reason.
     """
-    reasons = {each.node.id: each.objection() for each in candidates}
+    reasons = {each.node.id: each.objection(wish) for each in candidates}
     able = [each for each in candidates if not reasons[each.node.id]]
     if not able:
         told = "; ".join(f"{node} {why}" for node, why in sorted(reasons.items()))
@@ -61,7 +150,9 @@ def choose(candidates: Sequence[Candidate], *, prefer: str = "") -> Choice:
         able,
         key=lambda each: (
             each.node.id != prefer,
-            each.degraded,
+            bool(each.trouble),
+            each.group,
+            not each.warm,
             each.assigned / each.node.capacity,
             each.assigned,
             each.node.id,
@@ -69,7 +160,63 @@ def choose(candidates: Sequence[Candidate], *, prefer: str = "") -> Choice:
     )
     for each in able:
         if each is not best:
-            unwell = " and is degraded" if each.degraded else ""
-            reasons[each.node.id] = f"has {each.assigned} of {each.node.capacity} tenants{unwell}"
+            reasons[each.node.id] = _told(each)
     del reasons[best.node.id]
-    return Choice(best.node.id, reasons)
+    return Choice(best.node.id, reasons, _told(best))
+
+
+def _told(candidate: Candidate) -> str:
+    told = f"has {candidate.assigned} of {candidate.node.capacity} tenants"
+    if candidate.trouble:
+        told += f" and {candidate.trouble}"
+    if candidate.group:
+        told += f", {candidate.group} of the same group"
+    return told + (", a warm copy" if candidate.warm else "")
+
+
+@attrs.frozen
+class Move:
+    """A step of a rebalancing."""
+
+    tenant_id: str
+    source: str
+    target: str
+
+
+def rebalance(
+    nodes: Sequence[Candidate], tenants: Mapping[str, Sequence[str]], *, tolerance: int = 1
+) -> list[Move]:
+    """Fewest moves after which the loads of usable nodes differ by at most ``tolerance`` tenants
+    from what is even, by share of capacity.
+
+    :param nodes: all nodes. :param tenants: node → the tenants that may be moved from it.
+    :returns: moves in the order in which they should be made, each within every node's bounds.
+    """
+    wish = Wish(unwell=False)
+    usable = {n.node.id: n for n in nodes if n.node.status is NodeStatus.HEALTHY and n.alive}
+    counts = {node_id: each.assigned for node_id, each in usable.items()}
+    left = {node_id: sorted(tenants.get(node_id, ()), reverse=True) for node_id in usable}
+
+    def share(node_id: str, more: int = 0) -> float:
+        return (counts[node_id] + more) / usable[node_id].node.capacity
+
+    moves: list[Move] = []
+    while True:
+        sources = [node_id for node_id in usable if left[node_id]]
+        targets = [
+            node_id
+            for node_id, each in usable.items()
+            if not attrs.evolve(each, assigned=counts[node_id]).objection(wish)
+        ]
+        if not sources or not targets:
+            return moves
+        source = max(sources, key=lambda n: (share(n), n))
+        target = min(targets, key=lambda n: (share(n), n))
+        # Only a move that leaves the two more even than before, by more than the tolerance.
+        if source == target or share(source, -tolerance) <= share(target, tolerance) - 1e-9:
+            return moves
+        if share(source, -1) < share(target, 1) - 1e-9:
+            return moves
+        moves.append(Move(left[source].pop(), source, target))
+        counts[source] -= 1
+        counts[target] += 1

@@ -8,17 +8,21 @@ assignments under way is bounded, so that the death of a full node cannot flood 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 import attrs
 
 from pbcluster.controlplane.liveness import Liveness, ProbeNode
-from pbcluster.controlplane.placement import Candidate, choose
+from pbcluster.controlplane.placement import Candidate, Choice, Wish, choose
 from pbcluster.controlplane.registry import LIVING, Registry
+from pbcluster.controlplane.registry_records import ending_of, may_end
 from pbcluster.errors import NoCapacity, Unavailable
-from pbcluster.records import NodeStatus, TenantRecord, TenantStatus
+from pbcluster.records import NodeRecord, NodeResources, NodeStatus, TenantRecord, TenantStatus
 
 #: Assignments under way at once.
 MAX_ASSIGNING = 64
+#: Ends of tenants without a node under way at once: they wait for S3, not for anybody.
+MAX_ENDING = 16
 #: More than this share of the nodes (but at least one node) suspected at once looks like our own
 #: network: background reassignment stops until it is fewer, or until somebody asks for a tenant.
 STORM_SHARE = 0.2
@@ -35,15 +39,7 @@ class Assign:
     expected_epoch: int
     above_epoch: int
     reason: str
-
-
-@attrs.frozen
-class Forget:
-    """The node of a tenant that is being deleted is gone: its release is not waited for."""
-
-    tenant_id: str
-    node_id: str
-    epoch: int
+    keeps_data: bool = False
 
 
 @attrs.frozen
@@ -55,7 +51,7 @@ class SetStatus:
     status: NodeStatus
 
 
-Effect = ProbeNode | Assign | Forget | SetStatus
+Effect = ProbeNode | Assign | SetStatus
 
 
 class Planner:
@@ -92,7 +88,7 @@ class Planner:
     # -- what is under way --
 
     def assigned(self, tenant_id: str, now: float, *, failed: bool) -> None:
-        """An :class:`Assign` or :class:`Forget` of this tenant has ended."""
+        """An :class:`Assign` of this tenant has ended."""
         self._assigning.discard(tenant_id)
         self._liveness.end_taking(tenant_id)
         if failed:
@@ -106,13 +102,31 @@ class Planner:
 
     # -- the plan --
 
-    def tick(self, now: float) -> list[Effect]:
-        """What to do now."""
+    def tick(self, now: float, wall: datetime | None = None) -> list[Effect]:
+        """What to do now.
+
+        :param wall: the wall clock, by which deleted tenants' objects are kept; None: keep them.
+        """
         for node in self._registry.nodes():
             self._liveness.known(node.id, node.incarnation, now)
         effects: list[Effect] = list(self._liveness.tick(now))
         effects.extend(self._statuses(now))
         effects.extend(self._rescues(now))
+        effects.extend(self._ends(now, wall))
+        return effects
+
+    def _ends(self, now: float, wall: datetime | None) -> list[Effect]:
+        """Order the ends of tenants that no node has."""
+        effects: list[Effect] = []
+        for tenant in self._registry.to_end(wall):
+            if len(effects) + self._registry.ending_count() >= MAX_ENDING:
+                break
+            if tenant.id in self._assigning or self._not_before.get(tenant.id, 0.0) > now:
+                continue
+            try:
+                effects.append(self._assign(tenant, f"it is to be {may_end(tenant)}", now))
+            except NoCapacity:
+                self._not_before[tenant.id] = now + RETRY_S
         return effects
 
     def _statuses(self, now: float) -> list[Effect]:
@@ -144,10 +158,8 @@ class Planner:
     def _rescue(self, tenant: TenantRecord, now: float) -> Effect | None:
         if not self._liveness.may_give_away(tenant.node_id, now):
             return None
-        if tenant.status is TenantStatus.DELETING:
-            self._assigning.add(tenant.id)
-            return Forget(tenant.id, tenant.node_id, tenant.epoch)
-        if tenant.status not in LIVING or tenant.degraded:
+        deleted = tenant.status in (TenantStatus.DELETING, TenantStatus.DELETED)
+        if not (tenant.status in LIVING or ending_of(tenant)) or (tenant.degraded and not deleted):
             # A degraded tenant has acknowledged writes on its node only: an operator decides.
             return None
         try:
@@ -181,7 +193,12 @@ class Planner:
             return self._assign(tenant, "it has no node", now)
         if self._liveness.alive(tenant.node_id):
             return None
-        if tenant.degraded or not self._liveness.may_give_away(tenant.node_id, now):
+        if tenant.degraded:
+            raise Unavailable(
+                f"node {tenant.node_id} of tenant {tenant.name!r} does not answer and has "
+                "acknowledged writes that are nowhere else: an operator decides"
+            )
+        if not self._liveness.may_give_away(tenant.node_id, now):
             raise Unavailable(
                 f"node {tenant.node_id} of tenant {tenant.name!r} does not answer; it may still "
                 "own it for a moment",
@@ -202,35 +219,108 @@ class Planner:
             raise Unavailable(
                 f"tenant {tenant.name!r} is degraded: an operator decides", retry_after_s=5.0
             )
+        self._check_renewable(tenant, now)
+        return self._assign(tenant, "its epoch was refused", now, above_epoch, tenant.node_id)
+
+    def renew(self, tenant: TenantRecord, now: float) -> Assign | None:
+        """Its owner goes on with its own copy, but needs a new epoch for it: a backup was restored.
+
+        :returns: None if an assignment is under way already. :raises Unavailable: not now.
+        """
+        if tenant.id in self._assigning:
+            return None
+        self._check_renewable(tenant, now)
+        self._assigning.add(tenant.id)
+        self._liveness.begin_taking(tenant.id, tenant.node_id)
+        reason = "PocketBase restored a backup"
+        return Assign(tenant.id, tenant.node_id, tenant.epoch, 0, reason, keeps_data=True)
+
+    def _check_renewable(self, tenant: TenantRecord, now: float) -> None:
         if not self._liveness.may_renew(tenant.node_id, now):
             raise Unavailable(
                 f"an older start of node {tenant.node_id} may still answer for a moment",
                 retry_after_s=0.2,
             )
-        return self._assign(tenant, "its epoch was refused", now, above_epoch, tenant.node_id)
+
+    def move_off(self, tenant: TenantRecord, node_id: str, reason: str) -> Assign | None:
+        """Give a tenant that was never ready to ``node_id``: there is nothing to hand over.
+
+        :returns: None if an assignment is under way already.
+        """
+        if tenant.id in self._assigning:
+            return None
+        self._assigning.add(tenant.id)
+        self._liveness.begin_taking(tenant.id, tenant.node_id)
+        return Assign(tenant.id, node_id, tenant.epoch, 0, reason)
 
     def _assign(
         self, tenant: TenantRecord, reason: str, now: float, above: int = 0, prefer: str = ""
     ) -> Assign:
-        choice = choose(self.candidates(tenant), prefer=prefer)
+        choice = self.choice(tenant, self.wish(tenant, reserve=bool(tenant.node_id)), prefer)
         self._assigning.add(tenant.id)
         if tenant.node_id:
             self._liveness.begin_taking(tenant.id, tenant.node_id)
         return Assign(tenant.id, choice.node_id, tenant.epoch, above, reason)
 
+    def wish(self, tenant: TenantRecord, *, reserve: bool = False, move: bool = False) -> Wish:
+        """What a tenant needs of its next node.
+
+        :param reserve: its node died. :param move: it goes elsewhere without need.
+        """
+        avoid = {tenant.node_id: "has it now"} if move else {}
+        place = tenant.placement
+        return Wish(
+            region=place.get("region", ""),
+            zone=place.get("zone", ""),
+            avoid=avoid,
+            reserve=reserve,
+            unwell=not move,
+        )
+
+    def choice(self, tenant: TenantRecord, wish: Wish, prefer: str = "") -> Choice:
+        """Where it would go now. :raises NoCapacity: nowhere."""
+        return choose(self.candidates(tenant), prefer=prefer, wish=wish)
+
     def candidates(self, tenant: TenantRecord | None) -> list[Candidate]:
         """All nodes as placement sees them; ``tenant``'s own place does not count against it."""
+        coming = self._registry.coming(but=tenant.id if tenant is not None else "")
         return [
-            Candidate(
-                node,
-                self._registry.count_of(node.id)
-                - (tenant is not None and tenant.node_id == node.id),
-                self._liveness.alive(node.id),
-                self._degraded(node.id),
-            )
-            for node in self._registry.nodes()
+            self._candidate(node, tenant, coming.get(node.id, 0)) for node in self._registry.nodes()
         ]
 
-    def _degraded(self, node_id: str) -> bool:
-        last = self._liveness.last_heartbeat(node_id)
-        return last is not None and last[1].status == NodeStatus.DEGRADED.value
+    def _candidate(self, node: NodeRecord, tenant: TenantRecord | None, coming: int) -> Candidate:
+        registry = self._registry
+        own = tenant is not None and tenant.node_id == node.id
+        tenant_id = tenant.id if tenant is not None else ""
+        last = self._liveness.last_heartbeat(node.id)
+        resources = last[1].resources if last is not None else NodeResources()
+        return Candidate(
+            node,
+            self._assigned(node.id, tenant) + coming,
+            self._liveness.alive(node.id),
+            last is not None and last[1].status == NodeStatus.DEGRADED.value,
+            _share(resources.memory_used_bytes, resources.memory_total_bytes),
+            _share(resources.disk_used_bytes, resources.disk_total_bytes),
+            self._group_on(node.id, tenant),
+            registry.is_warm(tenant_id, node.id),
+            own,
+        )
+
+    def _assigned(self, node_id: str, tenant: TenantRecord | None) -> int:
+        if tenant is not None and may_end(tenant):
+            return 0  # an end takes no place
+        own = tenant is not None and tenant.node_id == node_id
+        return self._registry.count_of(node_id) - own
+
+    def _group_on(self, node_id: str, tenant: TenantRecord | None) -> int:
+        """How many others of the group that it is spread among are there."""
+        group = tenant.placement.get("spread") if tenant is not None else None
+        if tenant is None or not group:
+            return 0
+        registry = self._registry
+        others = (registry.tenant(each) for each in registry.tenants_of(node_id))
+        return sum(o.id != tenant.id and o.placement.get("spread") == group for o in others)
+
+
+def _share(used: int, total: int) -> float:
+    return used / total if total > 0 else 0.0

@@ -27,7 +27,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
 from pbcluster.controlplane import commands
-from pbcluster.controlplane.commands import AnyCommand, Keyed, SetMember
+from pbcluster.controlplane.commands import AnyCommand, AuditNote, Keyed, SetMember
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.raft_driver import NewCore, RaftDriver, new_core
 from pbcluster.controlplane.raft_reads import Reads
@@ -225,7 +225,9 @@ class RaftMember:
         and is no more; what waited has been answered by then."""
         self._leadership.append(callback)
 
-    async def propose(self, command: AnyCommand, key: str = "") -> Outcome:
+    async def propose(
+        self, command: AnyCommand, key: str = "", note: AuditNote | None = None
+    ) -> Outcome:
         """Commit and apply ``command``; see :class:`Consensus`.
 
         While leadership is being handed over it waits, so that it can say who leads.
@@ -238,7 +240,7 @@ class RaftMember:
             raise Busy(f"{MAX_PENDING} proposals wait already", retry_after_s=0.1)
         if self._store.nearly_full():
             raise Busy("the store is nearly full: changes are refused, reads go on")
-        data = commands.encode(Keyed(key, command))
+        data = commands.encode(Keyed(key, command, note))
         outcome = await self._commit(self._driver.propose(data))
         if outcome.error is not None:
             raise outcome.error.exception()

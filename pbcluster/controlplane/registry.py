@@ -10,8 +10,9 @@ Invariants, held after every command:
 * applying the same log gives the same state, from the beginning or from a snapshot: no clock, no
   random numbers, no I/O.
 
-``registry_records`` holds tenants and nodes, ``tenant_changes`` and ``node_changes`` apply commands
-to them. It says nothing of who lives (``liveness``) and decides nothing (``planner``).
+``registry_records`` holds tenants and nodes; ``tenant_changes``, ``tenant_ends``, ``node_changes``
+and ``migration_changes`` apply commands to them. It says nothing of who lives (``liveness``) and
+decides nothing (``planner``).
 """
 
 from __future__ import annotations
@@ -23,13 +24,19 @@ import attrs
 import msgspec
 
 from pbcluster import wire
+from pbcluster.controlplane import audit
 from pbcluster.controlplane import commands as c
+from pbcluster.controlplane.api_tokens import ApiTokens
+from pbcluster.controlplane.audit import AuditTrail
+from pbcluster.controlplane.durability_changes import DurabilityChanges
+from pbcluster.controlplane.migration_changes import MigrationChanges
 from pbcluster.controlplane.node_changes import NodeChanges
 from pbcluster.controlplane.outcomes import Outcome, Outcomes
 from pbcluster.controlplane.registry_image import RegistryImage, RegistryState
 from pbcluster.controlplane.registry_records import LIVING, Change
 from pbcluster.controlplane.roster import Roster
 from pbcluster.controlplane.tenant_changes import TenantChanges
+from pbcluster.controlplane.tenant_ends import TenantEnds
 from pbcluster.controlplane.token_keys import TokenKeys
 from pbcluster.errors import PBClusterError, SessionExpired
 
@@ -51,7 +58,7 @@ class Applied:
     repeated: bool = False
 
 
-class Registry(TenantChanges, NodeChanges):
+class Registry(TenantChanges, DurabilityChanges, TenantEnds, NodeChanges, MigrationChanges):
     """Everything the control plane must not forget."""
 
     def __init__(self, base_domain: str) -> None:
@@ -65,6 +72,9 @@ class Registry(TenantChanges, NodeChanges):
         self.roster = Roster()
         #: What signs platform tokens.
         self.token_keys = TokenKeys()
+        #: Who may use the admin API, beside the bearer of the cluster's own admin token.
+        self.api_tokens = ApiTokens()
+        self.audit = AuditTrail()
         self._outcomes = Outcomes()
         self._appliers: dict[type, Callable[[int, Any], Change]] = {
             c.CreateTenant: self._create_tenant,
@@ -73,6 +83,9 @@ class Registry(TenantChanges, NodeChanges):
             c.MarkReady: self._mark_ready,
             c.SetTenantStatus: self._set_tenant_status,
             c.DeleteTenant: self._delete_tenant,
+            c.ArchiveTenant: self._archive_tenant,
+            c.ActivateTenant: self._activate_tenant,
+            c.TenantEnded: self._tenant_ended,
             c.TenantReleased: self._tenant_released,
             c.RegisterNode: self._register_node,
             c.SetNodeStatus: self._set_node_status,
@@ -80,6 +93,21 @@ class Registry(TenantChanges, NodeChanges):
             c.SetMember: self._set_member,
             c.RotateTokenKey: self._rotate_token_key,
             c.NoteToken: self._note_token,
+            c.RenameTenant: self._rename_tenant,
+            c.CreateApiToken: self._create_api_token,
+            c.RevokeApiToken: self._revoke_api_token,
+            c.Noted: self._noted,
+            c.StartMigration: self._start_migration,
+            c.MigrationWarmed: self._migration_warmed,
+            c.DrainTenant: self._drain_tenant,
+            c.MigrationDrained: self._migration_drained,
+            c.MigrationReady: self._migration_ready,
+            c.AbortMigration: self._abort_migration,
+            c.RetireRoute: self._retire_route,
+            c.DrainNode: self._drain_node,
+            c.SetDegraded: self._set_degraded,
+            c.SettleDurability: self._settle_durability,
+            c.GiveAway: self._give_away,
         }
 
     def outcome(self, key: str) -> Outcome | None:
@@ -98,7 +126,8 @@ class Registry(TenantChanges, NodeChanges):
     def image(self, *, for_operators: bool = False) -> RegistryImage:
         """The whole state as it is now, quickly: to be encoded later, in any thread.
 
-        :param for_operators: it leaves the control plane: the keys that sign tokens do not.
+        :param for_operators: it leaves the control plane: the keys that sign tokens do not, nor
+            the tokens of the admin API, which could be revoked by the time it is used.
         """
         return RegistryImage(
             RegistryState(
@@ -114,6 +143,9 @@ class Registry(TenantChanges, NodeChanges):
                 self.roster.index,
                 self._outcomes.spent(),
                 [] if for_operators else list(self.token_keys),
+                [] if for_operators else list(self.api_tokens),
+                list(self.audit),
+                list(self._migrations.values()),
             )
         )
 
@@ -128,10 +160,13 @@ class Registry(TenantChanges, NodeChanges):
         registry._starts = state.starts
         registry.roster = Roster(state.members, state.former_members, state.members_index)
         registry.token_keys = TokenKeys(state.token_keys)
+        registry.api_tokens = ApiTokens(state.api_tokens)
+        registry.audit = AuditTrail(state.audit)
         for node in state.nodes:
             registry._nodes[node.id] = node
-        for tenant in state.tenants:
-            registry._put(tenant)
+        registry._put_all(state.tenants)
+        for migration in state.migrations:
+            registry._put_migration(migration)
         return registry
 
     # -- applying ---------------------------------------------------------------------------------
@@ -152,9 +187,15 @@ class Registry(TenantChanges, NodeChanges):
             return Applied(known, repeated=True)
         try:
             change = self._appliers[type(keyed.command)](index, keyed.command)
+            if change.outcome.tenant_id:
+                change = self._settle(index, change.outcome.tenant_id, keyed.command.at, change)
         except PBClusterError as error:
             change = Change(Outcome(index, error=wire.ErrorReply.of(error)))
         self._outcomes.remember(keyed.key, change.outcome)
+        if keyed.note is not None:
+            refused = change.outcome.error
+            told = audit.DONE if refused is None else refused.code
+            self.audit.add(index, keyed.command.at, keyed.note, told)
         return Applied(change.outcome, self._numbered(change), change.nodes)
 
     def members_changed(self, index: int, left: Collection[str]) -> Applied:
@@ -205,4 +246,17 @@ class Registry(TenantChanges, NodeChanges):
 
     def _note_token(self, index: int, command: c.NoteToken) -> Change:
         self.token_keys.note(command)
+        return Change(Outcome(index))
+
+    # -- tokens of the admin API, and what only leaves its note --
+
+    def _create_api_token(self, index: int, command: c.CreateApiToken) -> Change:
+        self.api_tokens.create(command)
+        return Change(Outcome(index))
+
+    def _revoke_api_token(self, index: int, command: c.RevokeApiToken) -> Change:
+        self.api_tokens.revoke(command.token_id)
+        return Change(Outcome(index))
+
+    def _noted(self, index: int, command: c.Noted) -> Change:
         return Change(Outcome(index))

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import msgspec
 
+from pbcluster.controlplane.api_tokens import ApiToken
+from pbcluster.controlplane.audit import AuditEntry
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.token_keys import SigningKey
-from pbcluster.records import MemberRecord, NodeRecord, TenantRecord
+from pbcluster.records import MemberRecord, MigrationRecord, NodeRecord, TenantRecord
 
-#: MessagePack's heads of an array with eleven items, and of one whose length follows in 32 bits.
-_ARRAY_OF_11, _ARRAY_32 = b"\x9b", b"\xdd"
+#: MessagePack's heads of an array whose length follows, in 16 bits and in 32.
+_ARRAY_16, _ARRAY_32 = b"\xdc", b"\xdd"
 
 
 class RegistryState(msgspec.Struct, array_like=True):
@@ -30,6 +32,9 @@ class RegistryState(msgspec.Struct, array_like=True):
     members_index: int = 0
     spent_keys: bytes = b""
     token_keys: list[SigningKey] = []
+    api_tokens: list[ApiToken] = []
+    audit: list[AuditEntry] = []
+    migrations: list[MigrationRecord] = []
 
 
 class RegistryImage:
@@ -44,13 +49,14 @@ class RegistryImage:
         Record by record: one call that encodes a hundred thousand of them would keep every other
         thread waiting for its whole time.
         """
-        state, encode = self._state, msgspec.msgpack.Encoder().encode
-        parts = [_ARRAY_OF_11, encode(state.applied_index), encode(state.last_broadcast)]
-        for items in (state.tenants, state.nodes, state.outcomes):
-            parts.append(_ARRAY_32 + len(items).to_bytes(4))
-            for item in items:
+        fields = [getattr(self._state, name) for name in RegistryState.__struct_fields__]
+        encode = msgspec.msgpack.Encoder().encode
+        parts = [_ARRAY_16, len(fields).to_bytes(2)]
+        for value in fields:
+            if not isinstance(value, list):
+                parts.append(encode(value))
+                continue
+            parts.append(_ARRAY_32 + len(value).to_bytes(4))
+            for item in value:
                 parts.append(encode(item))
-        parts += [encode(part) for part in (state.starts, state.members, state.former_members)]
-        parts += [encode(state.members_index), encode(state.spent_keys)]
-        parts.append(encode(state.token_keys))
         return b"".join(parts)

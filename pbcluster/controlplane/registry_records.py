@@ -7,18 +7,36 @@ stored when, is for the classes above it: ``tenant_changes`` and ``node_changes`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import attrs
 import msgspec
 
 from pbcluster import wire
+from pbcluster.controlplane import migration as m
 from pbcluster.controlplane.outcomes import Outcome
-from pbcluster.errors import Conflict, NotFound
-from pbcluster.records import NodeRecord, TenantRecord, TenantStatus
+from pbcluster.controlplane.tenant_order import TenantOrder
+from pbcluster.controlplane.transitions import check_tenant
+from pbcluster.errors import Conflict, NotFound, WrongEpoch
+from pbcluster.records import MigrationRecord, NodeRecord, TenantRecord, TenantStatus
 
 #: Statuses of a tenant that has an owner and routes.
 LIVING = frozenset({TenantStatus.CREATED, TenantStatus.ACTIVE, TenantStatus.IDLE})
+
+#: Statuses of an end that a node has to carry out, and what it is told.
+_ENDINGS = {TenantStatus.ARCHIVING: "archived", TenantStatus.DELETING: "deleted"}
+
+
+def may_end(tenant: TenantRecord) -> str:
+    """What a node would be ordered to end of a tenant, empty: nothing."""
+    if tenant.status is TenantStatus.DELETED:
+        return "" if tenant.purged else "purged"
+    return _ENDINGS.get(tenant.status, "")
+
+
+def ending_of(tenant: TenantRecord) -> str:
+    """What the node of a tenant is ordered to end of it, empty: it serves, or has no node."""
+    return may_end(tenant) if tenant.node_id else ""
 
 
 @attrs.frozen
@@ -49,8 +67,17 @@ class RegistryRecords:
         self._names: dict[str, str] = {}
         self._domains: dict[str, str] = {}
         self._tenants_of: dict[str, set[str]] = {}
+        self._order = TenantOrder(())
+        self._by_status: dict[TenantStatus, set[str]] = {}
+        #: Tenants whose end a node is ordered to carry out.
+        self._ending: set[str] = set()
+        #: Tenants that have an end before them and no node to carry it out.
+        self._without_node: set[str] = set()
         #: Node → its former ``start_id``s, the newest last.
         self._starts: dict[str, list[str]] = {}
+        #: Tenant → its last migration; those of which something is to be done, the oldest first.
+        self._migrations: dict[str, MigrationRecord] = {}
+        self._open_migrations: dict[str, None] = {}
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -82,6 +109,16 @@ class RegistryRecords:
         """All tenants that are not deleted, in the order of creation."""
         return (t for t in self._tenants.values() if t.status is not TenantStatus.DELETED)
 
+    def tenant_counts(self) -> dict[str, int]:
+        """Status → number of tenants that have it, without deleted ones."""
+        counts = {status.value: len(ids) for status, ids in self._by_status.items() if ids}
+        counts.pop(TenantStatus.DELETED.value, None)
+        return counts
+
+    def tenant_order(self) -> TenantOrder:
+        """Ids of all tenants that are not deleted, in the orders in which they are listed."""
+        return self._order
+
     def nodes(self) -> Iterator[NodeRecord]:
         """All nodes that ever registered."""
         return iter(self._nodes.values())
@@ -93,6 +130,22 @@ class RegistryRecords:
     def count_of(self, node_id: str) -> int:
         """How many tenants a node has."""
         return len(self._tenants_of.get(node_id, ()))
+
+    def coming(self, but: str = "") -> dict[str, int]:
+        """Node → how many tenants, ``but`` left out, are on their way to it and not its own yet."""
+        found: dict[str, int] = {}
+        for tenant_id in self._open_migrations:
+            record = self._migrations[tenant_id]
+            if record.phase in m.BEFORE_SWITCH and tenant_id != but:
+                found[record.target_node] = found.get(record.target_node, 0) + 1
+        return found
+
+    def is_warm(self, tenant_id: str, node_id: str) -> bool:
+        """Whether a node restored a copy of a tenant that is to be moved there."""
+        record = self._migrations.get(tenant_id)
+        if record is None or record.target_node != node_id:
+            return False
+        return record.warmed and record.phase in m.BEFORE_SWITCH
 
     def hosts_of(self, tenant: TenantRecord) -> tuple[str, ...]:
         """All host names of a tenant."""
@@ -106,10 +159,19 @@ class RegistryRecords:
             node_id,
             node.incarnation,
             node.assignments_index,
-            tuple(self._assignment(t) for t in owned if t.status in LIVING),
+            tuple(self._assignment(t) for t in owned if t.status in LIVING or ending_of(t)),
+            tuple(self._warming(node_id)),
         )
 
+    def _warming(self, node_id: str) -> Iterator[wire.Warming]:
+        for tenant_id in sorted(self._open_migrations):
+            record = self._migrations[tenant_id]
+            order = m.order_to_target(record) if record.target_node == node_id else None
+            if order is not None:
+                yield order
+
     def _assignment(self, tenant: TenantRecord) -> wire.Assignment:
+        moving = self._migrations.get(tenant.id)
         return wire.Assignment(
             tenant_id=tenant.id,
             epoch=tenant.epoch,
@@ -121,6 +183,13 @@ class RegistryRecords:
             quotas=tenant.quotas,
             initial_superuser=tenant.initial_superuser,
             degraded=tenant.degraded,
+            logs=tenant.logs,
+            handing_over=m.order_to_source(moving),
+            released_epoch=m.released_epoch(moving, tenant.epoch),
+            ending=ending_of(tenant),
+            durable_reads=tenant.durable_reads,
+            on_s3_outage=tenant.on_s3_outage,
+            wanted_durability=tenant.wanted_durability,
         )
 
     def route(self, tenant: TenantRecord) -> wire.Route:
@@ -141,25 +210,45 @@ class RegistryRecords:
 
     # -- storing ----------------------------------------------------------------------------------
 
+    def _put_all(self, tenants: Iterable[TenantRecord]) -> None:
+        """Store many, of which none is there yet."""
+        for tenant in tenants:
+            self._store(tenant)
+        self._order = TenantOrder(self.tenants())
+
     def _put(self, tenant: TenantRecord) -> None:
-        """Store a tenant and keep every index of it right."""
+        """Store a tenant and keep every index of it right.
+
+        :raises Conflict: it cannot have this status after the one that it has; nothing changed.
+        """
         old = self._tenants.get(tenant.id)
+        check_tenant(tenant.name, None if old is None else old.status, tenant.status)
         if old is not None:
             self._forget_indexes(old)
+        self._order.changed(old, tenant)
+        self._store(tenant)
+
+    def _store(self, tenant: TenantRecord) -> None:
         self._tenants[tenant.id] = tenant
-        if tenant.status in LIVING or tenant.status is TenantStatus.ARCHIVED:
+        self._by_status.setdefault(tenant.status, set()).add(tenant.id)
+        if tenant.status not in (TenantStatus.DELETING, TenantStatus.DELETED):
             self._names[tenant.name] = tenant.id
             self._domains.update(dict.fromkeys(tenant.custom_domains, tenant.id))
         if tenant.node_id:
             self._tenants_of.setdefault(tenant.node_id, set()).add(tenant.id)
+        if may_end(tenant):
+            (self._ending if tenant.node_id else self._without_node).add(tenant.id)
 
     def _forget_indexes(self, tenant: TenantRecord) -> None:
+        self._by_status[tenant.status].discard(tenant.id)
         if self._names.get(tenant.name) == tenant.id:
             del self._names[tenant.name]
         for domain in tenant.custom_domains:
             if self._domains.get(domain) == tenant.id:
                 del self._domains[domain]
         self._tenants_of.get(tenant.node_id, set()).discard(tenant.id)
+        self._ending.discard(tenant.id)
+        self._without_node.discard(tenant.id)
 
     def _touch_node(self, index: int, node_id: str) -> None:
         node = self._nodes[node_id]
@@ -179,3 +268,11 @@ class RegistryRecords:
                 f"not {expected}",
                 version=tenant.version,
             )
+
+    def _owned(self, tenant_id: str, node_id: str, epoch: int) -> TenantRecord:
+        tenant = self._living(tenant_id)
+        if (tenant.node_id, tenant.epoch) != (node_id, epoch):
+            raise WrongEpoch(
+                f"tenant {tenant.name!r} belongs to {tenant.node_id!r} under epoch {tenant.epoch}"
+            )
+        return tenant

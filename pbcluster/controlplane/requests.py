@@ -21,8 +21,11 @@ from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.consensus import Consensus
 from pbcluster.controlplane.executor import Executor, utc_now
 from pbcluster.controlplane.liveness import Liveness
+from pbcluster.controlplane.migrating import OUTCOMES, Migrating
 from pbcluster.controlplane.planner import Planner
+from pbcluster.controlplane.registry import LIVING
 from pbcluster.errors import (
+    Archived,
     Conflict,
     Forbidden,
     InvalidInput,
@@ -69,7 +72,9 @@ class Requests:
         planner: Planner,
         executor: Executor,
         wall_clock: Callable[[], datetime] = utc_now,
+        migrating: Migrating | None = None,
     ) -> None:
+        self._migrating = migrating
         self._clock = clock
         self._consensus = consensus
         self._liveness = liveness
@@ -82,6 +87,7 @@ class Requests:
             wire.Lease: self._lease,
             wire.NodeCapacity: self._capacity,
             wire.TenantReport: self._report,
+            wire.SetDegraded: self._set_degraded,
             wire.LookupRoute: self._lookup,
             wire.SuspectNode: self._suspect,
             wire.SnapshotRequest: self._snapshot,
@@ -90,6 +96,8 @@ class Requests:
         }
         #: What a node said of a tenant that failed: soft, shown to operators, one line a tenant.
         self.failures: dict[str, str] = {}
+        #: Degraded tenants whose owner cannot go on under its epoch → that epoch. Soft.
+        self.stranded: dict[str, int] = {}
 
     async def __call__(self, asked: Asked, body: wire.Body) -> wire.Body:
         """Answer one question.
@@ -158,6 +166,8 @@ class Requests:
     async def _heartbeat(self, asked: Asked, body: wire.Heartbeat) -> wire.Body:
         self._check_incarnation(body.node_id, body.incarnation)
         self._liveness.heartbeat(body, self._clock.seconds())
+        if self._migrating is not None:
+            self._migrating.heartbeat(body)
         return wire.Ok()
 
     def _check_incarnation(self, node_id: str, incarnation: int) -> None:
@@ -211,6 +221,9 @@ class Requests:
             # Not the report is wrong but the standing: it must be told again, not thrown away.
             told = f"{error.message}: register, then repeat"
             raise Unavailable(told, retry_after_s=0.2) from None
+        if body.outcome in OUTCOMES and self._migrating is not None:
+            await self._migrating.reported(body)
+            return wire.Ok()
         tenant = self._consensus.registry.tenant(body.tenant_id)
         if (tenant.node_id, tenant.epoch) != (body.node_id, body.epoch):
             # Late, from before a take-over: true then, of no consequence now.
@@ -221,6 +234,10 @@ class Requests:
             "failed": self._failed,
             "released": self._released,
             "stopped": self._stopped,
+            "ended": self._ended,
+            "deleted": self._deleted,
+            "settled": self._settled,
+            "restored": self._restored,
         }
         if not 0 <= body.observed_epoch <= MAX_OBSERVED_EPOCH:
             raise InvalidInput(
@@ -230,19 +247,30 @@ class Requests:
             )
         handler = handlers.get(body.outcome)
         if handler is None:
-            known = ", ".join(handlers)
+            known = ", ".join((*handlers, *sorted(OUTCOMES)))
             raise RemoteProtocolError(f"outcome {body.outcome!r} is unknown; known are: {known}")
         await handler(asked.idempotency_key, tenant, body)
         return wire.Ok()
 
     async def _ready(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
         self.failures.pop(tenant.id, None)
+        if self._migrating is not None:
+            await self._migrating.ready(tenant.id, body.epoch)
         if tenant.ever_ready and tenant.status is TenantStatus.ACTIVE:
             return
         command = c.MarkReady(self._wall_clock(), tenant.id, body.node_id, body.epoch)
         await self._consensus.propose(command, key)
 
     async def _refused(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
+        if tenant.degraded and self.stranded.get(tenant.id) != tenant.epoch:
+            self.stranded[tenant.id] = tenant.epoch
+            log.critical(
+                "{tenant} is degraded and its owner {node} cannot go on: {detail}; "
+                "only an operator gives it away (pbcluster tenants give-away)",
+                tenant=tenant.id,
+                node=body.node_id,
+                detail=body.detail,
+            )
         effect = self._planner.replace_epoch(tenant, body.observed_epoch, self._clock.seconds())
         log.warn(
             "{node} cannot own {tenant} under epoch {epoch}: {detail}",
@@ -251,6 +279,7 @@ class Requests:
             epoch=body.epoch,
             detail=body.detail,
         )
+        self.stranded.pop(tenant.id, None)
         if effect is None:
             # Done only when a new epoch is committed: told too early and followed by a crash, it
             # would leave a tenant that nobody brings up again.
@@ -270,12 +299,57 @@ class Requests:
         command = c.TenantReleased(self._wall_clock(), tenant.id, body.node_id, body.epoch)
         await self._consensus.propose(command, key)
 
+    async def _ended(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
+        self.failures.pop(tenant.id, None)
+        command = c.TenantEnded(self._wall_clock(), tenant.id, body.node_id, body.epoch)
+        await self._consensus.propose(command, key)
+
+    async def _deleted(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
+        """After a recovery the registry may be older than a deletion: it is made again."""
+        log.warn("{tenant} is deleted, says S3: {detail}", tenant=tenant.id, detail=body.detail)
+        await self._consensus.propose(c.DeleteTenant(self._wall_clock(), tenant.id), key)
+
     async def _stopped(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
         if tenant.status is TenantStatus.IDLE:
             return
         at = self._wall_clock()
         command = c.SetTenantStatus(at, tenant.id, body.epoch, TenantStatus.IDLE)
         await self._consensus.propose(command, key)
+
+    async def _settled(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
+        if tenant.wanted_durability is None or tenant.wanted_durability.value != body.detail:
+            return  # an operator has changed its mind
+        wanted = tenant.wanted_durability
+        at = self._wall_clock()
+        command = c.SettleDurability(at, tenant.id, body.node_id, body.epoch, wanted)
+        await self._consensus.propose(command, key)
+
+    async def _restored(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
+        effect = self._planner.renew(tenant, self._clock.seconds())
+        if effect is None:
+            raise Unavailable(f"tenant {tenant.name!r} is being placed", retry_after_s=0.2)
+        await self._executor.assign(effect)
+
+    async def _set_degraded(self, asked: Asked, body: wire.SetDegraded) -> wire.Body:
+        self._check_incarnation(body.node_id, body.incarnation)
+        command = c.SetDegraded(
+            self._wall_clock(),
+            body.tenant_id,
+            body.node_id,
+            body.epoch,
+            body.incarnation,
+            body.degraded,
+        )
+        await self._consensus.propose(command, asked.idempotency_key)
+        if body.degraded:
+            log.critical(
+                "{tenant} is degraded: {node} acknowledges writes that only its disk has",
+                tenant=body.tenant_id,
+                node=body.node_id,
+            )
+        else:
+            log.info("{tenant} is degraded no more: all is in S3", tenant=body.tenant_id)
+        return wire.Ok()
 
     # -- gateways ---------------------------------------------------------------------------------
 
@@ -295,7 +369,9 @@ class Requests:
 
     async def _look(self, body: wire.LookupRoute) -> wire.Body:
         tenant = self._find(body)
-        if tenant.status not in (TenantStatus.CREATED, TenantStatus.ACTIVE, TenantStatus.IDLE):
+        if tenant.status in (TenantStatus.ARCHIVING, TenantStatus.ARCHIVED):
+            raise Archived("this tenant is archived; it answers again when it is activated")
+        if tenant.status not in LIVING:
             raise NotFound(f"tenant {tenant.name!r} is {tenant.status.value}")
         if body.place:
             self._need_leader()

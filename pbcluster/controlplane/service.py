@@ -18,18 +18,23 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IReactorTCP
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 
 from pbcluster import ready_file
 from pbcluster.config import MemberConfig, Secrets
+from pbcluster.controlplane import status_pages
 from pbcluster.controlplane.admin_api import AdminAPI
 from pbcluster.controlplane.admin_auth import AdminAuth
+from pbcluster.controlplane.admin_caller import ClientMark
 from pbcluster.controlplane.admin_guard import MAX_BODY_BYTES
 from pbcluster.controlplane.admin_json import error_body
 from pbcluster.controlplane.executor import Executor, utc_now
 from pbcluster.controlplane.group import forwarder, join_group, told_of
 from pbcluster.controlplane.liveness import Liveness
 from pbcluster.controlplane.membership import Membership
+from pbcluster.controlplane.migrating import Migrating
+from pbcluster.controlplane.moves import Moves
 from pbcluster.controlplane.planner import Planner
 from pbcluster.controlplane.raft_member import RaftMember
 from pbcluster.controlplane.requests import Requests
@@ -41,6 +46,7 @@ from pbcluster.records import MemberRecord
 from pbcluster.transport.broadcasts import ZmqPublisher
 from pbcluster.transport.request_server import ZmqRequestServer
 from pbcluster.transport.sockets import Sockets
+from pbcluster.web.tls.endpoint import TLSDirectoryEndpoint
 
 #: A request line and its headers; bodies are bounded by the API itself.
 ADMIN_TIMEOUT_S = 75
@@ -65,9 +71,12 @@ class MemberService(Service):
         self._consensus: RaftMember | None = None
         self._membership: Membership | None = None
         self._executor: Executor | None = None
+        self._migrating: Migrating | None = None
         self._server = ZmqRequestServer(sockets, config.request_endpoint)
         self._publisher = ZmqPublisher(sockets, config.broadcast_endpoint)
         self._admin: IListeningPort | None = None
+        self._status: IListeningPort | None = None
+        self._stopping = False
 
     def startService(self) -> None:
         """Start; what cannot be started ends the process with one sentence."""
@@ -106,8 +115,15 @@ class MemberService(Service):
             self._publisher,
             self._durations,
         )
-        requests = Requests(clock, consensus, liveness, planner, self._executor)
+        moves = Moves(lambda: consensus.registry, liveness, planner)
+        migrating = self._migrating = Migrating(
+            clock, consensus, liveness, moves, self._executor, self._server
+        )
+        requests = Requests(
+            clock, consensus, liveness, planner, self._executor, migrating=migrating
+        )
         membership = self._membership = Membership(clock, consensus, utc_now)
+        figures = status_pages.Figures()
         api = AdminAPI(
             clock,
             consensus,
@@ -115,7 +131,9 @@ class MemberService(Service):
             planner,
             self._executor,
             requests,
-            AdminAuth(self._secrets.admin_token_hash),
+            AdminAuth(
+                self._secrets.admin_token_hash, lambda: consensus.registry.api_tokens, utc_now
+            ),
             lambda function, *args: deferToThreadPool(
                 self._reactor, self._reactor.getThreadPool(), function, *args
             ),
@@ -123,16 +141,37 @@ class MemberService(Service):
             cluster_id=config.cluster_id,
             forwarder=forwarder(self._reactor, config, consensus),
             counts=self._counts,
+            migrating=migrating,
+            mark=ClientMark(self._secrets.admin_token_hash),
+            answered=figures.answered,
+            deleted_keep_s=config.deleted_keep_s,
         )
-        self._admin = listen(self._reactor, config.admin_listen, api, "admin-listen")
+        self._status = listen_at(
+            self._reactor,
+            config.metrics_listen,
+            status_pages.site(
+                figures, consensus, liveness, planner.storm, self._counts, lambda: self._stopping
+            ),
+            "metrics-listen",
+        )
+        self._admin = await self._listen_admin(api)
         _bound("broadcast-endpoint", self._publisher.start)
         _bound("request-endpoint", lambda: self._server.start(requests))
         self._executor.start()
+        migrating.start()
         membership.start(told_of(config, self._own_record(consensus), self._sockets.public_key))
         # The registry and all code are here to stay: no collection need walk through them again.
         gc.collect()
         gc.freeze()
         self._tell_ready()
+
+    async def _listen_admin(self, api: AdminAPI) -> IListeningPort:
+        """:raises ConfigError: the port cannot be had, or the certificates cannot be read."""
+        config = self._config
+        if config.admin_tls is None:
+            return listen(self._reactor, config.admin_listen, api, "admin-listen")
+        secure = TLSDirectoryEndpoint(self._reactor, config.admin_listen, config.admin_tls)
+        return await secure.listen(site_of(api))
 
     def _own_record(self, consensus: RaftMember) -> MemberRecord:
         """Where this member is reached, with the ports that it really has."""
@@ -161,24 +200,26 @@ class MemberService(Service):
             admin=admin,
             request=self._server.endpoint,
             broadcast=self._publisher.endpoint,
+            metrics=_url(self._status, self._config.metrics_listen[0]),
         )
         log.info("member {id} serves; admin API at {admin}", id=self._config.id, admin=admin)
 
     def _admin_url(self) -> str:
-        assert self._admin is not None
-        host, _ = self._config.admin_listen
-        port = cast(IPv4Address | IPv6Address, self._admin.getHost()).port
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        url = _url(self._admin, self._config.admin_listen[0])
+        return url if self._config.admin_tls is None else url.replace("http:", "https:", 1)
 
     async def _stop(self) -> None:
         if self._membership is not None:
             self._membership.stop()
         if self._consensus is not None:
             await self._consensus.hand_over()
+        if self._migrating is not None:
+            self._migrating.stop()
         if self._executor is not None:
             self._executor.stop()
-        if self._admin is not None:
-            await maybeDeferred(self._admin.stopListening)
+        for port in (self._admin, self._status):
+            if port is not None:
+                await maybeDeferred(port.stopListening)
         self._server.stop()
         self._publisher.stop()
         if self._consensus is not None:
@@ -188,6 +229,7 @@ class MemberService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop; fires when everything is closed."""
         super().stopService()
+        self._stopping = True
         ready_file.remove(self._config.data_dir)
         return Deferred.fromCoroutine(self._stop())
 
@@ -216,13 +258,32 @@ class BoundedRequest(Request):
         if transport is not None and not self._refused:
             self._refused = True
             error = TooLarge(f"a body may have at most {MAX_BODY_BYTES} bytes")
-            body = json.dumps(error_body(error)).encode() + b"\n"
-            transport.write(
-                b"HTTP/1.1 413 Content Too Large\r\nServer: pbcluster\r\nConnection: close\r\n"
-                b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-            )
+            _refuse(transport, error.status, b"Content Too Large", error_body(error))
             self.channel.loseConnection()
         return False
+
+
+class _Channel(HTTPChannel):
+    """A connection on which a line that is too long is answered before it is closed."""
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """The request's target, or a header, is over :attr:`MAX_LENGTH` bytes."""
+        target = line.partition(b" ")[0].isupper()
+        status, word = (414, b"URI Too Long") if target else (431, b"Header Field Too Large")
+        what = "the request's target" if target else "a header"
+        told = {"status": status, "message": f"{what} has more than {self.MAX_LENGTH} bytes"}
+        _refuse(self.transport, status, word, told | {"data": {}})
+        self.loseConnection()
+
+
+def _refuse(transport: Any, status: int, word: bytes, told: dict[str, Any]) -> None:
+    """Answer what is no whole request; the connection is to be closed then."""
+    body = json.dumps(told).encode() + b"\n"
+    head = (
+        b"HTTP/1.1 %d %s\r\nServer: pbcluster\r\nConnection: close\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    )
+    transport.write(head % (status, word, len(body)) + body)
 
 
 class _QuietSite(Site):
@@ -250,9 +311,31 @@ def listen(
 
     :raises ConfigError: the port cannot be had; names it and the option.
     """
-    host, port = address
+    return listen_at(reactor, address, site_of(api), option)
+
+
+def site_of(api: AdminAPI) -> Site:
+    """The admin API as a site, which bounds the bodies of its requests."""
     site = _QuietSite(api.resource(), timeout=ADMIN_TIMEOUT_S)
     site.requestFactory = BoundedRequest
+    cast(Any, site).protocol = _Channel
+    return site
+
+
+def _url(port: IListeningPort | None, host: str) -> str:
+    assert port is not None
+    number = cast(IPv4Address | IPv6Address, port.getHost()).port
+    return f"http://{f'[{host}]' if ':' in host else host}:{number}"
+
+
+def listen_at(
+    reactor: IReactorTCP, address: tuple[str, int], site: Site, option: str
+) -> IListeningPort:
+    """Serve a site.
+
+    :raises ConfigError: the port cannot be had; names it and the option.
+    """
+    host, port = address
     try:
         return reactor.listenTCP(port, cast(Any, site), interface=host)
     except CannotListenError as error:

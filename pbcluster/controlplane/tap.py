@@ -9,6 +9,7 @@ from twisted.application.service import IService
 
 from pbcluster import descriptors
 from pbcluster.config import MemberConfig
+from pbcluster.json_logs import logged
 from pbcluster.options import ServiceOptions, make_options
 
 SWITCH_INTERVAL_S = 0.0002
@@ -40,4 +41,4 @@ def makeService(options: ServiceOptions) -> IService:
         PlainSockets() if config.insecure_plain_sockets else Curve.of(parsed.secrets, parsed.peers)
     )
     sockets = Sockets(cast(Any, reactor), config.cluster_id, config.id, security)
-    return MemberService(reactor, config, parsed.secrets, sockets)
+    return logged(MemberService(reactor, config, parsed.secrets, sockets), config)

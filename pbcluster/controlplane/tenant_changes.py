@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from pbcluster.controlplane import commands as c
+from pbcluster.controlplane.durability_changes import check_not_degraded, wanted_changes
 from pbcluster.controlplane.outcomes import Outcome
-from pbcluster.controlplane.registry_records import Change, RegistryRecords
+from pbcluster.controlplane.registry_records import Change, RegistryRecords, ending_of, may_end
+from pbcluster.controlplane.transitions import check_tenant
 from pbcluster.errors import Conflict, NoCapacity, WrongEpoch
 from pbcluster.records import NodeStatus, TenantRecord, TenantStatus
 
@@ -32,6 +36,8 @@ class TenantChanges(RegistryRecords):
                 metadata=command.metadata,
                 quotas=command.quotas,
                 initial_superuser=command.initial_superuser,
+                durable_reads=command.durable_reads,
+                on_s3_outage=command.on_s3_outage,
             )
         )
         return Change(Outcome(index, command.tenant_id))
@@ -39,13 +45,14 @@ class TenantChanges(RegistryRecords):
     def _update_tenant(self, index: int, command: c.UpdateTenant) -> Change:
         tenant = self._living(command.tenant_id)
         self._check_version(tenant, command.expected_version)
-        changed = {
+        changed: dict[str, Any] = {
             name: value
-            for name in ("metadata", "quotas", "custom_domains")
+            for name in ("metadata", "quotas", "custom_domains", "logs")
             if (value := getattr(command, name)) is not None
         }
         for domain in changed.get("custom_domains", ()):
             self._check_free(domain, tenant)
+        changed |= wanted_changes(tenant, command)
         updated = msgspec.structs.replace(tenant, **changed, version=index, updated=command.at)
         self._put(updated)
         if changed.keys() <= {"metadata"} or not tenant.node_id:
@@ -59,6 +66,25 @@ class TenantChanges(RegistryRecords):
             route=self.route(updated),
         )
 
+    def _rename_tenant(self, index: int, command: c.RenameTenant) -> Change:
+        tenant = self._living(command.tenant_id)
+        self._check_version(tenant, command.expected_version)
+        if command.name != tenant.name and command.name in self._names:
+            raise Conflict(f"the name {command.name!r} is taken", field="name")
+        renamed = msgspec.structs.replace(
+            tenant, name=command.name, domain=command.domain, version=index, updated=command.at
+        )
+        self._put(renamed)
+        if not tenant.node_id:
+            return Change(Outcome(index, tenant.id), topic="tenant.updated")
+        self._touch_node(index, tenant.node_id)
+        return Change(
+            Outcome(index, tenant.id),
+            nodes=(tenant.node_id,),
+            topic="tenant.updated",
+            route=self.route(renamed),
+        )
+
     def _check_free(self, domain: str, tenant: TenantRecord) -> None:
         """:raises Conflict: another tenant answers to this host name."""
         own = self._tenants.get(self._names.get(domain.partition(".")[0], ""))
@@ -69,15 +95,22 @@ class TenantChanges(RegistryRecords):
             raise Conflict(told, field="customDomains")
 
     def _assign_tenant(self, index: int, command: c.AssignTenant) -> Change:
-        tenant = self._living(command.tenant_id)
+        tenant = self.tenant(command.tenant_id)
+        ends = bool(may_end(tenant))
+        kept = tenant.purge_at is None or command.at < tenant.purge_at
+        if not ends or (tenant.status is TenantStatus.DELETED and kept):
+            tenant = self._living(command.tenant_id)
         node = self.node(command.node_id)
         if tenant.epoch != command.expected_epoch:
             raise WrongEpoch(
                 f"tenant {tenant.name!r} is at epoch {tenant.epoch}, not {command.expected_epoch}"
             )
-        if node.status in (NodeStatus.DRAINING, NodeStatus.DOWN):
+        check_not_degraded(tenant, command)
+        stays = tenant.node_id == node.id and node.status is NodeStatus.DRAINING
+        if node.status in (NodeStatus.DRAINING, NodeStatus.DOWN) and not stays:
             raise NoCapacity(f"node {node.id!r} is {node.status.value}")
-        if tenant.node_id != node.id and self.count_of(node.id) >= node.capacity:
+        taken = self.count_of(node.id) + self.coming(but=tenant.id).get(node.id, 0)
+        if tenant.node_id != node.id and taken >= node.capacity and not ends:
             raise NoCapacity(f"node {node.id!r} has its {node.capacity} tenants")
         epoch = max(tenant.epoch, command.above_epoch) + 1
         moved = msgspec.structs.replace(
@@ -90,9 +123,10 @@ class TenantChanges(RegistryRecords):
         return Change(
             Outcome(index, tenant.id, epoch, node.incarnation),
             nodes=nodes,
-            topic="tenant.moved",
+            # What is ended has no route: gateways were told when it began.
+            topic="" if ends else "tenant.moved",
             node_id=node.id,
-            route=self.route(moved),
+            route=None if ends else self.route(moved),
         )
 
     def _mark_ready(self, index: int, command: c.MarkReady) -> Change:
@@ -113,6 +147,7 @@ class TenantChanges(RegistryRecords):
         tenant = self._living(command.tenant_id)
         if tenant.epoch != command.epoch:
             raise WrongEpoch(f"tenant {tenant.name!r} is at epoch {tenant.epoch}")
+        check_tenant(tenant.name, tenant.status, command.status, type(command).__name__)
         self._put(
             msgspec.structs.replace(
                 tenant, status=command.status, version=index, updated=command.at
@@ -120,46 +155,12 @@ class TenantChanges(RegistryRecords):
         )
         return Change(Outcome(index, tenant.id, tenant.epoch))
 
-    def _delete_tenant(self, index: int, command: c.DeleteTenant) -> Change:
-        tenant = self.tenant(command.tenant_id)
-        if tenant.status in (TenantStatus.DELETING, TenantStatus.DELETED):
-            return Change(Outcome(index, tenant.id, tenant.epoch))
-        self._check_version(tenant, command.expected_version)
-        status = TenantStatus.DELETING if tenant.node_id else TenantStatus.DELETED
-        self._put(
-            msgspec.structs.replace(
-                tenant, status=status, initial_superuser=None, version=index, updated=command.at
-            )
-        )
-        nodes = (tenant.node_id,) if tenant.node_id else ()
-        for changed in nodes:
-            self._touch_node(index, changed)
-        return Change(Outcome(index, tenant.id, tenant.epoch), nodes=nodes, topic="tenant.deleted")
-
     def _tenant_released(self, index: int, command: c.TenantReleased) -> Change:
         tenant = self.tenant(command.tenant_id)
         if not tenant.node_id or (tenant.node_id, tenant.epoch) != (command.node_id, command.epoch):
             raise WrongEpoch(f"tenant {tenant.name!r} is at epoch {tenant.epoch}")
-        deleting = tenant.status is TenantStatus.DELETING
-        self._put(
-            msgspec.structs.replace(
-                tenant,
-                status=TenantStatus.DELETED if deleting else tenant.status,
-                node_id="",
-                version=index,
-                updated=command.at,
-            )
-        )
-        if deleting:
-            # It left the node's list when the deletion began.
-            return Change(Outcome(index, tenant.id, tenant.epoch))
+        if ending_of(tenant):
+            raise WrongEpoch(f"tenant {tenant.name!r} is {tenant.status.value}")
+        self._put(msgspec.structs.replace(tenant, node_id="", version=index, updated=command.at))
         self._touch_node(index, command.node_id)
         return Change(Outcome(index, tenant.id, tenant.epoch), nodes=(command.node_id,))
-
-    def _owned(self, tenant_id: str, node_id: str, epoch: int) -> TenantRecord:
-        tenant = self._living(tenant_id)
-        if (tenant.node_id, tenant.epoch) != (node_id, epoch):
-            raise WrongEpoch(
-                f"tenant {tenant.name!r} belongs to {tenant.node_id!r} under epoch {tenant.epoch}"
-            )
-        return tenant

@@ -111,6 +111,7 @@ class Assembly:
             self.proxy.moved,
             control_plane.follower.changed,
             self.token_keys.changed,
+            self.proxy.confirmed,
         )
         self.pool = UpstreamPool(reactor, endpoints, secure=self.tls.secure)
         self.factory = self._make_factory(config)
@@ -187,6 +188,7 @@ class Assembly:
         watch, routes, lookups = self.metrics.watch, self.routes, self.lookups
         watch("active_requests", "Requests under way", lambda: self.proxy.active)
         watch("held_requests", "Requests that wait", lambda: self.proxy.holds.total)
+        watch("moving_tenants", "Tenants held while they move", lambda: len(self.proxy.moving))
         watch("refused_holds", "Requests refused: too many wait", lambda: self.proxy.holds.refused)
         watch("repeats", "Repeated attempts under way", lambda: self.proxy.budget.taken)
         watch("client_connections", "Open connections", lambda: self.factory.connection_count)

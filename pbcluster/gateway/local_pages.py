@@ -97,6 +97,7 @@ def site(
 
     root, debug = Resource(), Resource()
     content_type = CONTENT_TYPE_LATEST.encode()
+    root.putChild(b"livez", _Page(lambda: _json(200, {"status": "ok"})))
     root.putChild(b"healthz", _Page(lambda: _json(200, {"status": "ok"})))
     root.putChild(b"readyz", _Page(readyz))
     root.putChild(b"metrics", _Page(lambda: (200, content_type, generate_latest(registry))))

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pbcluster.errors import (
+    Archived,
     Busy,
     DeadlineExceeded,
     NotFound,
@@ -108,7 +109,7 @@ class Lookups:
         """
         now = self._clock.seconds()
         if self._routes.is_absent(key, now):
-            raise NotFound("no tenant answers at this host name")
+            raise self._routes.archived(key) or NotFound("no tenant answers at this host name")
         entry = self._routes.peek(key)
         min_epoch = 0
         if entry is not None:
@@ -173,8 +174,9 @@ class Lookups:
         except NotFound as error:
             if not place:
                 return await self._ask(key, True, min_epoch)
-            self._routes.put_absent(key, self._clock.seconds())
-            raise NotFound(error.message) from None
+            told = error.message if isinstance(error, Archived) else ""
+            self._routes.put_absent(key, self._clock.seconds(), told)
+            raise type(error)(error.message) from None
         except PBClusterError as error:
             self.failed += 1
             if isinstance(error, DeadlineExceeded):

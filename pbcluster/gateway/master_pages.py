@@ -143,6 +143,7 @@ def site(ask: Ask, registry: CollectorRegistry, workers: int, stopping: Callable
         return nothing
 
     root, debug = Resource(), Resource()
+    root.putChild(b"livez", _Page("", nobody, lambda _: _json(200, {"status": "ok"})))
     root.putChild(b"healthz", _Page("", nobody, lambda _: _json(200, {"status": "ok"})))
     root.putChild(b"readyz", _Page("/readyz", ask, ready))
     root.putChild(b"metrics", _Page("/metrics", ask, figures))

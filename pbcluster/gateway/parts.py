@@ -15,6 +15,7 @@ from pbcluster.gateway.lookups import Lookups
 from pbcluster.gateway.nodes import Nodes
 from pbcluster.gateway.retries import Budget
 from pbcluster.gateway.routes import RouteCache
+from pbcluster.gateway.tenant_holds import TenantHolds
 from pbcluster.gateway.tenant_id import TenantFinder
 from pbcluster.gateway.token_keys import TokenKeyQuestions
 from pbcluster.gateway.waits import Waits
@@ -72,6 +73,7 @@ class Parts:
     :ivar unix_ms: wall clock, for signatures. :ivar new_id: a fresh request id, 32 hex digits.
     :ivar node_tls: whether nodes are spoken to by TLS.
     :ivar hsts: value of Strict-Transport-Security over TLS; empty: none.
+    :ivar moving: tenants that are held since they move.
     :ivar active: requests under way. :ivar over: told of each request's end.
     """
 
@@ -94,3 +96,4 @@ class Parts:
     over: Callable[[Record], None]
     node_tls: NodeTLS = NodeTLS.OFF
     hsts: bytes = b""
+    moving: TenantHolds = attrs.field(factory=TenantHolds)

@@ -131,11 +131,12 @@ class Passage:
                 if self._otherwise():
                     self._go()
                 else:
-                    self._refuse(NotFound(self._found.unknown))
+                    archived = parts.routes.archived(key)
+                    self._refuse(archived or NotFound(self._found.unknown))
                 return
         else:
             self.record.source = "cache"
-            if self._dispatch(route):
+            if not parts.moving.is_held(route, self._started) and self._dispatch(route):
                 return
             self._fresh = True
         self._hold()
@@ -376,11 +377,15 @@ class Passage:
         parts = self._parts
         while not self._exchange.client_gone:
             try:
+                while self._is_moving() and parts.clock.seconds() < self._deadline:
+                    await self._pause()
                 route = await self._next_route()
                 if self._failed_on == _life(route):
                     await self._pause()
                     route = self._newest(route)
-                if self._dispatch(route):
+                if self._is_moving():
+                    self._why = Unavailable("the tenant is being moved")
+                elif self._dispatch(route):
                     return None
                 self._fresh = True
             except NotFound as error:
@@ -396,6 +401,13 @@ class Passage:
             await self._pause()
         self._finish_gone()
         return None
+
+    def _is_moving(self) -> bool:
+        """Whether its tenant is about to get another node: nobody need be asked before."""
+        entry = self._parts.routes.peek(self._key) if self._parts.moving else None
+        return entry is not None and self._parts.moving.is_held(
+            entry.route, self._parts.clock.seconds()
+        )
 
     def _newest(self, route: Route) -> Route:
         """What a broadcast may have told during the pause."""

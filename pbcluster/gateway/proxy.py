@@ -11,6 +11,7 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from pbcluster.errors import RemoteProtocolError
 from pbcluster.gateway import retries
 from pbcluster.gateway.admission import Admission
 from pbcluster.gateway.breaker import Uniform
@@ -22,11 +23,13 @@ from pbcluster.gateway.nodes import Nodes
 from pbcluster.gateway.parts import Parts, Record
 from pbcluster.gateway.passage import Passage
 from pbcluster.gateway.routes import RouteCache
+from pbcluster.gateway.tenant_holds import TenantHolds
 from pbcluster.gateway.tenant_id import TenantFinder
 from pbcluster.gateway.token_keys import TokenKeyQuestions
 from pbcluster.gateway.waits import Waits
+from pbcluster.transport.interfaces import Asked
 from pbcluster.web.interfaces import Exchange
-from pbcluster.wire import Route
+from pbcluster.wire import Body, HoldTenant, Ok, Route
 
 
 class Proxy:
@@ -68,6 +71,7 @@ class Proxy:
         self.active = 0
         self.holds = holds if holds is not None else Holds()
         self.budget = retries.Budget()
+        self.moving = TenantHolds()
         self._waits = Waits(clock)
         self._flights = Flights(clock)
         self._told = told
@@ -93,6 +97,7 @@ class Proxy:
             over=self._over,
             node_tls=node_tls,
             hsts=hsts,
+            moving=self.moving,
         )
 
     def use(self, *, tenants: TenantFinder, hold_s: float, key: bytes) -> None:
@@ -115,9 +120,22 @@ class Proxy:
     def moved(self, route: Route) -> None:
         """A tenant has a new route: its held requests look again at once, and nobody waits for a
         node that it left."""
+        self.confirmed(route)
+        self._flights.moved(route)
+
+    def confirmed(self, route: Route) -> None:
+        """A tenant's route is this one, new or not: its held requests look again at once."""
+        self.moving.release(route.tenant_id, route.epoch)
         for name in {route.name, route.tenant_id, *route.hosts}:
             self._waits.wake(name)
-        self._flights.moved(route)
+
+    async def asked(self, asked: Asked, body: Body) -> Body:
+        """Answer what a member asks: to hold a tenant. :raises RemoteProtocolError: else."""
+        if not isinstance(body, HoldTenant):
+            raise RemoteProtocolError(f"{type(body).__name__} is not asked of a gateway")
+        now = self._parts.clock.seconds()
+        self.moving.hold(body.tenant_id, body.epoch, body.limit_ms / 1000, now)
+        return Ok()
 
     def _over(self, record: Record) -> None:
         self.active -= 1

@@ -23,6 +23,7 @@ from collections.abc import Iterable
 
 import attrs
 
+from pbcluster.errors import Archived
 from pbcluster.gateway.tenant_id import TenantKey
 from pbcluster.wire import Route, Snapshot
 
@@ -102,7 +103,7 @@ class RouteCache:
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._ids: dict[TenantKey, str] = {}
         self._of_node: dict[str, set[str]] = {}
-        self._absent: OrderedDict[TenantKey, float] = OrderedDict()
+        self._absent: OrderedDict[TenantKey, tuple[float, str]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -127,13 +128,19 @@ class RouteCache:
 
     def is_absent(self, key: TenantKey, now: float) -> bool:
         """Whether the control plane said a moment ago that there is no such tenant."""
-        until = self._absent.get(key)
-        if until is None:
+        absence = self._absent.get(key)
+        if absence is None:
             return False
-        if now < until:
+        if now < absence[0]:
             return True
         del self._absent[key]
         return False
+
+    def archived(self, key: TenantKey) -> Archived | None:
+        """What to answer instead of "no such tenant" to one that :meth:`is_absent`, if it was said
+        to be archived."""
+        _, told = self._absent.get(key, (0.0, ""))
+        return Archived(told) if told else None
 
     def tenant_ids(self) -> tuple[str, ...]:
         """All tenants with a remembered route, the longest unused first."""
@@ -202,13 +209,13 @@ class RouteCache:
         """What comes from now on is fresh for so long."""
         self._ttl_s = ttl_s
 
-    def put_absent(self, key: TenantKey, now: float) -> None:
-        """The control plane knows no tenant under ``key``."""
+    def put_absent(self, key: TenantKey, now: float, archived: str = "") -> None:
+        """The control plane knows no tenant under ``key``, or says ``archived`` of it."""
         entry = self.peek(key)
         if entry is not None:
             self._remove(entry.route.tenant_id)
         self._absent.pop(key, None)
-        self._absent[key] = now + ABSENT_S
+        self._absent[key] = (now + ABSENT_S, archived)
         if len(self._absent) > MAX_ABSENT:
             self._absent.popitem(last=False)
 

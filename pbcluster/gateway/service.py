@@ -24,7 +24,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pbcluster.config import GatewayConfig, Secrets
-from pbcluster.errors import PBClusterError, RemoteProtocolError
+from pbcluster.errors import PBClusterError
 from pbcluster.gateway import local_pages
 from pbcluster.gateway.assembly import Assembly, ControlPlane
 from pbcluster.gateway.doors import METRICS, Doors, door_name
@@ -34,12 +34,11 @@ from pbcluster.gateway.reloading import Reloading
 from pbcluster.gateway.remembered import Remembered
 from pbcluster.gateway.worker import Place
 from pbcluster.options import Parsed
-from pbcluster.transport.interfaces import Asked
 from pbcluster.web import endpoint_strings
 from pbcluster.web.endpoint_strings import Where, url_of
 from pbcluster.web.listening import Listener
 from pbcluster.web.streams import streams_of
-from pbcluster.wire import Body, SnapshotRequest
+from pbcluster.wire import SnapshotRequest
 
 #: Without contact for so long the gateway says that it is ready all the same.
 CONTACT_WAIT_S = 5.0
@@ -183,7 +182,7 @@ class GatewayService(Service):
         )
         self.local = doors.open(METRICS, pages)
         self._remembered.start()
-        self._control_plane.client.start(_not_for_gateways)
+        self._control_plane.client.start(self._made.proxy.asked)
         self._made.updates.start()
         self._control_plane.follower.start()
         self._made.token_keys.start()
@@ -270,8 +269,3 @@ class GatewayService(Service):
         self._control_plane.close()
         if self._made.access is not None:
             self._made.access.close()
-
-
-async def _not_for_gateways(asked: Asked, body: Body) -> Body:
-    """Nothing is asked of gateways so far."""
-    raise RemoteProtocolError(f"{type(body).__name__} is not asked of a gateway")

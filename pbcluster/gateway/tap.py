@@ -15,6 +15,7 @@ from twisted.application.service import IService
 from pbcluster import descriptors
 from pbcluster.config import GatewayConfig
 from pbcluster.errors import ConfigError
+from pbcluster.json_logs import logged
 from pbcluster.options import Parsed, ServiceOptions, make_options
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _service(reactor: Any, parsed: Parsed[GatewayConfig]) -> IService:
             end=lambda: _end(reactor),
         )
     reactor.callWhenRunning(on_signal, reactor, signal.SIGHUP, reloading.reload)
-    return service
+    return logged(service, config)
 
 
 def _end(reactor: Any) -> None:

@@ -46,12 +46,14 @@ class Updates:
         moved: Callable[[Route], None],
         members_changed: Callable[[int], None],
         keys_changed: Callable[[int], None],
+        confirmed: Callable[[Route], None] = lambda route: None,
     ) -> None:
         """
         :param moved: called with each new route: whoever waits for that tenant looks again.
         :param members_changed: called with the index at which the control plane's members changed.
         :param keys_changed: called with the index at which the keys of platform tokens changed, or
             may have.
+        :param confirmed: called with a route that is right though it is no new one.
         """
         self.gaps = 0
         self.received = 0
@@ -63,6 +65,7 @@ class Updates:
         self._moved = moved
         self._members_changed = members_changed
         self._keys_changed = keys_changed
+        self._confirmed = confirmed
         self._gap_index = 0
         self._refresh: Deferred[None] | None = None
         self._refresh_again = False
@@ -87,8 +90,9 @@ class Updates:
                 if self._routes.put(event.route, event.index, now):
                     self._moved(event.route)
             case "tenant.updated" if event.route is not None:
-                # Other host names or bounds, the same node.
+                # Other host names or bounds, the same node; or it was to move and stays.
                 self._routes.put(event.route, event.index, now)
+                self._confirmed(event.route)
             case "tenant.moved" | "tenant.updated":
                 self._routes.expire(event.tenant_id)
             case "tenant.deleted":

@@ -43,6 +43,10 @@ class Assignments:
         """The tenant's assignment, None if it is not ours."""
         return self._current.get(tenant_id)
 
+    def endings(self) -> tuple[Assignment, ...]:
+        """Those that are to be ended, not served."""
+        return tuple(each for each in self._current.values() if each.ending)
+
     def obey(self, new: NodeAssignments) -> Change | None:
         """Take a list over.
 

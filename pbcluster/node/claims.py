@@ -21,11 +21,13 @@ import msgspec
 from twisted.internet.defer import Deferred, DeferredList
 
 from pbcluster.errors import ConfigError, InvalidInput, S3Unavailable, StorageCorrupt
-from pbcluster.node.interfaces import Owner, OwnerSeen, Prefixes, Ready, Written
+from pbcluster.node.interfaces import EpochSeen, Owner, OwnerSeen, Prefixes, Ready, Written
 from pbcluster.node.s3 import ObjectStore, PreconditionFailed, S3Refused
-from pbcluster.records import is_tenant_id
+from pbcluster.records import check_process_id, is_tenant_id
 
 EPOCH_DIGITS = 20
+#: Objects that one call removes: the most that one request to S3 can name.
+REMOVED_AT_ONCE = 1000
 _LTX_NAME = re.compile(r"/([0-9a-f]{4})/([0-9a-f]{16})-([0-9a-f]{16})\.ltx$")
 _LOWEST_LEVEL = "0000"
 
@@ -61,9 +63,9 @@ def ready_key(tenant_id: str, epoch: int) -> str:
     return epoch_prefix(tenant_id, epoch) + "READY"
 
 
-def replica_path(tenant_id: str, epoch: int) -> str:
-    """Where Litestream keeps data.db of the epoch, without a slash at its end."""
-    return epoch_prefix(tenant_id, epoch) + "data.db"
+def replica_path(tenant_id: str, epoch: int, database: str = "data.db") -> str:
+    """Where Litestream keeps a database of the epoch, without a slash at its end."""
+    return epoch_prefix(tenant_id, epoch) + database
 
 
 def highest_txid(keys: tuple[str, ...]) -> int:
@@ -99,6 +101,10 @@ class S3ClaimStore:
                 raise ConfigError(_unfit("a deleted object was still read"))
         except S3Refused as error:
             raise ConfigError(f"S3 cannot be used: {error}") from None
+
+    async def probe(self, node_id: str) -> None:
+        """See ``ClaimStore``."""
+        await self._objects.put(f"self-test/{check_process_id(node_id)}", b"probe")
 
     async def _race(self, key: str, what: str, etag: str) -> str:
         """Two PUTs at once under one condition. :returns: the ETag that is there now."""
@@ -167,6 +173,12 @@ class S3ClaimStore:
                 return Prefixes(highest=epochs[-1], ready=epoch)
         return Prefixes(highest=epochs[-1] if epochs else 0, ready=0)
 
+    async def has_database(self, tenant_id: str, epoch: int, database: str) -> bool:
+        """See ``ClaimStore``."""
+        root = replica_path(tenant_id, epoch, database) + "/"
+        found = await self._objects.list(root, delimiter="/")
+        return bool(found.groups or found.keys)
+
     async def write_ready(self, tenant_id: str, epoch: int, ready: Ready) -> None:
         """Mark the epoch's replica as whole. Repeatable. :raises S3Unavailable: unknown if done."""
         await self._objects.put(ready_key(tenant_id, epoch), msgspec.json.encode(ready))
@@ -184,6 +196,44 @@ class S3ClaimStore:
         after = f"{root}{_LOWEST_LEVEL}/{highest:016x}"
         newest = await self._objects.list(f"{root}{_LOWEST_LEVEL}/", start_after=after)
         return max(highest, highest_txid(newest.keys))
+
+    async def epochs(self, tenant_id: str) -> tuple[EpochSeen, ...]:
+        """All epochs that have a prefix, with their READYs, in order."""
+        root = epochs_prefix(tenant_id)
+        groups = (await self._objects.list(root, delimiter="/")).groups
+        found = []
+        for epoch in sorted(_epoch(root, group) for group in groups):
+            stored = await self._objects.get(ready_key(tenant_id, epoch))
+            found.append(EpochSeen(epoch, _ready(stored.body) if stored is not None else None))
+        return tuple(found)
+
+    async def remove_epoch(self, tenant_id: str, epoch: int) -> bool:
+        """Remove some objects of an epoch, its READY first, so that half of it is never a source.
+
+        :returns: whether nothing is left of it.
+        """
+        await self._objects.delete(ready_key(tenant_id, epoch))
+        return await self._remove_some(epoch_prefix(tenant_id, epoch))
+
+    async def remove_data(self, tenant_id: str) -> bool:
+        """Remove some objects of a tenant, all but ``owner.json``.
+
+        :returns: whether nothing is left but that.
+        """
+        return await self._remove_some(tenant_prefix(tenant_id), keep=owner_key(tenant_id))
+
+    async def _remove_some(self, prefix: str, keep: str = "") -> bool:
+        keys = await self._objects.first(prefix, REMOVED_AT_ONCE)
+        await self._objects.delete_many(tuple(key for key in keys if key != keep))
+        return not keys or keys == (keep,)
+
+
+def _ready(body: bytes) -> Ready | None:
+    """A READY that we cannot read is none."""
+    try:
+        return msgspec.json.decode(body, type=Ready)
+    except msgspec.DecodeError:
+        return None
 
 
 def _epoch(root: str, group: str) -> int:

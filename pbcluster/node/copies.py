@@ -13,20 +13,24 @@ from typing import NoReturn
 import attrs
 from twisted.logger import Logger
 
-from pbcluster.errors import ClaimRefused, StorageCorrupt, Unavailable
+from pbcluster.errors import ClaimRefused, ProcessFailed, StorageCorrupt, Unavailable
 from pbcluster.node import ownership
+from pbcluster.node.auxiliary import Auxiliary
 from pbcluster.node.interfaces import Owner, Prefixes
 from pbcluster.node.parts import NodeParts, both
 from pbcluster.wire import Assignment
 
 log = Logger()
 
+#: SQLite's words, in PocketBase's last ones, for a file that is damaged.
+_MALFORMED = ("malformed", "file is not a database")
+
 
 @attrs.frozen
 class Copy:
     """The local copy that is about to be served.
 
-    :ivar how: ``warm``, ``restored`` or ``empty``.
+    :ivar how: ``warm``, ``restored``, ``adopted`` or ``empty``.
     :ivar parent: the epoch it was restored from, 0: none, it began empty.
     :ivar ready: READY of our epoch is written already.
     """
@@ -46,6 +50,9 @@ class Copies:
         self._incarnation = incarnation
         self._database = database
         self._claim: ownership.Claim | None = None
+        self._replicated: tuple[int, int] | None = None
+        self._restored = False
+        self._settled_aside: Path | None = None
 
     async def resume(self, assignment: Assignment, note: Owner, *, ready_written: bool) -> Copy:
         """Go on with the copy that is there, if it can be trusted; else set it aside.
@@ -55,6 +62,7 @@ class Copies:
         :raises ClaimRefused: it may not; a new epoch is needed.
         :raises S3Unavailable: it cannot be told now.
         """
+        self._restored = False
         claims, tenant_id = self._parts.claims, assignment.tenant_id
         core = ownership.Resume(note, assignment.epoch)
         step = core.start()
@@ -127,18 +135,69 @@ class Copies:
         # this path, nothing else may stand there.
         await self._parts.replication.unregister(self._database)
         go_on()
+        settled = self._parts.directories.is_settled(tenant_id)
         aside = self._parts.directories.set_aside(tenant_id)
-        if aside is not None:
+        if aside is not None and settled:
+            self._settled_aside = aside
+        elif aside is not None:
             log.info("{tenant}: an older copy was set aside", tenant=tenant_id)
         if isinstance(won.source, ownership.Restore):
-            await self._parts.replication.restore(tenant_id, won.source.epoch, self._database)
+            await both(
+                self._bring(tenant_id, won.source.epoch),
+                Auxiliary(self._parts, tenant_id, self._database).restore(won.source.epoch),
+            )
         go_on()
         self._parts.replication.forget(self._database)
         # From here on the copy is worth resuming: it is whole, and of this claim.
         self._parts.directories.write_claim_note(tenant_id, won.owner)
-        self._claim = None
+        self._claim, self._restored = None, True
+        if self._settled_aside is not None:
+            # All of it is in S3, and S3 just proved that it gives it back.
+            self._parts.directories.discard_aside(self._settled_aside)
+            self._settled_aside = None
         how = "restored" if won.parent else "empty"
         return Copy(won.owner, how, parent=won.parent, ready=False)
+
+    async def _bring(self, tenant_id: str, epoch: int) -> None:
+        """data.db of an epoch: a copy that was made for a move, or from S3."""
+        if not await self._parts.warm.take(tenant_id, epoch, self._database):
+            await self._parts.replication.restore(tenant_id, epoch, self._database)
+
+    def replicating(self, tenant_id: str) -> None:
+        """The database that is there now is about to be replicated."""
+        self._replicated = self._parts.directories.database_identity(tenant_id)
+
+    def settle(self, tenant_id: str) -> None:
+        """Its last sync succeeded and nothing runs on it: note that all of it is in S3, if it still
+        is the database that was replicated."""
+        if self._parts.directories.database_identity(tenant_id) == self._replicated:
+            self._parts.directories.settle(tenant_id)
+
+    def judged(self, assignment: Assignment, error: Exception) -> Exception:
+        """What a failed load means. A database on the disk that PocketBase cannot read is set
+        aside: all that was acknowledged is in S3, unless the tenant is degraded; a new epoch
+        restores it. Nothing runs on the copy."""
+        broken = isinstance(error, ProcessFailed) and any(w in str(error) for w in _MALFORMED)
+        if not broken or assignment.degraded or self._restored:
+            return error
+        self._parts.directories.set_aside(assignment.tenant_id)
+        told = f"the copy on this node is damaged and was set aside: {error}"
+        return ClaimRefused(told, observed_epoch=assignment.epoch)
+
+    async def adopt(self, tenant_id: str, won: ownership.Won, go_on: Callable[[], None]) -> Copy:
+        """Go on with the database that is there, under the new epoch: PocketBase restored it.
+
+        :raises StorageCorrupt: there is none. :raises S3Unavailable: the old replica is still fed.
+        """
+        await self._parts.replication.unregister(self._database)
+        go_on()
+        if self._parts.directories.database_identity(tenant_id) is None:
+            raise StorageCorrupt("the database that was restored is gone")
+        self._parts.replication.forget(self._database)
+        Auxiliary(self._parts, tenant_id, self._database).forget()
+        self._parts.directories.write_claim_note(tenant_id, won.owner)
+        self._claim = None
+        return Copy(won.owner, "adopted", parent=won.parent, ready=False)
 
     def _new_claim(self, assignment: Assignment) -> ownership.Claim:
         wanted = Owner(
@@ -147,9 +206,13 @@ class Copies:
             incarnation=self._incarnation,
             nonce=self._parts.new_nonce(),
         )
-        return ownership.Claim(wanted, ever_ready=assignment.ever_ready)
+        return ownership.Claim(
+            wanted,
+            ever_ready=assignment.ever_ready,
+            released_epoch=assignment.released_epoch,
+        )
 
     def _refuse(self, tenant_id: str, step: ownership.Refused) -> NoReturn:
         if step.set_aside:
             self._parts.directories.set_aside(tenant_id)
-        raise ClaimRefused(step.why, observed_epoch=step.observed_epoch)
+        raise ClaimRefused(step.why, observed_epoch=step.observed_epoch, deleted=step.deleted)

@@ -3,8 +3,10 @@
     DATA_DIR/lock                     held by the node as long as it runs
     DATA_DIR/tenants/<id>/lock        flock, inherited by the tenant's PocketBase
     DATA_DIR/tenants/<id>/claim.json  the claim of the copy, and the boot it was written in
+    DATA_DIR/tenants/<id>/settled     there: nothing runs on the copy, and all of it is in S3
     DATA_DIR/tenants/<id>/data/       data.db and what belongs to it
     DATA_DIR/aside/<id>-<time>-<n>/   copies that could not be trusted, never overwritten
+    DATA_DIR/trash/<id>-<n>/          copies on their way out
 
 The tenant's process may write below its directory: symbolic links are never followed there. A lock
 is an open file description: it lasts until the node *and* PocketBase have closed it. Calls block
@@ -27,16 +29,16 @@ from types import TracebackType
 import msgspec
 
 from pbcluster.errors import ConfigError, InvalidInput, StorageCorrupt, Unavailable
+from pbcluster.node import copy_removal, wal
 from pbcluster.node.interfaces import Owner
+from pbcluster.node.warm_budget import LocalCopy
 from pbcluster.records import is_tenant_id
 
 DATABASE = "data.db"
-#: Copies set aside are kept at least so long, and a tenant's newest few longer.
-KEEP_ASIDE_S = 7 * 24 * 3600.0
-KEEP_ASIDE_COPIES = 2
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NOTE = "claim.json"
 _LOCK = "lock"
+_SETTLED = "settled"
 _MAX_NOTE_BYTES = 64 * 1024
 
 
@@ -103,6 +105,14 @@ class DirectoryHandle:
         except OSError:
             return None
         return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+
+    def size(self, name: str) -> int:
+        """Bytes of a regular file, 0 if there is no such one."""
+        try:
+            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+        except OSError:
+            return 0
+        return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
     def lock(self, name: str) -> int:
         """Take an exclusive lock without waiting. :returns: the descriptor that holds it.
@@ -183,7 +193,7 @@ class NodeDirectories:
         self._now = now
         self._boot = _BOOT_ID.read_text(encoding="ascii").strip()
         self._locks: dict[str, TenantLock] = {}
-        for name in ("tenants", "aside"):
+        for name in ("tenants", "aside", "trash"):
             (self.data_dir / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def lock_node(self) -> Callable[[], None]:
@@ -253,6 +263,7 @@ class NodeDirectories:
         try:
             with DirectoryHandle.open(tenant) as root:
                 root.remove(_NOTE)
+                root.remove(_SETTLED)
                 root.sync()
         except FileNotFoundError:
             return None
@@ -274,23 +285,60 @@ class NodeDirectories:
             number += 1
         return path
 
-    def prune_aside(self) -> int:
-        """Remove old copies that were set aside. May take long: call it in a thread.
+    # -- what may go --
 
-        :returns: how many. A tenant's newest :data:`KEEP_ASIDE_COPIES` stay, and all that are
-            younger than :data:`KEEP_ASIDE_S`.
+    def settle(self, tenant_id: str) -> None:
+        """Remember that all of the copy is in S3 and nothing runs on it; not if files stand beside
+        the database that no replica has."""
+        if copy_removal.holds_files(self.path(tenant_id) / "data"):
+            return
+        with DirectoryHandle.open(self.path(tenant_id)) as root:
+            root.write(_SETTLED, b"")
+
+    def unsettle(self, tenant_id: str) -> None:
+        """Forget that, durably: something is about to run on it."""
+        with DirectoryHandle.open(self.path(tenant_id), create=True) as root:
+            root.remove(_SETTLED)
+            root.sync()
+
+    def is_settled(self, tenant_id: str) -> bool:
+        """Whether it is remembered."""
+        return copy_removal.settled_at(self.path(tenant_id)) is not None
+
+    def discard(self, tenant_id: str, *, whole: bool = False) -> None:
+        """Take the copy away for good, at once; its bytes go later.
+
+        :param whole: hooks, migrations and public files too, and the directory with its lock,
+            which the caller gives back at once then.
         """
-        by_tenant: dict[str, list[tuple[float, Path]]] = {}
-        for path in (self.data_dir / "aside").iterdir():
-            changed = path.stat(follow_symlinks=False).st_ctime
-            by_tenant.setdefault(path.name.split("-")[0], []).append((changed, path))
-        gone = 0
-        for copies in by_tenant.values():
-            for changed, path in sorted(copies)[:-KEEP_ASIDE_COPIES]:
-                if changed < self._now() - KEEP_ASIDE_S:
-                    shutil.rmtree(path, ignore_errors=True)
-                    gone += 1
-        return gone
+        tenant = self.path(tenant_id)
+        copy_removal.discard(tenant, self.data_dir / "trash", (_NOTE, _SETTLED))
+        if whole and tenant.exists():
+            tenant.rename(copy_removal.free_name(self.data_dir / "trash", tenant_id))
+
+    def discard_aside(self, aside: Path) -> None:
+        """As :meth:`discard`, of what :meth:`set_aside` gave."""
+        aside.rename(copy_removal.free_name(self.data_dir / "trash", aside.name))
+
+    def copies(self) -> tuple[LocalCopy, ...]:
+        """All copies, with their sizes. Takes long: call it in a thread."""
+        return copy_removal.measure([self.path(name) for name in self.known()])
+
+    def empty_trash(self) -> int:
+        """Remove what was discarded. Takes long: call it in a thread."""
+        return copy_removal.empty(self.data_dir / "trash")
+
+    def prune_aside(self, most_bytes: int | None = None) -> int:
+        """Remove old copies that were set aside. Takes long: call it in a thread."""
+        return copy_removal.prune(self.data_dir / "aside", self._now(), most_bytes)
+
+    def room_bytes(self) -> int:
+        """Bytes that are free on the disk."""
+        return shutil.disk_usage(self.data_dir).free
+
+    def database_bytes(self, tenant_id: str) -> int:
+        """Size of data.db with its log, 0: there is none."""
+        return copy_removal.database_bytes(self.path(tenant_id) / "data" / DATABASE)
 
     def database_identity(self, tenant_id: str) -> tuple[int, int] | None:
         """Device and inode of data.db, None if it is missing."""
@@ -302,6 +350,21 @@ class NodeDirectories:
                 return data.identity(DATABASE)
         except (OSError, StorageCorrupt):
             return None
+
+    def has_wal(self, tenant_id: str) -> bool:
+        """Whether a write-ahead log with content lies beside data.db."""
+        try:
+            with (
+                DirectoryHandle.open(self.path(tenant_id)) as root,
+                root.folder("data") as data,
+            ):
+                return bool(data.read(f"{DATABASE}-wal", 1))
+        except (OSError, StorageCorrupt):
+            return False
+
+    def database_position(self, tenant_id: str) -> bytes | None:
+        """Changes with each commit to data.db; None: it cannot be told, it may have changed."""
+        return wal.position(self.path(tenant_id) / "data" / DATABASE)
 
     def known(self) -> tuple[str, ...]:
         """Ids of all tenants that have a directory here."""

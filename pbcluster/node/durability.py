@@ -16,6 +16,9 @@ An ``async`` tenant's write is released at once while nothing acknowledged has b
 sync longer than 5 s; a sync runs each second while something is unsynced. Older than that, its
 writes wait like those of a ``sync`` tenant, so that no more than 5 s can ever be lost.
 
+While S3 is away, a round that failed is tried again until its writes have waited 5 s; then they are
+:class:`Expired`, and ``degrading`` decides. A sync that fails while S3 answers withholds at once.
+
 Pure: times come in (seconds of CLOCK_BOOTTIME), frozen effects come out; no clock, no I/O.
 """
 
@@ -35,6 +38,12 @@ MAX_CHECKS = 4
 ASYNC_LOSS_BOUND_S = 5.0
 #: An ``async`` tenant is synced so often while something is unsynced.
 ASYNC_SYNC_INTERVAL_S = 1.0
+#: A write waits so long while S3 is away.
+OUTAGE_WAIT_S = 5.0
+#: After a failure while S3 is away the next sync begins so much later.
+OUTAGE_RETRY_S = 0.25
+#: A sync is given at least so long, however long its writes have waited already.
+MIN_SYNC_S = 0.5
 
 
 class Reason(enum.Enum):
@@ -44,15 +53,20 @@ class Reason(enum.Enum):
     OWNER_UNKNOWN = "owner_unknown"
     OWNERSHIP_LOST = "ownership_lost"
     DATABASE_REPLACED = "database_replaced"
+    S3_AWAY = "s3_away"
     STOPPED = "stopped"
     BUSY = "busy"
 
 
 @attrs.frozen
 class BeginSync:
-    """Sync now; answer with :meth:`GroupCommit.sync_succeeded` or ``sync_failed``."""
+    """Sync now; answer with :meth:`GroupCommit.sync_succeeded` or ``sync_failed``.
+
+    :ivar within_s: it counts as failed after so long.
+    """
 
     round: int
+    within_s: float = attrs.field(default=OUTAGE_WAIT_S, eq=False)
 
 
 @attrs.frozen
@@ -64,9 +78,34 @@ class CheckOwner:
 
 @attrs.frozen
 class Release:
-    """These writes are durable (or need not be): let their responses go."""
+    """These writes are durable, or need not be (``early``): let their responses go."""
 
     tickets: tuple[int, ...]
+    early: bool = attrs.field(default=False, eq=False)
+
+
+@attrs.frozen
+class Covered:
+    """All that was committed before ``began`` is durable, and the tenant still ours."""
+
+    began: float
+    round: int = attrs.field(default=0, eq=False)
+
+
+@attrs.frozen
+class Expired:
+    """These writes have waited as long as they may while S3 is away."""
+
+    tickets: tuple[int, ...]
+    reason: Reason
+    detail: str
+
+
+@attrs.frozen
+class Later:
+    """Call :meth:`GroupCommit.retry` after ``seconds``."""
+
+    seconds: float
 
 
 @attrs.frozen
@@ -85,7 +124,7 @@ class Fence:
     reason: Reason
 
 
-Effect = BeginSync | CheckOwner | Release | Withhold | Fence
+Effect = BeginSync | CheckOwner | Release | Covered | Expired | Later | Withhold | Fence
 Effects = tuple[Effect, ...]
 
 
@@ -94,6 +133,7 @@ class _Round:
     tickets: tuple[int, ...]
     #: When the oldest write was released that only this round makes durable.
     released_since: float | None
+    began: float
 
 
 class GroupCommit:
@@ -106,6 +146,9 @@ class GroupCommit:
         self._durability = durability
         self._identity = identity
         self._waiting: list[int] = []
+        self._arrived: dict[int, float] = {}
+        self._retry_at: float | None = None
+        self._forced = False
         self._syncing: tuple[int, _Round] | None = None
         self._checking: dict[int, _Round] = {}
         self._rounds = 0
@@ -124,22 +167,54 @@ class GroupCommit:
         times = [each.released_since for each in self._under_way()] + [self._released_since]
         return min((time for time in times if time is not None), default=None)
 
-    def responded(self, ticket: int, now: float) -> Effects:
+    def responded(self, ticket: int, now: float, *, strictly: bool = False) -> Effects:
         """A write's response headers (or its last chunk) arrived from PocketBase.
 
         :param ticket: names the write; unique among those that wait.
+        :param strictly: it waits for a sync, whatever the tenant's durability.
         """
         if self._ended:
             return (Withhold((ticket,), Reason.STOPPED),)
-        if self._durability is Durability.ASYNC:
+        if self._durability is Durability.ASYNC and not strictly:
             oldest = self.unsynced_since
             if oldest is None or now - oldest <= ASYNC_LOSS_BOUND_S:
-                if self._released_since is None:
-                    self._released_since = now
-                return (Release((ticket,)),)
+                self.released(now)
+                return (Release((ticket,), early=True),)
         if self.waiting >= MAX_WAITING:
             return (Withhold((ticket,), Reason.BUSY, f"{MAX_WAITING} writes wait already"),)
         self._waiting.append(ticket)
+        self._arrived[ticket] = now
+        return self._next(now)
+
+    def released(self, now: float) -> None:
+        """A write was acknowledged without a sync: the next one makes it durable."""
+        if self._released_since is None:
+            self._released_since = now
+
+    def change(self, durability: Durability, now: float) -> Effects:
+        """From now on this is how writes are acknowledged."""
+        self._durability = durability
+        return self.force(now)
+
+    def force(self, now: float) -> Effects:
+        """Sync once more, even if nobody waits for it; ends with :class:`Covered`, or fails."""
+        if self._ended:
+            return ()
+        self._forced = True
+        return self._next(now)
+
+    def take_waiting(self) -> tuple[int, ...]:
+        """Writes that no sync under way covers; they are not held here any more."""
+        taken, self._waiting = tuple(self._waiting), []
+        for ticket in taken:
+            self._arrived.pop(ticket, None)
+        return taken
+
+    def retry(self, now: float) -> Effects:
+        """The pause of :class:`Later` is over."""
+        if self._ended:
+            return ()
+        self._retry_at = None
         return self._next(now)
 
     def tick(self, now: float) -> Effects:
@@ -164,17 +239,24 @@ class GroupCommit:
         return (CheckOwner(round), *self._next(now))
 
     def sync_failed(
-        self, round: int, now: float, detail: str, identity: tuple[int, int] | None
+        self,
+        round: int,
+        now: float,
+        detail: str,
+        identity: tuple[int, int] | None,
+        *,
+        away: bool = False,
     ) -> Effects:
         """The sync of this round failed or did not answer in time.
 
         :param identity: as in :meth:`sync_succeeded`. If it is another file, no later sync can
             succeed either: only a new epoch helps.
+        :param away: S3 does not answer this node at all.
         """
         current = self._end_sync(round)
         if current is not None and identity != self._identity:
             return self._fence(current.tickets, Reason.DATABASE_REPLACED)
-        return self._round_failed(current, Reason.SYNC_FAILED, now, detail)
+        return self._round_failed(current, Reason.SYNC_FAILED, now, detail, away=away)
 
     def owner_checked(self, round: int, now: float, *, ours: bool) -> Effects:
         """The owner object, asked for after the sync's answer, was read.
@@ -186,34 +268,40 @@ class GroupCommit:
             return ()
         if not ours:
             return self._fence(current.tickets, Reason.OWNERSHIP_LOST)
+        self._settle(current.tickets)
         released = (Release(current.tickets),) if current.tickets else ()
-        return (*released, *self._next(now))
+        return (*released, Covered(current.began, round), *self._next(now))
 
-    def owner_unknown(self, round: int, now: float, detail: str) -> Effects:
+    def owner_unknown(self, round: int, now: float, detail: str, *, away: bool = False) -> Effects:
         """The owner object could not be read."""
         current = self._checking.pop(round, None)
-        return self._round_failed(current, Reason.OWNER_UNKNOWN, now, detail)
+        return self._round_failed(current, Reason.OWNER_UNKNOWN, now, detail, away=away)
 
     def stop(self, reason: Reason = Reason.STOPPED) -> Effects:
         """Nothing of this tenant is acknowledged any more."""
         tickets = [ticket for each in self._under_way() for ticket in each.tickets] + self._waiting
         self._syncing, self._checking, self._waiting = None, {}, []
+        self._arrived = {}
         self._ended = True
         return self._withhold(tuple(tickets), reason, "")
 
     # -- inside --
 
     def _next(self, now: float) -> Effects:
-        if self._waiting and self._syncing is None and len(self._checking) < MAX_CHECKS:
+        wanted = bool(self._waiting) or self._forced
+        free = self._syncing is None and len(self._checking) < MAX_CHECKS
+        if wanted and free and self._retry_at is None:
             return self._begin(now)
         return ()
 
     def _begin(self, now: float) -> Effects:
         self._rounds += 1
-        self._syncing = (self._rounds, _Round(tuple(self._waiting), self._released_since))
-        self._waiting, self._released_since = [], None
+        tickets = tuple(self._waiting)
+        self._syncing = (self._rounds, _Round(tickets, self._released_since, now))
+        self._waiting, self._released_since, self._forced = [], None, False
         self._last_began = now
-        return (BeginSync(self._rounds),)
+        oldest = min((self._arrived[ticket] for ticket in tickets), default=now)
+        return (BeginSync(self._rounds, max(MIN_SYNC_S, oldest + OUTAGE_WAIT_S - now)),)
 
     def _end_sync(self, round: int) -> _Round | None:
         if self._syncing is None or self._syncing[0] != round:
@@ -226,15 +314,31 @@ class GroupCommit:
         return [*self._checking.values(), *syncing]
 
     def _round_failed(
-        self, failed: _Round | None, reason: Reason, now: float, detail: str
+        self, failed: _Round | None, reason: Reason, now: float, detail: str, *, away: bool
     ) -> Effects:
         if failed is None:
             return ()
         if failed.released_since is not None:  # still unsynced: the next round must cover them
             self._released_since = failed.released_since
-        return (*self._withhold(failed.tickets, reason, detail), *self._next(now))
+        if not away:
+            return (*self._withhold(failed.tickets, reason, detail), *self._next(now))
+        waiting = [*failed.tickets, *self._waiting]
+        until = now - OUTAGE_WAIT_S
+        over = tuple(ticket for ticket in waiting if self._arrived[ticket] <= until)
+        self._settle(over)
+        self._waiting = [ticket for ticket in waiting if ticket not in over]
+        expired = (Expired(over, reason, detail),) if over else ()
+        if self._retry_at is not None:
+            return expired
+        self._retry_at = now + OUTAGE_RETRY_S
+        return (*expired, Later(OUTAGE_RETRY_S))
+
+    def _settle(self, tickets: tuple[int, ...]) -> None:
+        for ticket in tickets:
+            self._arrived.pop(ticket, None)
 
     def _withhold(self, tickets: tuple[int, ...], reason: Reason, detail: str) -> Effects:
+        self._settle(tickets)
         return (Withhold(tickets, reason, detail),) if tickets else ()
 
     def _fence(self, tickets: tuple[int, ...], reason: Reason) -> Effects:

@@ -4,7 +4,8 @@ A request goes through these gates, in this order; each refusal before the hand-
 mark "not processed", so that the gateway may send it elsewhere whatever its method:
 
 1. the gateway's signature, else 401;
-2. the tenant is within its quotas (``quotas``), else 429, which goes to the client and has no mark;
+2. it is for the tenant, not for the platform's own routes in PocketBase, else 404; the tenant is
+   within its quotas (``quotas``, ``gates``), else 429 or 507: these go to the client, unmarked;
 3. the tenant is assigned here, under the request's epoch or a newer one, and the Host is one of its
    names, else 421;
 4. it is loaded: the request waits, its body unread, else 503;
@@ -19,8 +20,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -28,11 +29,21 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pbcluster import signing
-from pbcluster.errors import Busy, Limited, OwnershipLost, PBClusterError, Unauthorized, Unavailable
-from pbcluster.node.acks import Withheld
+from pbcluster.errors import (
+    Busy,
+    Limited,
+    OwnershipLost,
+    PBClusterError,
+    StorageFull,
+    Unauthorized,
+    Unavailable,
+)
+from pbcluster.node.acks import Level, Withheld
 from pbcluster.node.durability import Reason
+from pbcluster.node.gates import Gates
 from pbcluster.node.parts import spawn
 from pbcluster.node.quotas import Defaults, Quotas, Use
+from pbcluster.node.restoring import Restore, Restorer
 from pbcluster.node.streams import Streams
 from pbcluster.node.tenant import NoProof, Tenant
 from pbcluster.node.tenants import Loading, Tenants
@@ -62,7 +73,7 @@ FIRST_BYTE_TIMEOUT_S = 310.0
 #: Answers that end with their head (RFC 9112, section 6.3).
 _BODILESS = frozenset((204, 304))
 #: PocketBase's in-place restore, in every spelling that its router takes for it.
-_RESTORE = re.compile(rb"/+api/+backups/+.*/restore/*", re.DOTALL)
+_RESTORE = re.compile(rb"/+api/+backups/+(.*)/restore/*", re.DOTALL)
 #: Made anew: Host by us, the length by the core.
 _OWN_FIELDS = frozenset((b"host", b"content-length"))
 #: Withheld for these reasons, the client's connection is cut: what we say would not be ours.
@@ -89,17 +100,20 @@ class Front:
         hold_s: float = HOLD_S,
         quotas: Quotas | None = None,
         limited: Callable[[str], None] = lambda reason: None,
+        gates: Gates | None = None,
     ) -> None:
         """
         :param gateway_keys: gateway id → HMAC key. :param unix_ms: wall clock.
         :param answered: counts the statuses that this node itself answered.
         :param quotas: what tenants may use; None: as much as they like.
         :param limited: counts requests refused because of a tenant's limit, by reason.
+        :param gates: what else a request must pass.
         """
         self.starting = True
         self.draining = False
         self.tenants = tenants
         self.streams = streams
+        self.restorer = Restorer(tenants.parts, tenants)
         self._keys = gateway_keys
         self._clock = clock
         self._unix_ms = unix_ms
@@ -107,6 +121,7 @@ class Front:
         self._hold_s = hold_s
         self._quotas = quotas if quotas is not None else Quotas(Defaults())
         self._limited = limited
+        self._gates = gates if gates is not None else Gates()
         self._held = 0
 
     def handle(self, exchange: Exchange) -> None:
@@ -125,10 +140,11 @@ class Front:
             self.refuse(exchange, error)
             return
         write = head.method not in SAFE_METHODS
-        if write and _restores_a_backup(head):
-            self.refuse(exchange, _NotOffered())
-            return
         known = self.tenants.find(signed.tenant_id)
+        closed = self._gates.refusal(known, head, write=write)
+        if closed is not None:
+            self.refuse(exchange, closed)
+            return
         quotas = known.assignment.quotas if known is not None else None
         use = self._quotas.enter(signed.tenant_id, quotas, self._clock.seconds())
         if isinstance(use, Refusal):
@@ -155,7 +171,9 @@ class Front:
     def _hand_over(
         self, exchange: Exchange, tenant: Tenant, signed: signing.Signed, use: Use, *, write: bool
     ) -> None:
-        _Handover(self, exchange, tenant, use, request_id=signed.request_id, write=write).forward()
+        restores = write and _restores_a_backup(exchange.head) is not None
+        kind = _RestoreHandover if restores else _Handover
+        kind(self, exchange, tenant, use, request_id=signed.request_id, write=write).forward()
 
     def refuse(self, exchange: Exchange, error: PBClusterError) -> None:
         """Answer an error, with the mark if nothing was processed."""
@@ -172,7 +190,9 @@ class Front:
             headers.append((signing.NODE_EPOCH, b"%d" % int(error.data.get("epoch", 0))))
         if isinstance(error, Unavailable) and error.status == 503:
             headers.append((b"Retry-After", b"%d" % max(1, round(error.retry_after_s))))
-        body = {"status": error.status, "message": error.message, "data": {"code": error.code}}
+        more = error.data if isinstance(error, StorageFull) else {}
+        data = {"code": error.code, **more}
+        body = {"status": error.status, "message": error.message, "data": data}
         exchange.respond(error.status, json.dumps(body).encode(), headers=headers)
 
     def turn_away(self, exchange: Exchange, refusal: Refusal) -> None:
@@ -261,11 +281,13 @@ _MARKS: tuple[tuple[type[PBClusterError], bytes], ...] = (
 )
 
 
-def _restores_a_backup(head: RequestHead) -> bool:
-    """Whether PocketBase would replace its database in place, under the replication: it would say
-    that it did, and everything since would never become durable."""
+def _restores_a_backup(head: RequestHead) -> str | None:
+    """The name of the backup by which PocketBase would replace its database in place, under the
+    replication: it would say that it did, and everything since would never become durable. None:
+    this is another request."""
     path = unquote_to_bytes(head.target.partition(b"?")[0])
-    return head.method == b"POST" and _RESTORE.fullmatch(path) is not None
+    found = _RESTORE.fullmatch(path) if head.method == b"POST" else None
+    return None if found is None else found[1].decode("utf-8", "replace")
 
 
 def _mark_of(error: PBClusterError) -> bytes:
@@ -278,6 +300,7 @@ class _Handover:
 
     _is_stream = False
     _endless = False
+    _closed = False
     _withheld: Withheld | None = None
     _over: Refusal | None = None
 
@@ -300,6 +323,7 @@ class _Handover:
         self._use = use
         self._write = write
         self._again = write  # a write is never sent twice
+        self._careful = tenant.assignment.durable_reads
 
     def forward(self) -> None:
         self._tenants.opened(self._tenant)
@@ -310,7 +334,7 @@ class _Handover:
             raise
 
     def _send(self, *, reuse: bool) -> None:
-        upstream = self._tenant.upstream(write=self._write)
+        upstream = self._address()
         if upstream is None:
             self._use.untouched()
             self._ended()
@@ -326,9 +350,13 @@ class _Handover:
             first_byte_timeout_s=FIRST_BYTE_TIMEOUT_S,
             on_response=self._responded,
             on_end=self._last_chunk if self._write else None,
+            on_data=self._part if not self._write and self._careful else None,
             reuse=reuse,
         )
         self._exchange.forward(plan, self._done)
+
+    def _address(self) -> tuple[str, int] | None:
+        return self._tenant.upstream(write=self._write)
 
     def _responded(self, head: ResponseHead) -> ResponseHead | Deferred[ResponseHead]:
         clean, is_stream = head.memo or _see_answer(head)
@@ -339,23 +367,39 @@ class _Handover:
             self._is_stream = True
             self._tenants.became_stream(self._tenant)
             self._streams.add(self._tenant, self._exchange)
-        if not self._write:
-            return clean
         self._endless = head.get(b"content-length") is None and head.status not in _BODILESS
+        if not self._write:
+            if not self._careful or self._tenant.read_may_pass():
+                return clean
+            return Deferred.fromCoroutine(self._read_acknowledged(clean))
         return Deferred.fromCoroutine(self._acknowledged(clean))
 
     async def _acknowledged(self, head: ResponseHead) -> ResponseHead:
-        await self._acknowledge()
-        return head
+        level = await self._acknowledge(self._tenant.acknowledge)
+        return _marked(head, level)
+
+    async def _read_acknowledged(self, head: ResponseHead) -> ResponseHead:
+        level = await self._acknowledge(self._tenant.acknowledge_read)
+        return _marked(head, level) if level is Level.LOCAL else head
+
+    def _part(self) -> Deferred[None] | None:
+        """A part of what a read answers: an event, or a piece of a body that is made meanwhile."""
+        if not self._endless or self._tenant.read_may_pass():
+            return None
+        waiting = Deferred.fromCoroutine(self._acknowledge(self._tenant.acknowledge_read))
+        return waiting.addCallback(lambda _: None)
 
     def _last_chunk(self) -> Deferred[None] | None:
         # With a length the whole answer was made before its head was sent; streamed, it may tell of
         # what was written meanwhile.
-        return Deferred.fromCoroutine(self._acknowledge()) if self._endless else None
+        if not self._endless:
+            return None
+        waiting = Deferred.fromCoroutine(self._acknowledge(self._tenant.acknowledge))
+        return waiting.addCallback(lambda _: None)
 
-    async def _acknowledge(self) -> None:
+    async def _acknowledge(self, wait: Callable[[], Coroutine[Any, Any, Level]]) -> Level:
         try:
-            await self._tenant.acknowledge()
+            return await wait()
         except Withheld as error:
             self._withheld = error
             raise Refuse(str(error)) from None
@@ -390,20 +434,73 @@ class _Handover:
         self._use.end()
         if self._is_stream:
             self._streams.remove(self._tenant, self._exchange)
-        self._tenants.closed(self._tenant, stream=self._is_stream)
+        self._count_no_more()
+
+    def _count_no_more(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._tenants.closed(self._tenant, stream=self._is_stream)
 
 
-class _NotOffered(PBClusterError):
-    """Something of PocketBase's that would break the platform's promises."""
+class _RestoreHandover(_Handover):
+    """PocketBase is asked to restore a backup; see ``restoring``."""
 
-    status = 501
-    code = "not_offered"
+    _restore: Restore | None = None
+    _failed: PBClusterError | None = None
 
-    def __init__(self) -> None:
-        super().__init__(
-            "a backup cannot be restored in place on this platform, since the database is "
-            "replicated while it runs; nothing was changed"
-        )
+    def forward(self) -> None:
+        spawn(self._begin(), f"restore of a backup of {self._tenant.tenant_id}")
+
+    async def _begin(self) -> None:
+        token = self._exchange.head.get(b"authorization") or b""
+        if not await self._tenant.may_restore(token):
+            super().forward()  # PocketBase says why not
+            return
+        try:
+            self._restore = await self._front.restorer.begin(
+                self._tenant, _restores_a_backup(self._exchange.head) or ""
+            )
+        except PBClusterError as error:
+            self._use.end()
+            self._front.refuse(self._exchange, error)
+            return
+        self._tenants.opened(self._tenant)
+        self._send(reuse=False)
+        if self._closed and self._restore is not None:  # PocketBase was gone: it was not asked
+            await self._restore.abandon()
+
+    def _address(self) -> tuple[str, int] | None:
+        return self._restore.upstream if self._restore is not None else super()._address()
+
+    def _responded(self, head: ResponseHead) -> ResponseHead | Deferred[ResponseHead]:
+        restore = self._restore
+        if restore is None:
+            return super()._responded(head)
+        clean, _ = head.memo or _see_answer(head)
+        if not 200 <= head.status < 300:
+            return clean  # PocketBase refused: ``_done`` lets the tenant go on
+        self._restore = None
+        # It is no open request any more: the epoch that ends would wait for it.
+        self._count_no_more()
+        return Deferred.fromCoroutine(self._finish(restore, clean))
+
+    async def _finish(self, restore: Restore, head: ResponseHead) -> ResponseHead:
+        try:
+            await restore.finish()
+        except PBClusterError as error:
+            self._failed = error
+            raise Refuse(str(error)) from None
+        return _marked(head, Level.S3)
+
+    def _done(self, attempt: Attempt) -> None:
+        if self._restore is not None:
+            spawn(self._restore.abandon(), f"end of a restore of {self._tenant.tenant_id}")
+            self._restore = None
+        if self._failed is None:
+            super()._done(attempt)
+        else:
+            self._ended()
+            self._front.refuse(self._exchange, self._failed)
 
 
 class _NoAnswer(PBClusterError):
@@ -459,6 +556,12 @@ def upstream_lines(head: RequestHead, request_id: str) -> bytes:
         return b"%bX-Request-ID: %b\r\n" % (seen.lines, number)
     trace = (seen.lines, number, number, number[:16])
     return b"%bX-Request-ID: %b\r\ntraceparent: 00-%b-%b-00\r\n" % trace
+
+
+def _marked(head: ResponseHead, level: Level) -> ResponseHead:
+    """The head with the word on how durable the write is."""
+    mark = (signing.DURABILITY, level.value.encode())
+    return ResponseHead(head.status, head.reason, [*head.headers, mark])
 
 
 def _see_answer(head: ResponseHead) -> tuple[ResponseHead, bool]:

@@ -11,9 +11,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -34,6 +34,7 @@ from pbcluster.records import NodeResources, NodeStatus
 from pbcluster.transport.interfaces import Asked, ControlPlaneClient
 from pbcluster.wire import (
     Body,
+    FindTenant,
     Heartbeat,
     Lease,
     LeaseAck,
@@ -43,6 +44,7 @@ from pbcluster.wire import (
     Probe,
     Registered,
     RegisterNode,
+    TenantFound,
     TenantUsage,
     expect,
 )
@@ -120,12 +122,18 @@ class Standing:
         condition: Callable[[], Condition],
         new_key: Callable[[], str],
         members_changed: Callable[[int], None] = lambda index: None,
+        handlers: Mapping[type, Callable[[Asked, Any], Awaitable[Body]]] | None = None,
+        found: Callable[[str], tuple[int, str]] = lambda tenant_id: (0, ""),
     ) -> None:
         """
+        :param handlers: further kinds of questions → what answers them.
+        :param found: tenant id → epoch (0: nothing of it runs here) and state.
         :param members_changed: told at which log index the control plane's members changed last.
         """
         self.incarnation = 0
         self._members_changed = members_changed
+        self._handlers = handlers or {}
+        self._found = found
         self.gaps = 0
         self._facts = facts
         self._clock = clock
@@ -180,6 +188,13 @@ class Standing:
         if isinstance(body, NodeAssignments):
             self._owned.obey(body)
             return Ok()
+        handler = self._handlers.get(type(body))
+        if handler is not None:
+            return await handler(asked, body)
+        if isinstance(body, FindTenant):
+            epoch, state = self._found(body.tenant_id)
+            index = self._owned.obeyed_index
+            return TenantFound(self._facts.node_id, self.incarnation, epoch, state, index)
         raise RemoteProtocolError(f"a node does not understand {type(body).__name__}")
 
     # -- registration --

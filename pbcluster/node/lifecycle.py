@@ -115,6 +115,16 @@ class Life:
         return following
 
 
+#: A load that failed is tried again after so long, doubling.
+LOAD_RETRY_S = 0.5
+LOAD_RETRY_MAX_S = 15.0
+
+
+def load_retry_s(failures: int) -> float:
+    """Seconds until the next try, after ``failures`` failures in a row before this one."""
+    return min(LOAD_RETRY_S * float(2**failures), LOAD_RETRY_MAX_S)
+
+
 #: A PocketBase that ended by itself is started again after so long, doubling.
 RESTART_BACKOFF_S = 0.1
 RESTART_BACKOFF_MAX_S = 5.0

@@ -74,7 +74,8 @@ class Won:
 
     :ivar owner: what the owner object now says.
     :ivar source: what the local copy must be made from; a copy that is there is set aside first.
-    :ivar first: this tenant was never claimed before, so no predecessor can hold a proof.
+    :ivar first: no predecessor can hold a proof: this tenant was never claimed before, or the
+        claim that ours replaced was given up.
     """
 
     owner: Owner
@@ -99,11 +100,13 @@ class Refused:
     """Not ours: the control plane's next epoch must exceed ``observed_epoch``.
 
     :ivar set_aside: the local copy is not trusted; move it away, never overwrite it.
+    :ivar deleted: the tombstone of a deleted tenant is there: no epoch will ever do.
     """
 
     observed_epoch: int
     why: str
     set_aside: bool = False
+    deleted: bool = False
 
 
 @attrs.frozen
@@ -134,16 +137,20 @@ class _Phase(enum.Enum):
 class Claim:
     """One attempt to own a tenant under one epoch and one nonce."""
 
-    def __init__(self, wanted: Owner, *, ever_ready: bool) -> None:
+    def __init__(self, wanted: Owner, *, ever_ready: bool, released_epoch: int = 0) -> None:
         """
         :param wanted: what the owner object shall say; its nonce is fresh for this attempt.
         :param ever_ready: whether the registry says that the tenant was ever ready.
+        :param released_epoch: the owner of this epoch gave it up, when no earlier one could hold a
+            proof; 0: none did.
         """
+        self._released_epoch = released_epoch
         self._wanted = wanted
         self._ever_ready = ever_ready
         self._phase = _Phase.IDLE
         self._tries = 0
         self._replaced_somebody = False
+        self._replaced_released = False
 
     def start(self) -> ClaimStep:
         """Begin, or begin again after a fault of S3's: the first step."""
@@ -157,9 +164,12 @@ class Claim:
             return self._write("")
         if seen.owner.nonce == self._wanted.nonce:
             return self._list()
-        self._replaced_somebody = True
+        if seen.owner.epoch != self._released_epoch:
+            self._replaced_somebody = True
+        self._replaced_released = seen.owner.epoch == self._released_epoch
         if seen.owner.state is OwnerState.DELETED:
-            return self._refuse(seen.owner.epoch, "the tenant is deleted")
+            self._phase = _Phase.ENDED
+            return Refused(seen.owner.epoch, "the tenant is deleted", deleted=True)
         if seen.owner.epoch >= self._wanted.epoch:
             return self._refuse(
                 seen.owner.epoch,
@@ -185,7 +195,8 @@ class Claim:
             )
         self._phase = _Phase.ENDED
         if prefixes.ready:
-            return Won(self._wanted, Restore(prefixes.ready), first=False)
+            quiet = self._replaced_released and not self._replaced_somebody
+            return Won(self._wanted, Restore(prefixes.ready), first=quiet)
         if self._ever_ready:
             return Corrupt(
                 "the registry says that this tenant was ready, but S3 shows no epoch with READY; "

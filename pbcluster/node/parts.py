@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import attrs
@@ -15,9 +16,16 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pbcluster.errors import Unavailable
-from pbcluster.node.interfaces import ClaimStore, Replication, TenantDirectories, Workloads
+from pbcluster.node.interfaces import (
+    ClaimStore,
+    Replication,
+    TenantDirectories,
+    TenantFilesDoor,
+    Workloads,
+)
+from pbcluster.node.outages import NeverAway, Outages
 from pbcluster.node.proofs import Proofs
-from pbcluster.wire import TenantReport
+from pbcluster.wire import Assignment, TenantReport
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -49,13 +57,33 @@ class Observer(Protocol):
         """A tenant was found to be another node's."""
 
 
+class WarmCopies(Protocol):
+    """Copies that were restored before their tenant came (``warming``)."""
+
+    async def take(self, tenant_id: str, epoch: int, target: Path) -> bool:
+        """Put the copy to ``target`` if it is all that the epoch's replica holds now.
+
+        :returns: False: there is none that is; restore.
+        """
+
+
+class NoWarmCopies:
+    """None at all."""
+
+    async def take(self, tenant_id: str, epoch: int, target: Path) -> bool:
+        """Never."""
+        return False
+
+
 @attrs.frozen(kw_only=True)
 class NodeParts:
     """The seams and settings that all tenants of a node share.
 
     :ivar boottime: seconds of CLOCK_BOOTTIME. :ivar utc_now: wall clock, for what people read.
     :ivar new_nonce: a fresh random word. :ivar encryption_key: tenant id → PocketBase's settings
-        key (32 characters). :ivar report: tells the control plane, repeated until it answers.
+        key (32 characters). :ivar auxiliary: whether auxiliary.db is replicated, too.
+    :ivar report: tells the control plane, repeated until it answers.
+    :ivar files: where uploaded files are kept; None: on the disk.
     """
 
     node_id: str
@@ -71,6 +99,29 @@ class NodeParts:
     proofs: Proofs
     report: Callable[[TenantReport], None]
     observer: Observer
+    files: TenantFilesDoor | None = None
+    warm: WarmCopies = attrs.field(factory=NoWarmCopies)
+    auxiliary: bool = False
+    outages: Outages = attrs.field(factory=NeverAway)
+
+
+def tenant_report(
+    parts: NodeParts,
+    assignment: Assignment,
+    outcome: str,
+    observed_epoch: int = 0,
+    detail: str = "",
+) -> TenantReport:
+    """What became of an assignment; its incarnation is filled in when it is sent."""
+    return TenantReport(
+        node_id=parts.node_id,
+        incarnation=0,
+        tenant_id=assignment.tenant_id,
+        epoch=assignment.epoch,
+        outcome=outcome,
+        observed_epoch=observed_epoch,
+        detail=detail,
+    )
 
 
 def spawn(coroutine: Coroutine[Deferred[Any], Any, Any], what: str) -> Deferred[None]:
@@ -88,6 +139,18 @@ def spawn(coroutine: Coroutine[Deferred[Any], Any, Any], what: str) -> Deferred[
     started: Deferred[Any] = Deferred.fromCoroutine(coroutine)
     started.addErrback(failed)
     return started.addCallback(lambda _: None)
+
+
+async def tolerate(step: Coroutine[Deferred[Any], Any, T], whose: str) -> T | None:
+    """Do one step of an end: what follows it must happen in any case.
+
+    :returns: its result; None if it failed, and then the log says why.
+    """
+    try:
+        return await step
+    except Exception as error:
+        log.warn("{whose}: at its end: {error}", whose=whose, error=error)
+        return None
 
 
 async def pause(clock: IReactorTime, seconds: float) -> None:

@@ -150,6 +150,12 @@ class Proofs:
         if claim is not None and claim.epoch == epoch:
             claim.head_sent = sent if claim.head_sent is None else max(claim.head_sent, sent)
 
+    def settled(self, tenant_id: str, epoch: int, now: float) -> bool:
+        """Whether our claim of this epoch stands for so long that no predecessor can hold a proof
+        any more."""
+        claim = self._claims.get(tenant_id)
+        return claim is not None and claim.epoch == epoch and now >= claim.answer_from
+
     def forget(self, tenant_id: str, epoch: int) -> None:
         """This claim is not ours any more: no proof for it until a newer one."""
         claim = self._claims.get(tenant_id)

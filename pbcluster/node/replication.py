@@ -63,7 +63,7 @@ _LTX_NAME = re.compile(r"[0-9a-f]{16}-([0-9a-f]{16})\.ltx")
 _SYNCED = ("synced", "no_change")
 
 
-def replica_url(address: S3Address, tenant_id: str, epoch: int) -> str:
+def replica_url(address: S3Address, tenant_id: str, epoch: int, database: str = "data.db") -> str:
     """Litestream's URL of the epoch's replica. :raises InvalidInput: no bucket's name, or no id."""
     if not _BUCKET.fullmatch(address.bucket):
         raise InvalidInput(
@@ -76,7 +76,7 @@ def replica_url(address: S3Address, tenant_id: str, epoch: int) -> str:
         "region": address.region,
         "forcePathStyle": "true",
     }
-    return f"s3://{address.bucket}/{replica_path(tenant_id, epoch)}?{urlencode(where)}"
+    return f"s3://{address.bucket}/{replica_path(tenant_id, epoch, database)}?{urlencode(where)}"
 
 
 def metadata_path(database: Path) -> Path:
@@ -227,7 +227,7 @@ class LitestreamDaemon:
             return
         if database in self._registered:
             await self.unregister(database)
-        url = replica_url(self._address, tenant_id, epoch)
+        url = replica_url(self._address, tenant_id, epoch, database.name)
         body = {"path": str(database), "replica_url": url}
         answer = await self._ask("/register", body, REGISTER_TIMEOUT_S)
         if answer.status == 200 and answer.body.get("status") == "already_registered":
@@ -239,20 +239,23 @@ class LitestreamDaemon:
             raise S3Unavailable(f"Litestream does not register {database}: {answer.error}")
         self._registered[database] = (tenant_id, epoch)
 
-    async def unregister(self, database: Path) -> None:
+    async def unregister(self, database: Path) -> bool:
         """Final sync, then stop replicating. Unknown databases are fine.
 
+        :returns: whether it was replicated until now, so that all of it is in S3. Never after one
+            that failed: Litestream forgets the database then, and says 200 without a sync.
         :raises S3Unavailable: it cannot be said that the last sync succeeded.
         """
         if database not in self._registered:
-            return
+            return False
         # Until it is said to be gone, the next register must not believe that it is.
-        self._registered[database] = ("", 0)
+        known, self._registered[database] = self._registered[database], ("", 0)
         body = {"path": str(database), "timeout": UNREGISTER_TIMEOUT_S}
         answer = await self._ask("/unregister", body, UNREGISTER_TIMEOUT_S + 2.0)
         if answer.status not in (200, 404):
             raise S3Unavailable(f"Litestream's last sync of {database} failed: {answer.error}")
         self._registered.pop(database, None)
+        return answer.status == 200 and known != ("", 0)
 
     async def sync(self, database: Path, *, timeout_s: float) -> int:
         """Everything committed before this call is in S3 when it returns.
@@ -298,18 +301,19 @@ class LitestreamDaemon:
 
     # -- restore --
 
-    async def restore(self, tenant_id: str, epoch: int, target: Path) -> None:
+    async def restore(self, tenant_id: str, epoch: int, target: Path, txid: int = 0) -> None:
         """Restore data.db of ``epoch`` to the new file ``target``, checked for integrity.
 
+        :param txid: as it was after this transaction; 0: the newest.
         :raises StorageCorrupt: it restores, but the check fails; or ``target`` exists.
         :raises S3Unavailable: else.
         """
         await self._restores.acquire()
         try:
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            url = replica_url(self._address, tenant_id, epoch)
+            url = replica_url(self._address, tenant_id, epoch, target.name)
             for attempt in range(1, RESTORE_ATTEMPTS + 1):
-                error = await self._restore_once(url, target)
+                error = await self._restore_once(url, target, txid)
                 if error is None:
                     return
                 # The second try matters when retention removed a file that was about to be read.
@@ -318,9 +322,11 @@ class LitestreamDaemon:
         finally:
             self._restores.release()
 
-    async def _restore_once(self, url: str, target: Path) -> str | None:
+    async def _restore_once(self, url: str, target: Path, txid: int) -> str | None:
         beside = target.with_name(f".restore-{secrets.token_hex(6)}")
-        argv = [self._binary, "restore", "-o", str(beside), "-integrity-check", "quick", url]
+        point = ["-txid", f"{txid:016x}"] if txid else []
+        argv = [self._binary, "restore", "-o", str(beside), "-integrity-check", "quick"]
+        argv += [*point, url]
         try:
             try:
                 child = await run_child(

@@ -91,6 +91,12 @@ class ObjectStore(Protocol):
     async def delete(self, key: str) -> None:
         """Remove it; fine if there is none."""
 
+    async def first(self, prefix: str, limit: int) -> tuple[str, ...]:
+        """The first keys that begin with ``prefix``, at most ``limit`` (up to 1000), in order."""
+
+    async def delete_many(self, keys: tuple[str, ...]) -> None:
+        """Remove up to 1000 objects; fine if some are not there."""
+
 
 class S3Reactor(IReactorTime, IReactorFromThreads, IReactorTCP):
     """What is needed of the reactor."""
@@ -182,6 +188,29 @@ class S3Objects:
             self._client.delete_object(Bucket=self._bucket, Key=key)
 
         await self._run("DELETE", key, call)
+
+    async def first(self, prefix: str, limit: int) -> tuple[str, ...]:
+        """See :class:`ObjectStore`."""
+
+        def call() -> tuple[str, ...]:
+            page = self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=limit)
+            return tuple(str(row["Key"]) for row in page.get("Contents", ()))
+
+        return await self._run("LIST", prefix, call)
+
+    async def delete_many(self, keys: tuple[str, ...]) -> None:
+        """See :class:`ObjectStore`."""
+        named = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+
+        def call() -> None:
+            answer = self._client.delete_objects(Bucket=self._bucket, Delete=named)
+            failed = answer.get("Errors", ())
+            if failed:
+                why = f"{failed[0].get('Key')}: {failed[0].get('Code')}"
+                raise S3Unavailable(f"S3 did not delete {len(failed)} objects, first {why}")
+
+        if keys:
+            await self._run("DELETE", f"{keys[0]} and {len(keys) - 1} more", call)
 
     async def _run(self, method: str, key: str, call: Callable[[], T]) -> T:
         """Run a blocking call in a thread and translate its errors."""

@@ -10,13 +10,9 @@ bucket's any more answers nothing from that moment on, and ends.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import random
-import secrets
 import time
 from collections import Counter
-from datetime import UTC, datetime
 from random import SystemRandom
 from typing import Any, cast
 
@@ -26,6 +22,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from pbcluster import descriptors, ready_file, signing
@@ -36,9 +33,16 @@ from pbcluster.errors import ConfigError, PBClusterError, S3Unavailable
 from pbcluster.generations import ForeignBucket
 from pbcluster.node.front import Front
 from pbcluster.node.front_tls import FrontTLS
+from pbcluster.node.gates import Gates
 from pbcluster.node.generations import GenerationWatch
+from pbcluster.node.handing_over import HandingOver
 from pbcluster.node.heartbeat import Condition, NodeFacts, Standing
+from pbcluster.node.housekeeping import Housekeeping, Keeping
 from pbcluster.node.lifecycle import PRESENT, State
+from pbcluster.node.machine import boottime, encryption_key, random_word, utc_now
+from pbcluster.node.operators import Operators
+from pbcluster.node.orders import Orders
+from pbcluster.node.outages import NodeOutages
 from pbcluster.node.parts import NodeParts, pause, spawn
 from pbcluster.node.proofs import Proofs
 from pbcluster.node.quotas import Defaults, Quotas
@@ -46,8 +50,10 @@ from pbcluster.node.reports import Reports
 from pbcluster.node.resources import Resources, is_short
 from pbcluster.node.shells import MakeShells
 from pbcluster.node.status_page import Metrics, StatusPage
+from pbcluster.node.storage import Storage
 from pbcluster.node.streams import Streams
 from pbcluster.node.tenants import Tenants
+from pbcluster.node.warming import WarmFiles, Warming
 from pbcluster.records import NodeStatus
 from pbcluster.transport.addresses import member_addresses
 from pbcluster.transport.control_plane_client import ZmqControlPlaneClient
@@ -75,21 +81,6 @@ MAX_LOOP_LAG_S = 0.25
 LAG_INTERVAL_S = 0.5
 
 log = Logger()
-
-
-def boottime() -> float:
-    """Seconds since the machine's start, the time it slept included."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def utc_now() -> datetime:
-    """The wall clock."""
-    return datetime.now(UTC)
-
-
-def encryption_key(tenant_key: str, tenant_id: str) -> str:
-    """The key of a tenant's PocketBase settings: 32 hex characters of HMAC-SHA256."""
-    return hmac.new(tenant_key.encode(), tenant_id.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 class NodeService(Service):
@@ -124,13 +115,20 @@ class NodeService(Service):
         self._shells = make_shells(reactor, config, secrets_)
         self._metrics = Metrics()
         self._resources = Resources(config.data_dir)
-        self._reports = Reports(reactor, self._client, self._incarnation, _random_word)
+        self._reports = Reports(reactor, self._client, self._incarnation, random_word)
+        self._warming = Warming(
+            node_id=config.id,
+            files=WarmFiles(config.data_dir),
+            claims=self._shells.claims,
+            replication=self._shells.replication,
+            report=self._reports.send,
+        )
         parts = NodeParts(
             node_id=config.id,
             clock=reactor,
             boottime=boottime,
             utc_now=utc_now,
-            new_nonce=_random_word,
+            new_nonce=random_word,
             encryption_key=lambda tenant_id: encryption_key(secrets_.tenant_key, tenant_id),
             claims=self._shells.claims,
             replication=self._shells.replication,
@@ -139,9 +137,29 @@ class NodeService(Service):
             proofs=Proofs(self._durations),
             report=self._reports.send,
             observer=self._metrics,
+            files=self._shells.files,
+            warm=self._warming,
+            auxiliary=config.auxiliary == "on",
+            outages=NodeOutages(
+                reactor, self._shells.claims, self._client, config.id, self._incarnation
+            ),
         )
         self._parts = parts
         self._tenants = Tenants(parts, capacity=config.capacity, idle_stop_s=config.idle_stop_s)
+        files = self._shells.files
+        self._storage = Storage(
+            self._tenants,
+            clock=reactor,
+            database_bytes=self._shells.directories.database_bytes,
+            max_db_bytes=config.tenant_max_db_bytes,
+            file_bytes=lambda tenant: (files.used_bytes(tenant) if files else None) or 0,
+        )
+        self._housekeeping = Housekeeping(
+            parts,
+            self._tenants,
+            lambda call: deferToThreadPool(reactor, reactor.getThreadPool(), call),
+            Keeping(warm_bytes=config.warm_bytes, point_in_time_s=config.point_in_time_s),
+        )
         self._streams = Streams(reactor, boottime, self._durations.stream_grace_s)
         self._front = Front(
             tenants=self._tenants,
@@ -152,6 +170,11 @@ class NodeService(Service):
             answered=self._metrics.answered,
             quotas=Quotas(_default_quotas(config)),
             limited=self._metrics.limited,
+            gates=Gates(
+                self._storage,
+                self._metrics.limited,
+                check_upload=files.check_upload if files is not None else None,
+            ),
         )
         self._generation = GenerationWatch(
             self._shells.generations,
@@ -198,15 +221,25 @@ class NodeService(Service):
     async def _start(self) -> None:
         self._durations.check()
         config = self._config
-        status = StatusPage(not_ready=self.not_ready, metrics=self._show_metrics)
+        isolation = self._shells.isolation
+        status = StatusPage(
+            not_ready=self.not_ready,
+            metrics=self._show_metrics,
+            isolation=isolation.report if isolation is not None else dict,
+        )
         metrics_url = self._listen(status.handle, config.metrics_listen, "metrics-listen")
         url = self._listen(self._front.handle, config.listen, "listen", self._tls)
         self._watching = spawn(self._watch_lag(), "loop watch")
         await self._shells.prepare()
+        if isolation is not None:
+            self._metrics.isolated(isolation.report())
+        self._warming.clear()
         await self._wait_for_s3()
         if self._stopping:
             return
         self._generation.start()
+        if self._shells.files is not None:
+            self._shells.files.start()
         self._phase = "starting Litestream"
         await self._shells.replication.start()
         if self._stopping or self._fenced:
@@ -216,7 +249,7 @@ class NodeService(Service):
         standing = self._standing = Standing(
             NodeFacts(
                 node_id=config.id,
-                start_id=_random_word(),
+                start_id=random_word(),
                 address=address,
                 capacity=config.capacity,
                 region=config.region,
@@ -227,14 +260,18 @@ class NodeService(Service):
             utc_now=utc_now,
             client=self._client,
             proofs=self._parts.proofs,
-            owned=self._tenants,
+            owned=Orders(self._tenants, HandingOver(self._parts, self._tenants), self._warming),
+            found=self._found,
             members_changed=self._follower.changed,
             condition=self._condition,
-            new_key=_random_word,
+            new_key=random_word,
+            handlers=Operators(self._tenants, self._shells.logs, self._reactor).handlers(),
         )
         self._client.start(standing.handle)
         self._follower.start()
         self._tenants.start()
+        self._storage.start()
+        self._housekeeping.start()
         await standing.start()
         if self._stopping or self._fenced:
             return
@@ -331,8 +368,13 @@ class NodeService(Service):
             misses=cache.misses,
             evictions=cache.evictions,
             resources=resources,
-            tenants=self._tenants.usage(),
+            tenants=self._storage.with_sizes(self._tenants.usage()),
         )
+
+    def _found(self, tenant_id: str) -> tuple[int, str]:
+        """What runs of a tenant here: epoch (0: nothing) and state."""
+        tenant = self._tenants.find(tenant_id)
+        return (0, "") if tenant is None else (tenant.epoch, tenant.state.value)
 
     def _show_metrics(self) -> bytes:
         tenants, cache = list(self._tenants), self._tenants.cache
@@ -342,11 +384,18 @@ class NodeService(Service):
             "lease_age_seconds": -1.0 if age is None else age,
             "assignments_index": self._tenants.obeyed_index,
             "streams": len(self._streams),
+            "open_requests": sum(cache.open_requests(each.tenant_id) for each in tenants),
+            "full_tenants": self._storage.full_count,
             "waiting_writes": sum(each.waiting_writes for each in tenants),
+            **self._housekeeping.figures(),
+            "degraded_tenants": sum(each.degraded for each in tenants),
+            "replication_lag_seconds": max((each.lag_s for each in tenants), default=0.0),
+            "unreplicated_tenants": sum(each.only_here for each in tenants),
             "cache_hits": cache.hits,
             "cache_misses": cache.misses,
             "cache_evictions": cache.evictions,
             **(self._tls.figures() if self._tls is not None else {}),
+            **(self._shells.files.figures() if self._shells.files is not None else {}),
             "away_gaps": self._standing.gaps if self._standing is not None else 0,
         }
         return self._metrics.show({state.value: counts[state.value] for state in State}, gauges)
@@ -370,6 +419,8 @@ class NodeService(Service):
         if self._watching is not None:
             self._watching.cancel()
         self._generation.stop()
+        self._storage.stop()
+        self._housekeeping.stop()
         standing = self._standing
         if standing is not None and not self._fenced:
             await standing.announce_draining()
@@ -378,6 +429,8 @@ class NodeService(Service):
             await self._shells.replication.stop()
         except PBClusterError as error:
             log.error("Litestream did not end well: {error}", error=error)
+        if self._shells.files is not None:
+            await self._shells.files.stop()
         self._reports.stop()
         if standing is not None:
             standing.stop()
@@ -392,10 +445,6 @@ class NodeService(Service):
         self._pool.close()
         self._shells.close()
         self._sockets.close()
-
-
-def _random_word() -> str:
-    return secrets.token_hex(16)
 
 
 def _default_quotas(config: NodeConfig) -> Defaults:

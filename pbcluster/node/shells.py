@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -13,11 +16,15 @@ from pbcluster import binaries
 from pbcluster.config import NodeConfig, Secrets
 from pbcluster.node.claims import S3ClaimStore
 from pbcluster.node.directories import NodeDirectories
+from pbcluster.node.files.door import Files, FilesConfig
 from pbcluster.node.generations import GenerationStore, S3Generations
 from pbcluster.node.interfaces import ClaimStore, Replication, TenantDirectories, Workloads
+from pbcluster.node.isolation import Isolation
 from pbcluster.node.orphans import end_orphans
+from pbcluster.node.platform_files import DATA
 from pbcluster.node.replication import LitestreamDaemon
 from pbcluster.node.s3 import S3Address, S3Objects
+from pbcluster.node.tenant_logs import TenantLogs
 from pbcluster.node.workload import PocketBaseWorkloads
 
 NEEDED = ("pocketbase", "litestream")
@@ -28,9 +35,12 @@ log = Logger()
 class Shells:
     """S3, Litestream, PocketBase and the disk.
 
+    :ivar logs: what the tenants' processes printed.
     :ivar prepare: before anything is opened: checks the binaries, locks the data directory, ends
         orphans. Raises ``ConfigError`` or ``ProcessFailed``.
     :ivar close: after everything ended.
+    :ivar files: the file gateway; None: uploaded files stay on the disk.
+    :ivar isolation: what tenants are kept in; None: they are fakes.
     """
 
     claims: ClaimStore
@@ -40,13 +50,16 @@ class Shells:
     directories: TenantDirectories
     prepare: Callable[[], Awaitable[None]]
     close: Callable[[], None]
+    files: Files | None = None
+    logs: TenantLogs = attrs.field(factory=lambda: TenantLogs(secrets.token_hex(8)))
+    isolation: Isolation | None = None
 
 
 #: Makes them from the reactor and the settings.
 MakeShells = Callable[[Any, NodeConfig, Secrets], Shells]
 
 
-def real_shells(reactor: Any, config: NodeConfig, secrets: Secrets) -> Shells:
+def real_shells(reactor: Any, config: NodeConfig, secrets_: Secrets) -> Shells:
     """S3, Litestream, PocketBase and the disk as they are. Opens no connection yet.
 
     :param reactor: TCP, time, threads, processes and UNIX sockets.
@@ -58,12 +71,19 @@ def real_shells(reactor: Any, config: NodeConfig, secrets: Secrets) -> Shells:
         endpoint=config.s3_endpoint,
         bucket=config.s3_bucket,
         region=config.s3_region,
-        access_key=secrets.s3_access_key,
-        secret_key=secrets.s3_secret_key,
+        access_key=secrets_.s3_access_key,
+        secret_key=secrets_.s3_secret_key,
     )
     objects = S3Objects(reactor, address)
     directories = NodeDirectories(config.data_dir)
-    at_end: list[Callable[[], None]] = [objects.stop]
+    isolation = Isolation(reactor, config, paths["pocketbase"], directories.known)
+    logs = TenantLogs(secrets.token_hex(8))
+
+    def printed(tenant_id: str, line: str) -> None:
+        stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
+        logs.add(tenant_id, reactor.seconds(), stamp, line)
+
+    at_end: list[Callable[[], None]] = [objects.stop, isolation.close]
 
     async def in_thread(call: Callable[[], Any]) -> Any:
         return await deferToThreadPool(reactor, reactor.getThreadPool(), call)
@@ -74,9 +94,27 @@ def real_shells(reactor: Any, config: NodeConfig, secrets: Secrets) -> Shells:
         ended = await in_thread(lambda: end_orphans(config.data_dir))
         if ended:
             log.warn("ended {ended} processes left by an earlier node", ended=ended)
+        await in_thread(isolation.sandbox.prepare)
+        isolation.begin()
         pruned = await in_thread(directories.prune_aside)
         if pruned:
             log.info("removed {pruned} old copies that were set aside", pruned=pruned)
+
+    files = None
+    if config.files == "s3":
+        files = Files(
+            reactor,
+            FilesConfig(
+                address=address,
+                tenant_key=secrets_.tenant_key,
+                window_s=config.files_window_s,
+                default_max_bytes=config.tenant_max_file_bytes,
+            ),
+            objects,
+            unix_ms=lambda: time.time_ns() // 1_000_000,
+            utc_now=lambda: datetime.now(UTC),
+            data_of=lambda tenant_id: directories.path(tenant_id) / DATA,
+        )
 
     def close() -> None:
         for end in at_end:
@@ -93,8 +131,15 @@ def real_shells(reactor: Any, config: NodeConfig, secrets: Secrets) -> Shells:
             binary=paths["pocketbase"],
             data_dir=config.data_dir,
             lock_fd=directories.lock_fd,
+            on_line=printed,
+            sandbox=isolation.sandbox,
+            connect_ports=isolation.connect_ports,
+            more_env=isolation.environment,
         ),
         directories=directories,
         prepare=prepare,
         close=close,
+        files=files,
+        logs=logs,
+        isolation=isolation,
     )

@@ -1,8 +1,8 @@
 """Health and figures of a node, on a listener of its own (loopback by default).
 
-``/healthz``: the process answers. ``/readyz``: it would serve requests, else 503 with each reason.
-``/metrics``: Prometheus text from a registry of this node alone. No label holds anything that a
-client chose.
+``/livez`` and ``/healthz``: the process answers. ``/readyz``: it would serve requests, else 503
+with each reason. ``/isolation``: what tenants are kept in. ``/metrics``: Prometheus text from a
+registry of this node alone. No label holds anything that a client chose.
 """
 
 from __future__ import annotations
@@ -53,19 +53,35 @@ class Metrics:
             "limited_requests", "Requests refused at a limit of their tenant", ["reason"], **to
         )
         self._tenants = Gauge("tenants", "Assigned tenants by state", ["state"], **to)
+        self._isolation = Gauge(
+            "isolation_active", "Whether a part of the tenants' isolation is on", ["part"], **to
+        )
         self._gauges = {
             name: Gauge(name, help, **to)
             for name, help in (
                 ("lease_age_seconds", "Age of the newest lease proof, -1: none yet"),
                 ("assignments_index", "Log index of the assignments obeyed"),
                 ("streams", "Open event streams"),
+                ("open_requests", "Requests in PocketBase's hands, streams left out"),
+                ("full_tenants", "Tenants whose database is over its quota"),
                 ("waiting_writes", "Writes held until they are durable"),
+                ("degraded_tenants", "Tenants whose acknowledged writes are perhaps here only"),
+                ("replication_lag_seconds", "Age of the oldest acknowledged write not yet in S3"),
+                ("unreplicated_tenants", "Tenants with acknowledged writes not yet in S3"),
                 ("cache_hits", "Requests whose tenant was loaded"),
                 ("cache_misses", "Requests whose tenant was not loaded"),
                 ("cache_evictions", "Tenants stopped to make room"),
+                ("warm_bytes", "Bytes of copies of stopped tenants"),
+                ("copies_removed", "Copies removed from the disk since the start"),
+                ("epochs_removed", "Old epochs removed from S3 since the start"),
                 ("tls_certificate_days_left", "Days to the expiry of the front door's own"),
                 ("tls_handshakes", "Handshakes of gateways at the front door"),
                 ("tls_handshakes_refused", "Handshakes at the front door that came to nothing"),
+                ("file_bytes_received", "Bytes of files received from tenants"),
+                ("file_bytes_sent", "Bytes of files sent to tenants"),
+                ("file_requests_refused", "Requests of tenants for files that were refused"),
+                ("file_deletions_waiting", "Deleted files that are not removed yet"),
+                ("files_removed", "Deleted files removed for good"),
                 ("away_gaps", "Times this process was away until its leases ran out"),
             )
         }
@@ -110,6 +126,11 @@ class Metrics:
         """A request was refused because its tenant is at a limit."""
         self._limited.labels(reason).inc()
 
+    def isolated(self, parts: Mapping[str, str]) -> None:
+        """What tenants are kept in: part → "on" or its kind, or "off" and why."""
+        for part, state in parts.items():
+            self._isolation.labels(part).set(is_active(state))
+
     def show(self, states: Mapping[str, int], gauges: Mapping[str, float]) -> bytes:
         """The page.
 
@@ -122,14 +143,27 @@ class Metrics:
         return generate_latest(self.registry)
 
 
+def is_active(state: str) -> bool:
+    """Whether a part of the isolation is on: what is off begins with that word."""
+    return not state.startswith("off")
+
+
 class StatusPage:
     """The ``RequestHandler`` of the listener."""
 
-    def __init__(self, *, not_ready: Callable[[], list[str]], metrics: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        *,
+        not_ready: Callable[[], list[str]],
+        metrics: Callable[[], bytes],
+        isolation: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         """
         :param not_ready: why requests are not served now; empty if they are.
         :param metrics: the Prometheus text.
+        :param isolation: part → "on" or its kind, or "off" and why.
         """
+        self._isolation = isolation
         self._not_ready = not_ready
         self._metrics = metrics
 
@@ -138,16 +172,18 @@ class StatusPage:
         path = exchange.head.target.partition(b"?")[0]
         if exchange.head.method not in (b"GET", b"HEAD"):
             self._answer(exchange, 405, {"message": "only GET"})
-        elif path == b"/healthz":
+        elif path in (b"/livez", b"/healthz"):
             self._answer(exchange, 200, {"status": "ok"})
         elif path == b"/readyz":
             reasons = self._not_ready()
             word = "not ready" if reasons else "ready"
             self._answer(exchange, 503 if reasons else 200, {"status": word, "reasons": reasons})
+        elif path == b"/isolation":
+            self._answer(exchange, 200, self._isolation())
         elif path == b"/metrics":
             exchange.respond(200, self._metrics(), content_type=CONTENT_TYPE_LATEST.encode())
         else:
-            known = "/healthz, /readyz, /metrics"
+            known = "/livez, /healthz, /readyz, /isolation, /metrics"
             self._answer(exchange, 404, {"message": f"there is nothing here but {known}"})
 
     def _answer(self, exchange: Exchange, status: int, body: Mapping[str, object]) -> None:

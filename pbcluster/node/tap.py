@@ -9,6 +9,7 @@ from twisted.application.service import IService
 from pbcluster import descriptors
 from pbcluster.config import NodeConfig
 from pbcluster.errors import ConfigError
+from pbcluster.json_logs import logged
 from pbcluster.options import ServiceOptions, make_options
 
 Options = make_options(
@@ -22,7 +23,7 @@ Options = make_options(
 def makeService(options: ServiceOptions) -> IService:
     """The service that twistd runs; what cannot be used ends the process with one sentence."""
     try:
-        return _make(options)
+        return logged(_make(options), options.parsed.config)
     except ConfigError as error:
         raise SystemExit(f"pbnode: {error}") from None
 

@@ -14,54 +14,45 @@ It does not decide when to load or to stop (``tenants`` does), and knows no HTTP
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
 from pbcluster.errors import (
     ClaimRefused,
-    OwnershipLost,
     PBClusterError,
     ProcessFailed,
     S3Unavailable,
-    Unavailable,
 )
-from pbcluster.node.acks import Acknowledger, Withheld
+from pbcluster.node.acks import Acknowledger, Level, Withheld, cover
+from pbcluster.node.auxiliary import Auxiliary
 from pbcluster.node.copies import Copies, Copy
+from pbcluster.node.degrading import Mode
 from pbcluster.node.durability import Reason
 from pbcluster.node.interfaces import (
     DirectoryLock,
-    Owner,
+    FilesAccess,
     OwnerSeen,
     Ready,
     RunningWorkload,
     WorkloadSpec,
 )
-from pbcluster.node.lifecycle import READABLE, Crashes, Event, Life, State
-from pbcluster.node.ownership import still_ours
-from pbcluster.node.parts import Changes, NodeParts, pause, spawn
-from pbcluster.node.proofs import Held, TooEarly
-from pbcluster.wire import Assignment, TenantReport
+from pbcluster.node.lifecycle import READABLE, Crashes, Event, Life, State, load_retry_s
+from pbcluster.node.parts import Changes, NodeParts, pause, spawn, tenant_report, tolerate
+from pbcluster.node.prover import NoProof, Prover
+from pbcluster.wire import Assignment
+
+__all__ = ["NoProof", "Tenant"]
 
 log = Logger()
 
-#: Requests that may wait for one tenant to load (the gateway holds as many).
-MAX_HELD = 1000
+MAX_HELD = 1000  # requests that wait for one tenant to load; the gateway holds as many
 #: The first sync of an epoch may carry the whole database.
 FIRST_SYNC_TIMEOUT_S = 120.0
-#: While S3 is away a first sync is tried again after so long.
-FIRST_SYNC_RETRY_S = 1.0
-#: A load that failed is tried again after so long, doubling.
-LOAD_RETRY_S = 0.5
-LOAD_RETRY_MAX_S = 15.0
-
-
-class NoProof(Unavailable):
-    """It cannot be proven now that this node owns the tenant; nothing was processed."""
-
-    code = "no_proof"
+FIRST_SYNC_RETRY_S = 1.0  # while S3 is away
+#: On a node whose tenants keep their files on the disk.
+NO_FILES = FilesAccess({"s3": {"enabled": False}, "backups": {"s3": {"enabled": False}}})
 
 
 class _Abandoned(Exception):
@@ -71,26 +62,44 @@ class _Abandoned(Exception):
 class Tenant:
     """See the module.
 
-    :ivar assignment: what the control plane said last; its epoch never changes here.
+    :ivar assignment: what the control plane said last; its epoch stays. :ivar prover: its proofs.
     :ivar changes: fires at every change of state, and when serving begins to end.
     :ivar refused_by: not 0: this assignment is over; a new epoch must exceed this one.
+    :ivar ended_whole: whether its last end brought all of it to S3; None: it was not ended here.
+    :ivar started_generation: that of its PocketBase when it was started.
     :ivar retry_at: time of the clock before which a failed load is not tried again.
     """
 
-    def __init__(self, assignment: Assignment, incarnation: int, parts: NodeParts) -> None:
-        self.assignment = assignment
-        self.life = Life()
+    def __init__(
+        self,
+        assignment: Assignment,
+        incarnation: int,
+        parts: NodeParts,
+        *,
+        adopts: bool = False,
+        replaced: Callable[[Tenant], None] | None = None,
+    ) -> None:
+        """
+        :param adopts: the local database goes on under this epoch: a backup was restored.
+        :param replaced: called when another file stands in the place of data.db; None: that is the
+            end of this epoch.
+        """
+        self.assignment, self.life = assignment, Life()
+        self.adopts = adopts
+        self._replaced = replaced
+        self._on_hold = False
+        self.started_generation = ""
         self.changes = Changes(parts.clock, MAX_HELD)
-        self.refused_by = 0
-        self.retry_at = 0.0
+        self.refused_by, self.retry_at = 0, 0.0
+        self.ended_whole: bool | None = None
         self._parts = parts
         self._database = parts.directories.path(assignment.tenant_id) / "data" / "data.db"
         self._copies = Copies(parts, incarnation, self._database)
+        self._auxiliary = Auxiliary(parts, assignment.tenant_id, self._database)
         self._turn = DeferredLock()
         self._leaving = False
         self._over = False
-        self._fenced = False
-        self._owner: Owner | None = None
+        self.prover = Prover(parts, assignment.tenant_id, assignment.epoch, self.fence)
         self._ready_written = False
         self._lock: DirectoryLock | None = None
         self._workload: RunningWorkload | None = None
@@ -102,7 +111,6 @@ class Tenant:
         self._acks: Acknowledger | None = None
         self._crashes = Crashes()
         self._failures = 0
-        self._lookers: list[Deferred[None]] | None = None
 
     # -- what it is --
 
@@ -124,13 +132,23 @@ class Tenant:
     @property
     def leaving(self) -> bool:
         """Whether it is being stopped or was fenced."""
-        return self._leaving or self._over or self._fenced
+        return self._leaving or self._over or self.prover.fenced
+
+    @property
+    def held(self) -> bool:
+        """Whether a migration takes it away: no request is handed on, nothing is started."""
+        return bool(self.assignment.handing_over)
 
     @property
     def can_load(self) -> bool:
         """Whether a load makes sense at all under this assignment."""
         idle = self.state in (State.ABSENT, State.FAILED)
-        return idle and not self.leaving and not self.refused_by
+        return idle and not self.leaving and not self.refused_by and not self.held
+
+    @property
+    def workload(self) -> RunningWorkload | None:
+        """Its PocketBase while it may be asked, else None."""
+        return None if self.leaving else self._workload
 
     @property
     def waiting_writes(self) -> int:
@@ -139,26 +157,95 @@ class Tenant:
 
     def upstream(self, *, write: bool) -> tuple[str, int] | None:
         """Host and port of its PocketBase if it may be asked now (under a proof), else None."""
-        if self._workload is None or self.leaving:
+        if self._workload is None or self.leaving or self.held or self._on_hold:
             return None
-        if self.state is State.ACTIVE or (self.state in READABLE and not write):
+        # What was restored is shown only once it lasts.
+        early = self.state in READABLE and not (write or self.adopts)
+        if self.state is State.ACTIVE or early:
             return self._workload.host, self._workload.port
         return None
 
     def tick(self) -> None:
         """Each second."""
-        if self._acks is not None:
+        if self._acks is None:
+            return
+        if self.state is State.ACTIVE and self._acks.replaced and not self._on_hold:
+            self._database_replaced()
+        else:
             self._acks.tick()
+
+    # -- while a backup is restored (``restoring``) --
+
+    def hold(self) -> None:
+        """Hand nothing on until :meth:`let_go`: requests wait."""
+        self._on_hold = True
+
+    def let_go(self) -> None:
+        """Hand requests on again."""
+        self._on_hold = False
+        self.changes.fire()
+
+    def process_address(self) -> tuple[str, int] | None:
+        """Host and port of its PocketBase, held or not; None: it does not run."""
+        return (self._workload.host, self._workload.port) if self._workload is not None else None
+
+    def process_generation(self) -> str:
+        """Another one after PocketBase executed itself anew; empty: it does not listen."""
+        return self._workload.generation() if self._workload is not None else ""
+
+    async def process_answers(self) -> bool:
+        """Whether its PocketBase is healthy."""
+        return self._workload is not None and await self._workload.answers()
+
+    async def may_restore(self, authorization: bytes) -> bool:
+        """Whether PocketBase takes this token for one of a superuser."""
+        workload = self._workload
+        return bool(authorization) and workload is not None and await workload.knows(authorization)
+
+    def replicated_file(self) -> tuple[int, int] | None:
+        """Device and inode of the database that is replicated; None: none is."""
+        return self._acks.file if self._acks is not None else None
+
+    async def end_replication(self) -> None:
+        """A last sync of everything, then none; no write may be waiting.
+
+        :raises PBClusterError: it cannot be said that S3 has everything.
+        """
+        await self._parts.replication.sync(self._database, timeout_s=FIRST_SYNC_TIMEOUT_S)
+        self._registered = False
+        if self._acks is not None:
+            self._acks.stop(Reason.STOPPED)
+        await self._parts.replication.unregister(self._database)
+        await self._auxiliary.end()
+
+    async def replicate_again(self) -> None:
+        """After :meth:`end_replication`, with the same database under the same prefix.
+
+        :raises PBClusterError: it cannot.
+        """
+        if self._registered or self.prover.owner is None or self.leaving:
+            return
+        await self._replicate(Copy(self.prover.owner, "warm", parent=0, ready=True))
+
+    def _acks_ended(self, reason: str, seen: OwnerSeen | None) -> None:
+        if reason == Reason.DATABASE_REPLACED.value and self.state is State.ACTIVE:
+            self._database_replaced()
+        else:
+            self.fence(reason, seen)
+
+    def _database_replaced(self) -> None:
+        if self._replaced is None or self._on_hold:
+            self.fence(Reason.DATABASE_REPLACED.value, None)
+            return
+        if self._acks is not None:
+            self._acks.stop(Reason.DATABASE_REPLACED)
+        self._replaced(self)
 
     # -- proofs and acknowledgements --
 
     def proven(self) -> bool:
         """Whether a proof is held right now; costs no I/O."""
-        verdict = self._parts.proofs.judge(self.tenant_id, self.epoch, self._parts.boottime())
-        if self._fenced or not isinstance(verdict, Held):
-            return False
-        self._parts.observer.proof(verdict.basis.value)
-        return True
+        return self.prover.proven()
 
     async def prove(self) -> None:
         """Get a proof: wait out a young claim, else read the owner object.
@@ -166,53 +253,62 @@ class Tenant:
         :raises OwnershipLost: the owner object shows another claim; the tenant was fenced.
         :raises NoProof: it cannot be told now.
         """
-        while not self.proven() and not self._fenced:
-            now = self._parts.boottime()
-            verdict = self._parts.proofs.judge(self.tenant_id, self.epoch, now)
-            if isinstance(verdict, TooEarly):
-                await pause(self._parts.clock, max(verdict.at - now, 0.001))
-                continue
-            await self._look()
-            break
-        if self._fenced:
-            raise OwnershipLost("this node does not own the tenant any more")
-        if not self.proven():
-            self._parts.observer.proof("missing")
-            raise NoProof("ownership of this tenant cannot be proven now")
+        await self.prover.prove()
 
-    async def _look(self) -> None:
-        """Read the owner object; all that ask meanwhile share it. A failure leaves no proof."""
-        waiting: Deferred[None] = Deferred()
-        if self._lookers is None:
-            self._lookers = [waiting]
-            spawn(self._look_at_owner(), f"owner look-up of {self.tenant_id}")
-        else:
-            self._lookers.append(waiting)
-        await waiting
-
-    async def _look_at_owner(self) -> None:
-        owner, sent = self._owner, self._parts.boottime()
-        try:
-            seen = await self._parts.claims.read_owner(self.tenant_id)
-            if owner is not None and still_ours(owner, seen):
-                self._parts.proofs.head_seen(self.tenant_id, self.epoch, sent)
-            elif owner is not None and self._owner is owner:
-                self.fence(Reason.OWNERSHIP_LOST.value, seen)
-        except PBClusterError as error:
-            log.warn("{tenant}: no proof: {error}", tenant=self.tenant_id, error=error)
-        finally:
-            lookers, self._lookers = self._lookers or [], None
-            for waiting in lookers:
-                waiting.callback(None)
-
-    async def acknowledge(self) -> None:
+    async def acknowledge(self) -> Level:
         """Wait until a write answered by PocketBase just now may be acknowledged.
 
         :raises Withheld: it may not.
         """
-        if self._acks is None or self._fenced:
-            raise Withheld(Reason.OWNERSHIP_LOST if self._fenced else Reason.STOPPED)
-        await self._acks.acknowledge()
+        return await self._acknowledger().acknowledge()
+
+    def read_may_pass(self) -> bool:
+        """Whether a read, or an event, answered by PocketBase just now may be shown at once."""
+        if not self.assignment.durable_reads:
+            return True
+        return self._acks is not None and not self.prover.fenced and self._acks.read_may_pass()
+
+    async def acknowledge_read(self) -> Level:
+        """Wait until what a read has shown lasts. :raises Withheld: it is not known to."""
+        return await self._acknowledger().acknowledge_read()
+
+    def _acknowledger(self) -> Acknowledger:
+        if self._acks is None or self.prover.fenced:
+            raise Withheld(Reason.OWNERSHIP_LOST if self.prover.fenced else Reason.STOPPED)
+        return self._acks
+
+    def assigned(self, assignment: Assignment) -> None:
+        """The control plane's list says this now (same epoch)."""
+        self.assignment = assignment
+        if self._acks is not None:
+            self._acks.assigned(assignment)
+
+    @property
+    def only_here(self) -> bool:
+        """Whether acknowledged writes are perhaps on this disk only."""
+        return self._acks is not None and self._acks.only_here
+
+    @property
+    def degraded(self) -> bool:
+        """Whether its writes are not, or were not until now, all acknowledged by S3."""
+        return self._acks is not None and self._acks.mode is not Mode.DURABLE
+
+    @property
+    def lag_s(self) -> float:
+        """For how long acknowledged writes have not all been in S3."""
+        return self._acks.lag_s() if self._acks is not None else 0.0
+
+    async def covered(self) -> None:
+        """What PocketBase committed before this call is in S3, and the tenant was ours after that.
+
+        Whatever its durability: for what may only happen when a write can not be undone any more.
+
+        :raises PBClusterError: it cannot be said.
+        """
+        owner = self.prover.owner
+        if owner is None or not self._registered or self.prover.fenced:
+            raise NoProof("the tenant's database is not replicated now")
+        await cover(self._parts, self.tenant_id, owner, self._database, self.fence)
 
     # -- load --
 
@@ -245,13 +341,14 @@ class Tenant:
                 self.assignment, note, ready_written=self._ready_written
             )
             self._go_on()
-            self._owner = copy.owner
+            self.prover.owner = copy.owner
             self._happened(Event.RESUMED)
             return copy
         won = await self._copies.claim(self.assignment, self._go_on)
-        self._owner = won.owner
+        self.prover.owner = won.owner
         self._happened(Event.CLAIM_WON)
-        copy = await self._copies.make(self.tenant_id, won, self._go_on)
+        make = self._copies.adopt if self.adopts else self._copies.make
+        copy = await make(self.tenant_id, won, self._go_on)
         self._happened(Event.COPY_READY)
         return copy
 
@@ -267,17 +364,26 @@ class Tenant:
 
     async def _start_workload(self, copy: Copy) -> None:
         first_start = not (self.assignment.ever_ready or copy.parent or copy.ready)
+        files = self._parts.files
+        access = await files.open(self) if files is not None else NO_FILES
+        self._go_on()
         spec = WorkloadSpec(
             tenant_id=self.tenant_id,
             directory=self._parts.directories.path(self.tenant_id),
             encryption_key=self._parts.encryption_key(self.tenant_id),
             hosts=self.assignment.hosts,
             superuser=self.assignment.initial_superuser if first_start else None,
+            settings=access.settings,
+            connect_ports=(access.port,) if access.port else (),
+            logs=self.assignment.logs,
+            quotas=self.assignment.quotas,
         )
         if not self._registered:
             self._replicated = self._parts.directories.database_identity(self.tenant_id)
+        self._parts.directories.unsettle(self.tenant_id)
         workload = await self._parts.workloads.start(spec)
         self._workload = workload
+        self.started_generation = workload.generation()
         workload.when_ended(lambda reason: self._workload_ended(workload, reason))
         self._go_on()
 
@@ -303,14 +409,15 @@ class Tenant:
     async def _replicate(self, copy: Copy) -> None:
         replication = self._parts.replication
         self._check_not_replaced()
+        self._copies.replicating(self.tenant_id)
         await replication.register(self.tenant_id, self.epoch, self._database)
         acks = Acknowledger(
             self._parts,
-            tenant_id=self.tenant_id,
+            assignment=self.assignment,
             owner=copy.owner,
             database=self._database,
-            durability=self.assignment.durability,
-            fence=self.fence,
+            fence=self._acks_ended,
+            proven=self.proven,
         )
         txid = await replication.sync(self._database, timeout_s=FIRST_SYNC_TIMEOUT_S)
         self._go_on()
@@ -319,6 +426,9 @@ class Tenant:
             ready = Ready(parent=copy.parent, txid=txid, at=self._parts.utc_now().isoformat())
             await self._parts.claims.write_ready(self.tenant_id, self.epoch, ready)
         self._acks, self._ready_written, self._registered = acks, True, True
+        acks.assigned(self.assignment)
+        acks.begin()
+        spawn(self._auxiliary.begin(self.epoch), f"auxiliary.db of {self.tenant_id}")
 
     def _check_not_replaced(self) -> None:
         """A file that took data.db's place since PocketBase started is not what was restored; and a
@@ -340,16 +450,17 @@ class Tenant:
     async def _load_failed(self, error: Exception) -> None:
         if not isinstance(error, PBClusterError):
             log.failure("{tenant} cannot be loaded", tenant=self.tenant_id)
-        cause = str(error) or type(error).__name__
         await self._tear_down(kill=False)
+        error = self._copies.judged(self.assignment, error)
+        cause = str(error) or type(error).__name__
         if isinstance(error, ClaimRefused):
             self.refused_by = max(int(error.data["observed_epoch"]), self.epoch)
             self._parts.proofs.forget(self.tenant_id, self.epoch)
-            self._report("refused", observed_epoch=self.refused_by, detail=cause)
+            outcome = "deleted" if error.data.get("deleted") else "refused"
+            self._report(outcome, observed_epoch=self.refused_by, detail=cause)
         elif self._failures == 0:
             self._report("failed", detail=cause)
-        delay: float = min(LOAD_RETRY_S * 2**self._failures, LOAD_RETRY_MAX_S)
-        self.retry_at = self._parts.clock.seconds() + delay
+        self.retry_at = self._parts.clock.seconds() + load_retry_s(self._failures)
         self._failures = min(self._failures + 1, 16)
         self._parts.observer.load_failed(type(error).__name__)
         log.error("{tenant} failed: {cause}", tenant=self.tenant_id, cause=cause)
@@ -361,6 +472,9 @@ class Tenant:
         if self._workload is not workload:
             return
         self._workload = None
+        if self._on_hold:  # a restore was under way: what stands there now is nobody's
+            self.fence(f"PocketBase ended while a backup was restored: {reason}", None)
+            return
         self.life.cause = reason
         log.warn("{tenant}: PocketBase ended: {reason}", tenant=self.tenant_id, reason=reason)
         if self.state is State.ACTIVE and not self.leaving:
@@ -369,10 +483,14 @@ class Tenant:
     async def _restart(self) -> None:
         await self._turn.acquire()
         try:
-            if self.state is not State.ACTIVE or self._owner is None or self._workload is not None:
+            if (
+                self.state is not State.ACTIVE
+                or self.prover.owner is None
+                or self._workload is not None
+            ):
                 return
             await self._before_restart()
-            await self._serve(Copy(self._owner, "warm", parent=0, ready=True))
+            await self._serve(Copy(self.prover.owner, "warm", parent=0, ready=True))
         except _Abandoned:
             pass
         except Exception as error:
@@ -409,15 +527,15 @@ class Tenant:
         It may be loaded again, unless it was leaving for good.
         """
         self.begin_leaving()
-        await self._end(kill=self._fenced)
+        await self._end(kill=self.prover.fenced)
         self._leaving = False
         self.changes.fire()
 
     def fence(self, reason: str, seen: OwnerSeen | None) -> None:
         """It is not ours, or its replica is not of its database: stop answering now, then kill."""
-        if self._fenced:
+        if self.prover.fenced:
             return
-        self._fenced = True
+        self.prover.fenced = True
         self.refused_by = max(seen.owner.epoch if seen is not None else 0, self.epoch)
         self.life.cause = reason
         self._parts.proofs.forget(self.tenant_id, self.epoch)
@@ -449,10 +567,18 @@ class Tenant:
         """PocketBase first, then its replication: the last sync must see its last write."""
         workload, self._workload = self._workload, None
         if workload is not None:
-            await self._tolerate(workload.kill() if kill else workload.stop())
+            await tolerate(workload.kill() if kill else workload.stop(), self.tenant_id)
+        await self._auxiliary.end()
+        if self._parts.files is not None:
+            self._parts.files.close(self)
         # Also if its first sync failed: it may be registered.
-        if self._owner is not None:
-            await self._tolerate(self._parts.replication.unregister(self._database))
+        if self.prover.owner is not None:
+            last = self._parts.replication.unregister(self._database)
+            synced = await tolerate(last, self.tenant_id)
+            never = synced is False and not self._registered
+            self.ended_whole = None if never else bool(synced)
+            if synced and self._registered and not self.prover.fenced:
+                self._copies.settle(self.tenant_id)
         if self._acks is not None:
             self._acks.stop(Reason.STOPPED)
         self._acks, self._registered, self._replicated = None, False, None
@@ -460,16 +586,11 @@ class Tenant:
         if lock is not None:
             lock.release()
 
-    async def _tolerate(self, step: Coroutine[Deferred[Any], Any, None]) -> None:
-        try:
-            await step
-        except Exception as error:  # what follows it must happen in any case
-            log.warn("{tenant}: at its end: {error}", tenant=self.tenant_id, error=error)
-
     async def register_again(self) -> None:
         """Litestream was started anew and knows nothing. :raises PBClusterError: it failed."""
         if (self._registered or self._registering) and not self.leaving:
             await self._parts.replication.register(self.tenant_id, self.epoch, self._database)
+            await self._auxiliary.begin(self.epoch)
 
     # -- inside --
 
@@ -478,13 +599,5 @@ class Tenant:
         self.changes.fire()
 
     def _report(self, outcome: str, *, observed_epoch: int = 0, detail: str = "") -> None:
-        report = TenantReport(
-            node_id=self._parts.node_id,
-            incarnation=0,
-            tenant_id=self.tenant_id,
-            epoch=self.epoch,
-            outcome=outcome,
-            observed_epoch=observed_epoch,
-            detail=detail,
-        )
-        self._parts.report(report)
+        told = tenant_report(self._parts, self.assignment, outcome, observed_epoch, detail)
+        self._parts.report(told)

@@ -8,19 +8,23 @@ and requests wait for it, bounded in number and time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Callable, Iterator
 
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.logger import Logger
 
 from pbcluster.errors import Busy, OwnershipLost, PBClusterError, Unavailable
+from pbcluster.node.arrivals import Arrivals, Loading
 from pbcluster.node.assignments import Assignments
 from pbcluster.node.cache import Cache
+from pbcluster.node.endings import Endings
 from pbcluster.node.lifecycle import State
-from pbcluster.node.parts import Changes, NodeParts, pause, spawn
+from pbcluster.node.parts import NodeParts, pause, spawn, tenant_report
 from pbcluster.node.tenant import Tenant
-from pbcluster.wire import NodeAssignments, TenantReport, TenantUsage
+from pbcluster.node.uses import Uses
+from pbcluster.wire import Assignment, NodeAssignments, TenantUsage
+
+__all__ = ["Loading", "Tenants"]
 
 log = Logger()
 
@@ -28,12 +32,6 @@ log = Logger()
 MAX_LOADS = 8
 #: A tenant that is taken away may finish its open requests for so long.
 RELEASE_DRAIN_S = 5.0
-#: A gateway may know of an assignment before this node does: the request waits so long for it.
-ARRIVAL_WAIT_S = 1.0
-MAX_ARRIVAL_WAITS = 1000
-#: Tenants that were given away → the lowest epoch that can own them now, so that old routes to them
-#: are answered without waiting and the next look-up asks for a newer one.
-MAX_GONE = 10_000
 #: How often open requests are counted while nobody can say when one ends.
 DRAIN_POLL_S = 0.1
 #: An idle tenant is stopped only without open requests, so this is just a belt.
@@ -44,12 +42,6 @@ ROOM_POLL_S = 0.2
 #: Litestream is started again after so long, doubling.
 REVIVE_BACKOFF_S = 0.2
 REVIVE_BACKOFF_MAX_S = 5.0
-
-
-class Loading(Unavailable):
-    """The tenant is being made ready; nothing was processed."""
-
-    code = "loading"
 
 
 class Tenants:
@@ -70,12 +62,19 @@ class Tenants:
         self._stopping: set[str] = set()
         self._started_once: set[tuple[str, int]] = set()
         self._slots = DeferredSemaphore(MAX_LOADS)
-        self._requests: dict[str, int] = {}
-        self._last_access: dict[str, datetime] = {}
-        self._gone: dict[str, int] = {}
-        self._arrivals = Changes(parts.clock, MAX_ARRIVAL_WAITS)
+        database_bytes = parts.directories.database_bytes
+        self._uses = Uses(self.cache, parts.clock.seconds, parts.utc_now, database_bytes)
+        self._endings = Endings(parts, lambda: self._assignments.incarnation, self._end_of)
+        self._arrivals = Arrivals(parts, self.find, lambda: self._closed)
+        self._adopted: dict[str, int] = {}
+        self._replaced: Callable[[Tenant], None] | None = None
         self._ticking: Deferred[None] | None = None
         self._closed = False
+
+    @property
+    def parts(self) -> NodeParts:
+        """What its tenants work with."""
+        return self._parts
 
     def start(self) -> None:
         """Begin to tick."""
@@ -91,6 +90,16 @@ class Tenants:
         """The tenant if it is assigned to this node."""
         return self._tenants.get(tenant_id)
 
+    def _end_of(self, tenant_id: str) -> Deferred[None] | None:
+        return self._ending.get(tenant_id)
+
+    def in_use(self) -> frozenset[str]:
+        """Ids of tenants whose copy something works with, or may at any moment."""
+        running = {each.tenant_id for each in self if each.state is not State.ABSENT}
+        ending = {key for key, done in self._ending.items() if not done.called}
+        busy = running | self._loading | self._stopping | ending
+        return frozenset(busy | {each.tenant_id for each in self._assignments.endings()})
+
     @property
     def obeyed_index(self) -> int:
         """Index of the list obeyed, -1: none yet."""
@@ -98,18 +107,7 @@ class Tenants:
 
     def usage(self) -> tuple[TenantUsage, ...]:
         """What happened to each tenant since the last call."""
-        counts, self._requests = self._requests, {}
-        return tuple(
-            TenantUsage(
-                tenant_id=each.tenant_id,
-                state=each.state.value,
-                epoch=each.epoch,
-                request_count=counts.get(each.tenant_id, 0),
-                last_access=self._last_access.get(each.tenant_id),
-                error=each.life.cause,
-            )
-            for each in self
-        )
+        return self._arrivals.followed() + self._uses.since_last(self)
 
     # -- assignments --
 
@@ -126,31 +124,49 @@ class Tenants:
         if change is None:
             return False
         self._parts.proofs.obey(new.index, self._assignments.epochs())
-        leaving = [self._tenants.pop(key) for key in (*change.removed, *change.replaced)]
+        orders = self._assignments.endings()
+        gone = dict.fromkeys((*change.removed, *change.replaced, *(o.tenant_id for o in orders)))
+        leaving = [self._tenants.pop(key) for key in gone if key in self._tenants]
         for each in change.updated:
-            self._tenants[each.tenant_id].assignment = each
-        for each in change.added:
-            self._tenants[each.tenant_id] = Tenant(each, self._assignments.incarnation, self._parts)
+            if each.tenant_id in self._tenants:
+                self._tenants[each.tenant_id].assigned(each)
+        for each in (each for each in change.added if not each.ending):
+            self._tenants[each.tenant_id] = self._new(each)
         for tenant in leaving:
             self._let_go(tenant, released=tenant.tenant_id in change.removed)
+        self._endings.obey(orders)
         self._arrivals.fire()
         self._load_wanted()
         return True
+
+    def _new(self, assignment: Assignment) -> Tenant:
+        adopted = self._adopted.pop(assignment.tenant_id, None)
+        return Tenant(
+            assignment,
+            self._assignments.incarnation,
+            self._parts,
+            adopts=adopted is not None and assignment.epoch > adopted,
+            replaced=self._replaced,
+        )
+
+    def adopt(self, tenant_id: str, epoch: int | None) -> None:
+        """The epoch after ``epoch`` goes on with the database that is there; None: it does not."""
+        self._adopted.pop(tenant_id, None)
+        if epoch is not None:
+            self._adopted[tenant_id] = epoch
+
+    def when_replaced(self, callback: Callable[[Tenant], None]) -> None:
+        """``callback(tenant)`` when another file stands in the place of its database."""
+        self._replaced = callback
 
     def _let_go(self, tenant: Tenant, *, released: bool) -> None:
         """Stop answering now, the rest as it comes; a successor's load waits for its end."""
         before, done = self._ending.get(tenant.tenant_id), Deferred[None]()
         self._ending[tenant.tenant_id] = done
-        self._remember_gone(tenant)
+        self._arrivals.remember_gone(tenant)
         tenant.begin_leaving(for_good=True)
         ending = self._end(tenant, before, released=released)
         spawn(ending, f"release of {tenant.tenant_id}").chainDeferred(done)
-
-    def _remember_gone(self, tenant: Tenant) -> None:
-        self._gone.pop(tenant.tenant_id, None)
-        self._gone[tenant.tenant_id] = tenant.epoch + 1
-        if len(self._gone) > MAX_GONE:
-            del self._gone[next(iter(self._gone))]
 
     async def _end(self, tenant: Tenant, before: Deferred[None] | None, *, released: bool) -> None:
         if before is not None:
@@ -162,7 +178,7 @@ class Tenants:
             self.cache.remove(tenant.tenant_id)
         self._started_once.discard((tenant.tenant_id, tenant.epoch))
         if released:
-            self._last_access.pop(tenant.tenant_id, None)
+            self._uses.forget(tenant.tenant_id)
             self._report(tenant, "released")
 
     def _load_wanted(self) -> None:
@@ -179,17 +195,7 @@ class Tenants:
         :raises OwnershipLost: it is not on this node. ``data["epoch"]`` is what we know of.
         :raises Loading: only an older epoch of it is known here.
         """
-        deadline = self._parts.clock.seconds() + ARRIVAL_WAIT_S
-        while True:
-            tenant = self._tenants.get(tenant_id)
-            if tenant is not None and tenant.epoch >= epoch:
-                return tenant
-            known = tenant.epoch if tenant is not None else self._gone.get(tenant_id, 0)
-            left = deadline - self._parts.clock.seconds()
-            if known > epoch or self._closed or not await self._arrivals.wait(left):
-                if tenant is not None:
-                    raise Loading(f"this node is at epoch {tenant.epoch} of the tenant")
-                raise OwnershipLost("this tenant is not on this node", epoch=known)
+        return await self._arrivals.assigned(tenant_id, epoch)
 
     async def ready(self, tenant_id: str, *, write: bool, deadline: float) -> Tenant:
         """Wait until a request for the tenant may be handed on (under a proof).
@@ -201,8 +207,7 @@ class Tenants:
         while True:
             tenant = self._tenants.get(tenant_id)
             if tenant is None:
-                known = self._gone.get(tenant_id, 0)
-                raise OwnershipLost("this tenant is not on this node", epoch=known)
+                raise self._arrivals.lost(tenant_id)
             if tenant.upstream(write=write) is not None:
                 return tenant
             if tenant.refused_by > tenant.epoch:
@@ -229,6 +234,10 @@ class Tenants:
             told = f"all {self.cache.capacity} places of this node are in use"
             raise Busy(told, retry_after_s=5.0)
         await tenant.changes.wait(min(ROOM_POLL_S, left))
+
+    def want(self, tenant: Tenant) -> None:
+        """Load it, asked for or not."""
+        self._want(tenant)
 
     def _want(self, tenant: Tenant) -> bool:
         """Begin to load it unless that is under way. False: it cannot be loaded now."""
@@ -289,7 +298,7 @@ class Tenants:
     def _victim(self) -> Tenant | None:
         """Who must go; one that is stopping already makes room by itself, and one that was given
         away gives up its place without being asked. None: nobody may, or there is room."""
-        leaving = {each.tenant_id for each in self if each.leaving}
+        leaving = {each.tenant_id for each in self if each.leaving or each.only_here}
         busy = self._loading | self._stopping | leaving
         while (name := self.cache.victim(self._parts.clock.seconds(), busy)) is not None:
             victim = self._tenants.get(name)
@@ -315,6 +324,28 @@ class Tenants:
         if self._tenants.get(tenant.tenant_id) is tenant and not tenant.refused_by:
             self._report(tenant, "stopped")
 
+    async def put_to_rest(self, tenant: Tenant, limit_s: float) -> bool:
+        """Stop a tenant that is held, once its open requests ended; it stays ours.
+
+        :returns: False if some are still open after ``limit_s`` seconds: then nothing was stopped.
+        """
+        await self._drained(tenant, limit_s)
+        if self.cache.open_requests(tenant.tenant_id):
+            return False
+        self._stopping.add(tenant.tenant_id)
+        try:
+            await tenant.stop()
+        finally:
+            self._stopping.discard(tenant.tenant_id)
+            self._forget_unloaded(tenant.tenant_id)
+        return True
+
+    def go_on(self, tenant: Tenant) -> None:
+        """It is held no longer: those who wait look again; it is started if it was stopped."""
+        self._started_once.discard((tenant.tenant_id, tenant.epoch))
+        tenant.changes.fire()
+        self._load_wanted()
+
     async def _drained(self, tenant: Tenant, limit_s: float) -> None:
         deadline = self._parts.clock.seconds() + limit_s
         while self.cache.open_requests(tenant.tenant_id):
@@ -339,6 +370,7 @@ class Tenants:
         Nothing is reported: the assignments stay, and a restart resumes the copies.
         """
         self._closed = True
+        self._endings.stop()
         if self._ticking is not None:
             self._ticking.cancel()
         tenants = list(self)
@@ -359,20 +391,15 @@ class Tenants:
 
     def opened(self, tenant: Tenant) -> None:
         """A request was handed to its PocketBase."""
-        self._last_access[tenant.tenant_id] = self._parts.utc_now()
-        self.cache.opened(tenant.tenant_id, self._parts.clock.seconds())
-        self._requests[tenant.tenant_id] = self._requests.get(tenant.tenant_id, 0) + 1
+        self._uses.opened(tenant)
 
     def became_stream(self, tenant: Tenant) -> None:
         """Its answer is an event stream."""
-        self.cache.became_stream(tenant.tenant_id, self._parts.clock.seconds())
-        tenant.changes.fire()
+        self._uses.became_stream(tenant)
 
     def closed(self, tenant: Tenant, *, stream: bool) -> None:
         """It ended."""
-        self.cache.closed(tenant.tenant_id, self._parts.clock.seconds(), stream=stream)
-        if tenant.leaving:
-            tenant.changes.fire()
+        self._uses.closed(tenant, stream=stream)
 
     # -- each second --
 
@@ -390,7 +417,8 @@ class Tenants:
             self._forget_unloaded(tenant.tenant_id)
         for tenant_id in self.cache.idle(self._parts.clock.seconds(), self._idle_stop_s):
             idle = self._tenants.get(tenant_id)
-            if idle is not None and idle.state is State.ACTIVE and not idle.waiting_writes:
+            busy = idle is None or idle.waiting_writes or idle.only_here
+            if idle is not None and idle.state is State.ACTIVE and not busy:
                 spawn(self._rest(idle), f"idle stop of {tenant_id}")
         self._ending = {key: done for key, done in self._ending.items() if not done.called}
         self._load_wanted()
@@ -420,12 +448,4 @@ class Tenants:
                 return
 
     def _report(self, tenant: Tenant, outcome: str) -> None:
-        self._parts.report(
-            TenantReport(
-                node_id=self._parts.node_id,
-                incarnation=0,
-                tenant_id=tenant.tenant_id,
-                epoch=tenant.epoch,
-                outcome=outcome,
-            )
-        )
+        self._parts.report(tenant_report(self._parts, tenant.assignment, outcome))

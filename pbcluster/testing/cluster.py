@@ -78,6 +78,8 @@ class RealCluster:
         """
         self._temporary = directory is None
         root = Path(tempfile.mkdtemp(prefix="pbcluster-")) if directory is None else Path(directory)
+        # A node that is root gives its tenants users of their own, who must pass through.
+        root.chmod(root.stat().st_mode | 0o011)
         self.where = ClusterDir.at(root)
         wish = Wish(
             nodes=nodes,

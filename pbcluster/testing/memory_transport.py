@@ -171,6 +171,12 @@ class MemoryRequestServer:
         """As :meth:`RequestServer.ask`."""
         return await self.side.ask(peer, body, timeout_s=timeout_s)
 
+    async def survey(
+        self, body: Body, *, timeout_s: float, among: Callable[[str], bool]
+    ) -> dict[str, list[Body]]:
+        """As :meth:`RequestServer.survey`."""
+        return await self.side.survey(body, timeout_s=timeout_s, among=among)
+
     def tell(self, peer: str, body: Body) -> bool:
         """As :meth:`RequestServer.tell`."""
         return self.side.tell(peer, body)

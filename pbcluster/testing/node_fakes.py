@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 import msgspec
@@ -35,6 +35,8 @@ from pbcluster.errors import ProcessFailed, S3Unavailable, StorageCorrupt, Unava
 from pbcluster.node.claims import S3ClaimStore, highest_txid, replica_path
 from pbcluster.node.interfaces import Owner, WorkloadSpec
 from pbcluster.node.s3 import Listing, PreconditionFailed, S3Refused, Stored
+from pbcluster.node.warm_budget import LocalCopy
+from pbcluster.node.warming import WarmFiles
 
 T = TypeVar("T")
 
@@ -155,6 +157,15 @@ class FakeS3Client:
         """See ``ObjectStore``."""
         await self._ask("DELETE", key, lambda: self.s3.objects.pop(key, None))
 
+    async def first(self, prefix: str, limit: int) -> tuple[str, ...]:
+        """See ``ObjectStore``."""
+        return (await self.list(prefix)).keys[:limit]
+
+    async def delete_many(self, keys: tuple[str, ...]) -> None:
+        """See ``ObjectStore``."""
+        for key in keys:
+            await self.delete(key)
+
     async def _ask(self, method: str, key: str, act: Callable[[], T]) -> T:
         await _pass(self.s3.clock, self.faults.delay_s / 2)
         if self.faults.down or self.faults.lose_requests > 0:
@@ -191,11 +202,20 @@ class FakeDisk:
     :ivar boot: counts starts of the machine; a note of another one is not trusted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = lambda: 0.0) -> None:
+        """
+        :param now: seconds since 1970.
+        """
+        self.now = now
         self.databases: dict[Path, Database] = {}
         self.metadata: dict[Path, int] = {}
         self.notes: dict[str, tuple[int, Owner]] = {}
         self.aside: list[Database] = []
+        #: Tenant id → when all of its copy was in S3 with nothing running on it.
+        self.settled: dict[str, float] = {}
+        #: Tenant ids whose copy was taken away, in order.
+        self.discarded: list[str] = []
+        self.room_bytes = 10**12
         self.boot = 1
         self._inodes = itertools.count(100)
 
@@ -268,19 +288,84 @@ class FakeDirectories:
         self.disk.notes.pop(tenant_id, None)
         self.disk.metadata.pop(self.database(tenant_id), None)
         found = self.disk.databases.pop(self.database(tenant_id), None)
+        self.disk.settled.pop(tenant_id, None)
         if found is None:
             return None
         self.disk.aside.append(found)
         return self.root / "aside" / f"{tenant_id}-{len(self.disk.aside)}"
+
+    def settle(self, tenant_id: str) -> None:
+        """See ``TenantDirectories``."""
+        self.disk.settled[tenant_id] = self.disk.now()
+
+    def unsettle(self, tenant_id: str) -> None:
+        """See ``TenantDirectories``."""
+        self.disk.settled.pop(tenant_id, None)
+
+    def is_settled(self, tenant_id: str) -> bool:
+        """See ``TenantDirectories``."""
+        return tenant_id in self.disk.settled
+
+    def discard(self, tenant_id: str, *, whole: bool = False) -> None:
+        """See ``TenantDirectories``."""
+        assert tenant_id in self.locks, "a copy is discarded under its lock only"
+        for found in (self.disk.databases, self.disk.metadata):
+            found.pop(self.database(tenant_id), None)
+        self.disk.notes.pop(tenant_id, None)
+        self.disk.settled.pop(tenant_id, None)
+        self.disk.discarded.append(tenant_id)
+
+    def discard_aside(self, aside: Path) -> None:
+        """See ``TenantDirectories``."""
+        tenant_id, _, number = aside.name.rpartition("-")
+        self.disk.aside.pop(int(number) - 1)
+        self.disk.discarded.append(tenant_id)
+
+    def copies(self) -> tuple[LocalCopy, ...]:
+        """See ``TenantDirectories``. A row is a byte, and so is an empty database."""
+        return tuple(
+            LocalCopy(name, 1 + self.database_bytes(name) // 100, self.disk.settled.get(name))
+            for name in self.known()
+        )
+
+    def empty_trash(self) -> int:
+        """See ``TenantDirectories``."""
+        return 0
+
+    def prune_aside(self, most_bytes: int | None = None) -> int:
+        """See ``TenantDirectories``."""
+        return 0
+
+    def room_bytes(self) -> int:
+        """See ``TenantDirectories``."""
+        return self.disk.room_bytes
+
+    def database_position(self, tenant_id: str) -> bytes | None:
+        """See ``TenantDirectories``."""
+        found = self.disk.databases.get(self.database(tenant_id))
+        return None if found is None else b"%d" % found.txid
 
     def database_identity(self, tenant_id: str) -> tuple[int, int] | None:
         """See ``TenantDirectories``."""
         found = self.disk.databases.get(self.database(tenant_id))
         return (1, found.inode) if found is not None else None
 
+    def database_bytes(self, tenant_id: str) -> int:
+        """See ``TenantDirectories``; 100 bytes a row."""
+        found = self.disk.databases.get(self.database(tenant_id))
+        return 100 * len(found.rows) if found is not None else 0
+
+    def has_wal(self, tenant_id: str) -> bool:
+        """See ``TenantDirectories``: a fake database has none."""
+        return False
+
     def known(self) -> tuple[str, ...]:
         """See ``TenantDirectories``."""
-        found = {path.parent.parent.name for path in self.disk.databases}
+        found = {
+            path.parent.parent.name
+            for path in self.disk.databases
+            if path.parent.parent.parent.name == "tenants"
+        }
         return tuple(sorted(found | set(self.disk.notes)))
 
 
@@ -291,13 +376,41 @@ def _replica_name(txid: int) -> str:
     return f"/0000/{1:016x}-{txid:016x}.ltx"
 
 
-def _newest(s3: FakeS3, tenant_id: str, epoch: int) -> Database:
+def _newest(s3: FakeS3, tenant_id: str, epoch: int, txid: int = 0) -> Database:
     root = replica_path(tenant_id, epoch) + "/"
-    txid = highest_txid(tuple(key for key in s3.objects if key.startswith(root)))
+    txid = txid or highest_txid(tuple(key for key in s3.objects if key.startswith(root)))
     key = replica_path(tenant_id, epoch) + _replica_name(txid)
     if key not in s3.objects:
         return Database([])
     return msgspec.msgpack.decode(s3.objects[key].body, type=Database)
+
+
+class FakeWarmFiles(WarmFiles):
+    """``WarmFiles`` on a :class:`FakeDisk`."""
+
+    def __init__(self, disk: FakeDisk) -> None:
+        super().__init__(Path("/fake"))
+        self.disk = disk
+
+    def size(self, tenant_id: str) -> int:
+        """See ``WarmFiles``."""
+        found = self.disk.databases.get(self.path(tenant_id))
+        return 0 if found is None else 1 + len(found.rows)
+
+    def move(self, tenant_id: str, target: Path) -> None:
+        """See ``WarmFiles``."""
+        if target in self.disk.databases:
+            raise FileExistsError(f"{target} exists: never overwrite a copy")
+        self.disk.databases[target] = self.disk.databases.pop(self.path(tenant_id))
+
+    def remove(self, tenant_id: str) -> None:
+        """See ``WarmFiles``."""
+        self.disk.databases.pop(self.path(tenant_id), None)
+
+    def clear(self) -> None:
+        """See ``WarmFiles``."""
+        for path in [each for each in self.disk.databases if "warming" in each.parts]:
+            del self.disk.databases[path]
 
 
 class FakeReplication:
@@ -323,6 +436,8 @@ class FakeReplication:
         self.corrupt: set[tuple[str, int]] = set()
         self.syncs: list[Path] = []
         self._uploaded: dict[Path, int] = {}
+        #: Their last unregister failed: the next one succeeds without a sync, as Litestream's does.
+        self._doubtful: set[Path] = set()
         self._lost: list[Callable[[str], None]] = []
 
     async def start(self) -> None:
@@ -349,7 +464,7 @@ class FakeReplication:
         for callback in list(self._lost):
             callback(reason)
 
-    async def restore(self, tenant_id: str, epoch: int, target: Path) -> None:
+    async def restore(self, tenant_id: str, epoch: int, target: Path, txid: int = 0) -> None:
         """See ``Replication``."""
         await _pass(self.clock, self.restore_delay_s)
         prefix = replica_path(tenant_id, epoch) + "/"
@@ -360,7 +475,7 @@ class FakeReplication:
             raise StorageCorrupt(f"the restored copy of {tenant_id} fails its check")
         assert target not in self.disk.databases, f"{target} exists: never overwrite a copy"
         assert target not in self.registered, f"{target} still feeds {self.registered.get(target)}"
-        found = _newest(self.s3.s3, tenant_id, epoch)
+        found = _newest(self.s3.s3, tenant_id, epoch, txid)
         self.disk.create(target, found.rows, found.txid)
 
     async def register(self, tenant_id: str, epoch: int, database: Path) -> None:
@@ -372,11 +487,17 @@ class FakeReplication:
         self.registered[database] = (tenant_id, epoch)
         self._uploaded.pop(database, None)
 
-    async def unregister(self, database: Path) -> None:
+    async def unregister(self, database: Path) -> bool:
         """See ``Replication``."""
-        if database in self.registered:
+        if database not in self.registered:
+            return False
+        known = database not in self._doubtful
+        if known:
+            self._doubtful.add(database)
             await self.sync(database, timeout_s=10)  # it stays registered if this fails
-            self.registered.pop(database, None)
+        self.registered.pop(database, None)
+        self._doubtful.discard(database)
+        return known
 
     async def sync(self, database: Path, *, timeout_s: float) -> int:
         """See ``Replication``."""
@@ -421,8 +542,11 @@ class FakeWorkload:
         self.spec = spec
         self.alive = True
         self.stopped_by = ""
+        self.replies: dict[str, dict[str, Any]] = {}
+        self.asked: list[tuple[str, dict[str, Any]]] = []
         self._workloads = workloads
         self._pid = pid
+        self._generation = 1
         self._ended: list[Callable[[str], None]] = []
 
     @property
@@ -461,6 +585,31 @@ class FakeWorkload:
         """A backup restore of PocketBase: a new file takes data.db's place."""
         self._workloads.disk.create(self.database, rows, 1)
 
+    async def ask(self, what: str, question: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See ``RunningWorkload``; answered from ``replies``, else from those of all."""
+        self.asked.append((what, dict(question)))
+        answers = self._workloads.replies | self.replies
+        if what not in answers:
+            raise ProcessFailed("it does not answer")
+        return answers[what]
+
+    def generation(self) -> str:
+        """See ``RunningWorkload``."""
+        return f"{self._pid}/{self._generation}" if self.alive else ""
+
+    async def answers(self) -> bool:
+        """See ``RunningWorkload``."""
+        return self.alive
+
+    async def knows(self, authorization: bytes) -> bool:
+        """See ``RunningWorkload``."""
+        return authorization == b"superuser"
+
+    def restore_backup(self, rows: list[str]) -> None:
+        """What PocketBase does about a second after its 204: another file, executed anew."""
+        self.replace_database(rows)
+        self._generation += 1
+
     def when_ended(self, callback: Callable[[str], None]) -> None:
         """See ``RunningWorkload``."""
         if self.alive:
@@ -492,6 +641,7 @@ class FakeWorkloads:
 
     :ivar running: tenant id → its living workload. :ivar started: all specs ever started.
     :ivar address: host and port they say; port 0: one that nobody listens on, from their pid.
+    :ivar answers: what they say to the platform, by its question.
     """
 
     def __init__(self, clock: Clock, disk: FakeDisk) -> None:
@@ -500,6 +650,7 @@ class FakeWorkloads:
         self.start_delay_s = 0.0
         self.stop_delay_s = 0.0
         self.address = ("127.0.0.1", 0)
+        self.replies: dict[str, dict[str, Any]] = {}
         self.running: dict[str, FakeWorkload] = {}
         self.started: list[WorkloadSpec] = []
         self._failures: list[str] = []
@@ -557,7 +708,7 @@ def fake_node(clock: Clock, s3: FakeS3, name: str = "", disk: FakeDisk | None = 
 
     :param disk: an earlier node's disk, for a restart; None: an empty one.
     """
-    client, disk = s3.client(name), disk or FakeDisk()
+    client, disk = s3.client(name), disk or FakeDisk(clock.seconds)
     replication = FakeReplication(clock, client, disk)
     replication.running = True
     return FakeNode(

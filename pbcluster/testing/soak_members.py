@@ -112,7 +112,8 @@ def leading(cluster: RealCluster) -> tuple[str, int]:
     token = cluster.where.token()
     for member, port in admin_ports(cluster).items():
         try:
-            health = AdminClient(f"http://{LOOPBACK}:{port}", token).health(timeout_s=1.0)
+            url = f"{cluster.plan.admin_scheme}://{LOOPBACK}:{port}"
+            health = AdminClient(url, token, ca=cluster.plan.admin_ca).health(timeout_s=1.0)
         except PBClusterError:
             continue
         if health.get("leader") is True:

@@ -57,6 +57,17 @@ class RequestServer(Protocol):
         :raises DeadlineExceeded: no answer in time, or the peer has no session here.
         """
 
+    async def survey(
+        self, body: Body, *, timeout_s: float, among: Callable[[str], bool]
+    ) -> dict[str, list[Body]]:
+        """Ask everybody who has a session here, at once; returns when all answered, or the time is
+        over.
+
+        :param among: asks those whose id it holds for.
+        :returns: id → what its processes answered (an ``ErrorReply`` too). Who was silent is left
+            out: gone, frozen, or cut off.
+        """
+
     def tell(self, peer: str, body: Body) -> bool:
         """Send without expecting an answer. False if the peer has no session or its queue is full;
         True promises nothing."""

@@ -7,7 +7,7 @@ token, so nobody else can).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import zmq
 
@@ -70,6 +70,12 @@ class ZmqRequestServer:
     async def ask(self, peer: str, body: Body, *, timeout_s: float) -> Body:
         """As :meth:`RequestServer.ask`."""
         return await self._side.ask(peer, body, timeout_s=timeout_s)
+
+    async def survey(
+        self, body: Body, *, timeout_s: float, among: Callable[[str], bool]
+    ) -> dict[str, list[Body]]:
+        """As :meth:`RequestServer.survey`."""
+        return await self._side.survey(body, timeout_s=timeout_s, among=among)
 
     def tell(self, peer: str, body: Body) -> bool:
         """As :meth:`RequestServer.tell`."""

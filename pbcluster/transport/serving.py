@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -59,6 +60,8 @@ class ServingSide:
         self._own_id = own_id
         self._send = send
         self._sessions: dict[str, bytes] = {}
+        #: Every session, since a gateway has one for each of its workers → whose it is.
+        self._all_sessions: dict[bytes, str] = {}
         self._pending = PendingAnswers(clock, FIRST_EVEN, MAX_PENDING)
         self._answering = Answering(
             clock,
@@ -77,6 +80,7 @@ class ServingSide:
         """Forget all sessions; what is under way fails with ``Unavailable``."""
         self._answering.stop()
         self._sessions.clear()
+        self._all_sessions.clear()
         self._pending.fail(Unavailable, "the request server was stopped")
 
     def counts(self) -> dict[str, int]:
@@ -118,6 +122,40 @@ class ServingSide:
             raise reply.exception()
         return reply
 
+    async def survey(
+        self, body: Body, *, timeout_s: float, among: Callable[[str], bool]
+    ) -> dict[str, list[Body]]:
+        """As :meth:`RequestServer.survey`."""
+        asked = [
+            (peer, Deferred.fromCoroutine(self._ask_session(session, peer, body, timeout_s)))
+            for session, peer in list(self._all_sessions.items())
+            if among(peer)
+        ]
+        found: dict[str, list[Body]] = {}
+        for peer, answer in asked:
+            reply = await answer
+            if reply is not None:
+                found.setdefault(peer, []).append(reply)
+        return found
+
+    async def _ask_session(
+        self, session: bytes, peer: str, body: Body, timeout_s: float
+    ) -> Body | None:
+        """The answer over one session; None: there is none."""
+        try:
+            request_id, answer = self._pending.open(peer, timeout_s)
+        except Unavailable:
+            return None
+        try:
+            if not self._send(session, self._frame(request_id, timeout_s, body)):
+                self._all_sessions.pop(session, None)
+                return None
+            return await answer
+        except Unavailable:
+            return None
+        finally:
+            self._pending.forget(request_id)
+
     def tell(self, peer: str, body: Body) -> bool:
         """As :meth:`RequestServer.tell`."""
         session = self._sessions.get(peer)
@@ -134,6 +172,10 @@ class ServingSide:
         return seal(Envelope(self._cluster_id, self._own_id, request_id, timeout_ms, "", body))
 
     def _learn(self, peer: str, session: bytes) -> None:
+        if session not in self._all_sessions:
+            if len(self._all_sessions) >= MAX_SESSIONS:
+                del self._all_sessions[next(iter(self._all_sessions))]
+            self._all_sessions[session] = peer
         if self._sessions.get(peer) == session:
             return
         self._sessions.pop(peer, None)

@@ -327,30 +327,43 @@ class ForwardAttempt:
         self._pass_on(data)
 
     def _pass_on(self, data: bytes) -> None:
-        if not self._received_all:
-            self._release(data)
-            return
-        gate = self._plan.on_end
+        plan = self._plan
+        gate = plan.on_end if self._received_all and plan.on_end is not None else plan.on_data
         if gate is None:
             self._release(data)
             return
         self._held = [data]
+        self._held_bytes = len(data)
         self._holding = True
         try:
             answer = gate()
         except Exception:
             self._end_refused(Failure())
             return
+        ended = self._received_all
         if answer is None:
-            self._end_allowed(None)
+            self._part_allowed(ended)
         else:
-            _deferred(answer).addCallbacks(self._end_allowed, self._end_refused).addErrback(
-                self._bug
-            )
+            waiting = _deferred(answer).addCallback(lambda _: self._part_allowed(ended))
+            waiting.addErrback(self._end_refused).addErrback(self._bug)
 
-    def _end_allowed(self, _: object) -> None:
-        if not self.over:
-            self._release(self._take_held())
+    def _part_allowed(self, ended: bool) -> None:
+        """The first part that is held may go; what came after it was not asked about."""
+        if self.over:
+            return
+        first, *rest = self._held or [b""]
+        self._take_held()
+        more = b"".join(rest)
+        if self._received_all and not ended:
+            self._release_part(first)
+            self._pass_on(more)
+            return
+        self._release(first)
+        if more:
+            self._pass_on(more)
+        connection = self._connection
+        if connection is not None and not (self.over or self._holding or self._client.slow):
+            connection.resume()
 
     def _release(self, data: bytes) -> None:
         """Give bytes to the client, with the head before them and the end after them."""
@@ -367,6 +380,14 @@ class ForwardAttempt:
             self._client.write(data)
         if self._received_all and not self.over:
             self._end(Outcome.COMPLETED, "")
+
+    def _release_part(self, data: bytes) -> None:
+        """As :meth:`_release`, though the end has been received behind it."""
+        self._received_all = False
+        try:
+            self._release(data)
+        finally:
+            self._received_all = True
 
     # -- the end ----------------------------------------------------------------------------------
 

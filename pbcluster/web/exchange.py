@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from pbcluster.errors import LocalProtocolError
@@ -149,6 +150,27 @@ class ServerExchange:
             self._attempt.cancel(Outcome.REFUSED, "answered locally")
         self._connection.write(answer)
         self._connection.exchange_over(keep)
+
+    def read_body(self, max_bytes: int) -> Deferred[bytes]:
+        """See ``interfaces.Exchange``.
+
+        :raises LocalProtocolError: an attempt had it.
+        """
+        if self._finished or self._attempt is not None or not self.body.whole:
+            raise LocalProtocolError("the body of this exchange was given away")
+        whole: Deferred[bytes] = Deferred()
+        parts: list[bytes] = []
+
+        def take(data: bytes, complete: bool) -> None:
+            parts.append(data)
+            if complete and not whole.called:
+                whole.callback(b"".join(parts))
+
+        self.when_gone(whole.cancel)
+        if self.limit_body(max_bytes):
+            take(self.body.open(take), self.body.complete)
+            self._connection.update_reading()
+        return whole
 
     def abort(self) -> None:
         """See ``interfaces.Exchange``."""

@@ -162,6 +162,9 @@ class Forward(NamedTuple):
         upstream is paused).
     :ivar on_end: called when the last bytes of the response are about to be released; they wait for
         it. If it raises :class:`Refuse`, the client's connection is aborted instead.
+    :ivar on_data: called with each part of the body that is about to be released; what it waits for
+        the part and everything after it wait for. If it raises :class:`Refuse`, the client's
+        connection is aborted.
     :ivar reuse: whether a pooled idle connection may be used.
     :ivar idle_timeout_s: silence allowed inside the response, not counted while the client is slow;
         longer than PocketBase keeps a silent event stream (5 minutes).
@@ -180,6 +183,7 @@ class Forward(NamedTuple):
     reuse: bool = True
     identity: str = ""
     idle_timeout_s: float = 600.0
+    on_data: Callable[[], Awaitable[None] | None] | None = None
 
 
 class Exchange(Protocol):
@@ -207,6 +211,13 @@ class Exchange(Protocol):
     ) -> None:
         """Answer locally. An unread request body is discarded up to a bound, else the connection is
         closed after the answer."""
+
+    def read_body(self, max_bytes: int) -> Awaitable[bytes]:
+        """Take the request's body instead of forwarding it.
+
+        :return: fires with all of it. Cancelled when the client goes away, or when the body is over
+            ``max_bytes``: then it was answered 413.
+        """
 
     def abort(self) -> None:
         """Cut the client's connection: the answer must not look complete."""

@@ -17,7 +17,10 @@ class FakeCluster:
         self.refuse: tuple[int, dict[str, Any]] | None = None
         self.unready_answers = 0
         self.changing = 0
+        self.filters: list[str] = []
         self.token_bodies: list[Any] = []
+        #: The word of each deletion that had ``?purge=``.
+        self.purged: list[str] = []
         #: So many changes find that somebody else was faster.
         self.meddling = 0
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
@@ -48,14 +51,24 @@ class FakeCluster:
 
     def admin(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> Any:
         what, _, name = path.partition("/")
+        name, _, action = name.partition("/") if what == "tenants" else (name, "", "")
         if what == "health":
             return 200, {"leader": "member_1"}
         if what == "nodes":
             items = [{"id": "node_1", "status": "healthy", "activeCount": 1, "capacity": 200}]
             return 200, {"page": 1, "perPage": 200, "totalItems": 1, "items": items}
+        if what in ("api-tokens", "audit"):
+            return self.access(method, what, name, query, body)
         if what == "tokens":
             return self.tokens(method, name, body)
-        if method == "POST":
+        if action == "give-away":
+            assert body == {"acceptLoss": True}
+            return 200, {"id": "tenant_x", "nodeID": "node_1", "degraded": False}
+        if action == "rename":
+            (tenant,) = (t for t in self.tenants.values() if t["name"] == name)
+            tenant["name"] = body["name"]
+            return 200, tenant
+        if method == "POST" and not action:
             self.passwords[body["name"]] = body["superuser"]["password"]
             tenant = {
                 "id": f"tenant_{body['name']:x>8}",
@@ -65,6 +78,7 @@ class FakeCluster:
                 "customDomains": [],
                 "quotas": {"burst": 3, "eventStreams": 0},
             }
+            tenant |= {key: body[key] for key in body if key not in ("name", "superuser")}
             self.tenants[tenant["id"]] = tenant
             return 200, tenant
         if not name:
@@ -72,10 +86,15 @@ class FakeCluster:
             items = list(self.tenants.values())
             shown = items[(page - 1) * size : page * size]
             return 200, {"page": page, "perPage": size, "totalItems": len(items), "items": shown}
+        self.purged += query.get("purge", [])
         found = [t for t in self.tenants.values() if name in (t["id"], t["name"])]
         if not found:
             return 404, {"status": 404, "message": f"There is no tenant {name!r}.", "data": {}}
-        if method == "PUT" and "quotas" in body:
+        if method == "POST":
+            status = {"archive": "archived", "activate": "idle"}[action]
+            found[0]["status"] = status
+            return 200, found[0]
+        if method == "PUT" and "customDomains" not in body:
             return self.change(found[0], body)
         if method == "DELETE":
             del self.tenants[found[0]["id"]]
@@ -91,6 +110,21 @@ class FakeCluster:
             found[0]["customDomains"] = body["customDomains"]
             found[0]["version"] += 1
         return 200, found[0]
+
+    def access(self, method: str, what: str, name: str, query: Any, body: Any) -> tuple[int, Any]:
+        token = {"id": "apitoken_1", "name": "ci", "role": "viewer", "expired": False}
+        if what == "audit":
+            page, size = int(query["page"][0]), int(query["perPage"][0])
+            self.filters.append(query.get("filter", [""])[0])
+            items = [{"id": n, "action": f"a{n}"} for n in range(700, 0, -1)]
+            return 200, {"totalItems": 700, "items": items[(page - 1) * size : page * size]}
+        if method == "POST":
+            self.token_bodies.append(body)
+            return 201, token | {"token": "apitoken_1.secret", "expires": "soon"}
+        if method == "DELETE":
+            found = name == token["id"]
+            return (200, token) if found else (404, {"status": 404, "message": "no such token"})
+        return 200, {"page": 1, "perPage": 200, "totalItems": 1, "items": [token]}
 
     def tokens(self, method: str, name: str, body: Any) -> tuple[int, Any]:
         self.token_bodies.append(body)
@@ -110,7 +144,7 @@ class FakeCluster:
         if body.get("version") != tenant.get("version", 1):
             return 409, {"status": 409, "message": "It was changed meanwhile.", "data": {}}
         tenant["version"] = body["version"] + 1
-        tenant["quotas"] = body["quotas"]
+        tenant.update({name: value for name, value in body.items() if name != "version"})
         return 200, tenant
 
     def handler(self) -> type[BaseHTTPRequestHandler]:

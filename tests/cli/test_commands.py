@@ -143,6 +143,33 @@ class TenantTests(CommandTestCase):
         shown = self.run_cli("tenants", "set", "shop", "--max-body-bytes", "9", "--json")
         self.assertEqual(json.loads(shown.stdout)["quotas"], expected | {"maxBodyBytes": 9})
 
+    def test_durability(self) -> None:
+        """create and set take what a write's acknowledgement means, and show what is wished for."""
+        chosen = ("--durability", "async", "--durable-reads", "on", "--on-s3-outage", "reject")
+        self.run_cli("tenants", "create", "shop", "--superuser", "me@example.com", *chosen)
+        (tenant,) = self.fake.tenants.values()
+        names = ("durability", "durableReads", "onS3Outage")
+        self.assertEqual([tenant[name] for name in names], ["async", True, "reject"])
+        result = self.run_cli("tenants", "set", "shop", "--durable-reads", "off")
+        self.assertEqual(result.exit_code, 0, result.output)
+        self.assertEqual([tenant[name] for name in names], ["async", False, "reject"])
+        self.assertEqual(tenant["quotas"]["burst"], 3)
+        self.assertIn("durableReads", result.stdout)
+        self.assertIn("'perhaps' is not", self.refuses("--durability", "perhaps"))
+        self.assertIn("'maybe' is not", self.refuses("--durable-reads", "maybe"))
+
+    def refuses(self, *options: str) -> str:
+        result = self.run_cli("tenants", "set", "shop", *options)
+        self.assertEqual(result.exit_code, 2)
+        return result.output
+
+    def test_give_away(self) -> None:
+        """Nothing is lost on purpose without saying so."""
+        self.assertIn("--accept-loss", self.fails(2, "tenants", "give-away", "shop"))
+        result = self.run_cli("tenants", "give-away", "shop", "--accept-loss")
+        self.assertEqual(result.exit_code, 0, result.output)
+        self.assertIn("node_1", result.stdout)
+
     def test_set_meets_another_change(self) -> None:
         """A record that somebody else changed is read again, so that their change stays; not for
         ever."""
@@ -179,6 +206,29 @@ class TenantTests(CommandTestCase):
         result = self.run_cli("tenants", "delete", "shop", "--yes", "--json")
         self.assertTrue(json.loads(result.stdout)["deleted"])
         self.assertEqual(self.fake.tenants, {})
+
+    def test_archive_and_activate(self) -> None:
+        """Each says what the tenant is now; a tenant that is not there is named."""
+        self.run_cli("tenants", "create", "shop", *SUPERUSER)
+        result = self.run_cli("tenants", "archive", "shop")
+        self.assertIn("archived shop (tenant_", result.stdout)
+        result = self.run_cli("tenants", "archive", "shop", "--json")
+        self.assertTrue(json.loads(result.stdout)["archived"])
+        result = self.run_cli("tenants", "activate", "shop")
+        self.assertIn("is idle; its next request wakes it", result.stdout)
+        result = self.run_cli("tenants", "activate", "shop", "--json")
+        self.assertEqual(json.loads(result.stdout)["status"], "idle")
+        self.assertIn("nix", self.fails(1, "tenants", "archive", "nix"))
+
+    def test_purge_now(self) -> None:
+        """The admin API is told; a tenant that is deleted already is named by its id."""
+        self.run_cli("tenants", "create", "shop", *SUPERUSER)
+        self.run_cli("tenants", "delete", "shop", "--yes", "--purge-now")
+        self.assertEqual(self.fake.purged, ["now"])
+        gone = "tenant_aaaaaaaaaa"
+        self.assertIn("There is no tenant", self.fails(1, "tenants", "delete", gone, "--yes"))
+        self.fails(1, "tenants", "delete", gone, "--yes", "--purge-now")
+        self.assertEqual(self.fake.purged, ["now", "now"])
 
     def test_nodes(self) -> None:
         """nodes list shows what the control plane says."""

@@ -27,6 +27,8 @@ from pbcluster.controlplane.beginning import genesis
 from pbcluster.controlplane.executor import Executor, utc_now
 from pbcluster.controlplane.liveness import Liveness
 from pbcluster.controlplane.lmdb_store import Done
+from pbcluster.controlplane.migrating import Migrating
+from pbcluster.controlplane.moves import Moves
 from pbcluster.controlplane.planner import Planner
 from pbcluster.controlplane.raft_member import RaftMember
 from pbcluster.controlplane.raft_store import Write
@@ -163,6 +165,11 @@ class Process:
     dead: bool = False
     registering: bool = False
     keys: int = 0
+    #: What it says to a survey, if not the truth.
+    found: dict[str, int] = attrs.Factory(dict)
+    #: Parts of migrations that it leaves undone.
+    lazy: set[str] = attrs.Factory(set)
+    orders: set[tuple[str, str]] = attrs.Factory(set)
 
     def key(self) -> str:
         self.keys += 1
@@ -182,6 +189,13 @@ class Process:
             await Deferred()
         if isinstance(body, wire.NodeAssignments):
             self.obey(body)
+        if isinstance(body, wire.MintLogin):
+            return wire.Login("me@example.com", "abcdefghijklmno", "header.claims.signature")
+        if isinstance(body, wire.ReadLog):
+            return wire.LogLines("life.2", ("a line",))
+        if isinstance(body, wire.FindTenant):
+            epoch = self.found.get(body.tenant_id, self.claimed.get(body.tenant_id, 0))
+            return wire.TenantFound(self.node_id, self.incarnation, epoch, "active", 0)
         return wire.Ok()
 
     async def register(self) -> None:
@@ -240,6 +254,7 @@ class Process:
         change = self.list.obey(new)
         if change is None:
             return
+        self.follow_orders(new)
         self.proofs.obey(new.index, self.list.epochs())
         for tenant_id in change.removed:
             epoch = self.claimed.pop(tenant_id, 0)
@@ -250,6 +265,21 @@ class Process:
             self.world.clock.callLater(
                 self.world.random.random() * 0.05, self.claim, each.tenant_id, each.epoch
             )
+
+    def follow_orders(self, new: wire.NodeAssignments) -> None:
+        """Warm up and hand over at once; what was done is done once a start."""
+        wanted = [(each.tenant_id, each.epoch, each.migration_id, "warmed") for each in new.warming]
+        wanted += [
+            (each.tenant_id, each.epoch, each.handing_over, "drained")
+            for each in new.assignments
+            if each.handing_over
+        ]
+        for tenant_id, epoch, migration, outcome in wanted:
+            if (migration, outcome) not in self.orders and outcome not in self.lazy:
+                self.orders.add((migration, outcome))
+                if outcome == "drained":
+                    self.proofs.forget(tenant_id, self.claimed.pop(tenant_id, 0))
+                self.report(tenant_id, epoch, outcome, migration=migration)
 
     def claim(self, tenant_id: str, epoch: int) -> None:
         if self.dead or self.list.epochs().get(tenant_id) != epoch:
@@ -262,16 +292,29 @@ class Process:
             self.report(tenant_id, epoch, "refused", observed=owner[0])
             return
         self.world.owners[tenant_id] = (epoch, self.start_id)
+        order = self.list.get(tenant_id)
+        if order is not None and order.ending:
+            self.claimed.pop(tenant_id, None)
+            self.report(tenant_id, epoch, "ended")
+            return
         self.claimed[tenant_id] = epoch
         self.proofs.claimed(tenant_id, epoch, self.world.now, first=True)
         self.report(tenant_id, epoch, "ready")
 
-    def report(self, tenant_id: str, epoch: int, outcome: str, observed: int = 0) -> None:
+    def report(
+        self, tenant_id: str, epoch: int, outcome: str, observed: int = 0, migration: str = ""
+    ) -> None:
         async def deliver() -> None:
             key = self.key()
             for _ in range(1000):
                 body = wire.TenantReport(
-                    self.node_id, self.incarnation, tenant_id, epoch, outcome, observed
+                    self.node_id,
+                    self.incarnation,
+                    tenant_id,
+                    epoch,
+                    outcome,
+                    observed,
+                    migration_id=migration,
                 )
                 try:
                     await self.client.ask(body, timeout_s=2.0, idempotency_key=key)
@@ -365,14 +408,25 @@ class World:
             self.publisher,
             self.durations,
         )
+        moves = Moves(lambda: consensus.registry, self.liveness, self.planner)
+        self.migrating = Migrating(
+            self.clock, self.consensus, self.liveness, moves, self.executor, self.server
+        )
         self.requests = Requests(
-            self.clock, self.consensus, self.liveness, self.planner, self.executor
+            self.clock,
+            self.consensus,
+            self.liveness,
+            self.planner,
+            self.executor,
+            migrating=self.migrating,
         )
         self.publisher.start()
         self.server.start(self.requests)
         self.executor.start()
+        self.migrating.start()
 
     def crash_member(self) -> None:
+        self.migrating.stop()
         self.executor.stop()
         self.server.stop()
         self.publisher.stop()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from datetime import datetime, timedelta
 from typing import Any
 
 import bcrypt
@@ -15,6 +16,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from pbcluster import wire
+from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.admin_api import AdminAPI
 from pbcluster.controlplane.admin_auth import MAX_FAILURES, AdminAuth
 from pbcluster.controlplane.executor import utc_now
@@ -54,17 +56,21 @@ class AdminCase(TestCase):
         self.addCleanup(self.ticking.stop)
         world = self.world
         self.threads = 0
-        api = AdminAPI(
+        self.api = api = AdminAPI(
             world.clock,
             world.consensus,
             world.liveness,
             world.planner,
             world.executor,
             world.requests,
-            AdminAuth(hashlib.sha256(TOKEN.encode()).hexdigest()),
+            AdminAuth(
+                hashlib.sha256(TOKEN.encode()).hexdigest(),
+                lambda: world.consensus.registry.api_tokens,
+            ),
             self.in_thread,
             group=Membership(world.clock, world.consensus, utc_now),
             cluster_id="cluster_1",
+            migrating=world.migrating,
         )
         port = listen(reactor, ("127.0.0.1", 0), api, "admin-listen")
         self.port = port.getHost().port
@@ -139,7 +145,7 @@ class TestAuthorisation(AdminCase):
         statuses = [
             (await self.ask("GET", "/nodes", token="no"))[0] for _ in range(MAX_FAILURES + 3)
         ]
-        self.assertEqual(statuses[-3:], [503, 503, 503])
+        self.assertEqual(statuses[-3:], [429, 429, 429])
         self.assertEqual((await self.ask("GET", "/nodes"))[0], 200)
 
     async def test_without_a_token_hash_nobody_may(self) -> None:
@@ -159,7 +165,7 @@ class TestTenants(AdminCase):
         self.assertEqual(created["domain"], "shop.localhost")
         for key in ("shop", created["id"]):
             self.assertEqual((await self.ask("GET", f"/tenants/{key}"))[1], created)
-        status, body = await self.ask("DELETE", "/tenants/shop?wait=5")
+        status, body = await self.ask("DELETE", "/tenants/shop?confirm=shop&wait=5")
         self.assertEqual((status, body["status"]), (200, "deleted"))
         for key in ("shop", created["id"]):
             self.assertEqual((await self.ask("GET", f"/tenants/{key}"))[0], 404)
@@ -202,7 +208,6 @@ class TestTenants(AdminCase):
             ({"name": "a", "quotas": {"burst": -1}}, "burst"),
             ({"name": "a", "quotas": {"burst": True}}, "burst"),
             ({"name": "a", "quotas": {"brust": 1}}, "brust"),
-            ({"name": "a", "metadata": {"x": "y" * 17000}}, "metadata"),
             ({"name": "a", "metadata": []}, "metadata"),
             ({"name": "a", "superuser": good | {"email": "nobody"}}, "email"),
             ({"name": "a", "superuser": good | {"password": "short"}}, "password"),
@@ -217,19 +222,31 @@ class TestTenants(AdminCase):
         self.assertEqual(list(self.world.registry.tenants()), [])
 
     async def test_what_is_no_json_is_refused(self) -> None:
-        """Broken, not UTF-8, too deep, NaN, and numbers that have no encoding."""
+        """Broken, not UTF-8, too deep, NaN, half a surrogate pair."""
         for body in (
             b"{",
             b"",
             b"\xff",
             b'{"name":"a","metadata":' + b"[" * 100_000,
             b'{"name":"a","metadata":{"x":NaN}}',
-            b'{"name":"a","metadata":{"x":1%s}}' % (b"0" * 30),
             b'{"name":"a","metadata":{"x":"\\ud800"}}',
         ):
             status, _ = await self.ask("POST", "/tenants", body)
             self.assertEqual(status, 400, body[:60])
         await self.create("after")
+
+    async def test_what_fits_its_type_and_cannot_be_is_told_apart(self) -> None:
+        """422 with the field's name: a number of more than 64 bits, too much metadata, a password
+        of too many bytes."""
+        login = {"email": "a@example.com", "password": "é" * 40}
+        for body, field in (
+            ({"name": "a", "metadata": {"x": 10**30}}, "metadata"),
+            ({"name": "a", "metadata": {"x": "y" * 17000}}, "metadata"),
+            ({"name": "a", "superuser": login}, "password"),
+        ):
+            status, answer = await self.ask("POST", "/tenants", body)
+            self.assertEqual((status, list(answer["data"])), (422, [field]))
+        self.assertEqual(list(self.world.registry.tenants()), [])
 
     async def test_a_taken_name_is_a_conflict(self) -> None:
         """409."""
@@ -271,6 +288,44 @@ class TestTenants(AdminCase):
         self.assertEqual((status, changed["quotas"]["burst"]), (200, 7))
         self.assertEqual((await self.ask("PUT", "/tenants/shop", change))[0], 409)
         self.assertEqual((await self.ask("PUT", "/tenants/shop", {"name": "x"}))[0], 400)
+
+    async def test_durability_is_changed(self) -> None:
+        """PATCH and PUT change it; words and types that are not allowed are named."""
+        created = await self.create("shop", durableReads=True, onS3Outage="reject")
+        self.assertEqual((created["durableReads"], created["onS3Outage"]), (True, "reject"))
+        change = {"durability": "async", "durableReads": False, "onS3Outage": "degrade"}
+        status, changed = await self.ask("PATCH", "/tenants/shop", change)
+        self.assertEqual((status, changed["durableReads"]), (200, False))
+        # A node has it: what it acknowledged before must be in S3 first.
+        found = {changed["durability"], changed["wantedDurability"]}
+        self.assertIn("async", found)
+        for wrong in ({"durability": "x"}, {"durableReads": 1}, {"onS3Outage": "y"}):
+            status, told = await self.ask("PATCH", "/tenants/shop", wrong)
+            self.assertEqual((status, list(told["data"])[:1]), (400, list(wrong)))
+
+    async def test_giving_away(self) -> None:
+        """Only a degraded tenant whose node does not go on is given away, and only by somebody who
+        says that it loses something; until then health has an alarm."""
+        created = await self.create("shop")
+        give = "/tenants/shop/give-away"
+        self.assertEqual((await self.ask("POST", give, {}))[0], 422)
+        accept = {"acceptLoss": True}
+        status, told = await self.ask("POST", give, accept)
+        self.assertEqual(status, 409)
+        self.assertIn("not degraded", told["message"])
+        node = self.world.registry.node(created["nodeID"])
+        flag = c.SetDegraded(
+            utc_now(), created["id"], node.id, created["epoch"], node.incarnation, degraded=True
+        )
+        await self.world.consensus.propose(flag)
+        self.assertIn("shop", (await self.ask("GET", "/health"))[1]["alarms"][0])
+        status, told = await self.ask("POST", give, accept)
+        self.assertEqual(status, 409)
+        self.assertIn("answers", told["message"])
+        self.world.requests.stranded[created["id"]] = created["epoch"]
+        status, told = await self.ask("POST", give, accept)
+        self.assertEqual((status, told["degraded"]), (200, False))
+        self.assertEqual((await self.ask("GET", "/health"))[1]["alarms"], [])
 
     async def test_lists_have_pages(self) -> None:
         """PocketBase's shape; wrong pages are refused."""
@@ -340,6 +395,21 @@ class TestOthers(AdminCase):
             self.assertIn(b'"status": 413', data)
         self.assertEqual((await self.ask("POST", "/tenants", b"x" * 200_000))[0], 400)
 
+    async def test_a_line_too_long_is_answered(self) -> None:
+        """414 for a target, 431 for a header of more than 16 KiB; then the connection ends."""
+        for head, wanted in (
+            (b"GET /api/cp/tenants?x=" + b"y" * 20_000, b"414"),
+            (b"GET /api/cp/tenants HTTP/1.1\r\nX-Long: " + b"y" * 20_000, b"431"),
+        ):
+            protocol = Collect()
+            endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port)
+            await connectProtocol(endpoint, protocol)
+            assert protocol.transport is not None
+            protocol.transport.write(head + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            data = await protocol.closed
+            self.assertTrue(data.startswith(b"HTTP/1.1 " + wanted), data[:80])
+            self.assertEqual(json.loads(data.partition(b"\r\n\r\n")[2])["status"], int(wanted))
+
     async def test_a_member_that_does_not_lead_says_so(self) -> None:
         """Health and changes are 503."""
         self.world.consensus._driver.end("it must not go on")
@@ -351,10 +421,10 @@ class TestOthers(AdminCase):
         """Its answer was lost, and the name is another tenant's by then: that one stays."""
         first = await self.create("shop")
         key = {"idempotency-key": "k1"}
-        status, _ = await self.ask("DELETE", "/tenants/shop?wait=5", **key)
+        status, _ = await self.ask("DELETE", "/tenants/shop?confirm=shop&wait=5", **key)
         self.assertEqual(status, 200)
         second = await self.create("shop")
-        status, told = await self.ask("DELETE", "/tenants/shop?wait=5", **key)
+        status, told = await self.ask("DELETE", "/tenants/shop?confirm=shop&wait=5", **key)
         self.assertEqual((status, told["id"]), (200, first["id"]))
         self.assertEqual((await self.ask("GET", f"/tenants/{second['id']}"))[0], 200)
 
@@ -370,12 +440,63 @@ class TestOthers(AdminCase):
             self.assertEqual((status, told["id"]), (200, created["id"]), told)
         self.assertEqual((await self.ask("PUT", "/tenants/shop", change))[0], 409)
 
+    async def test_archive_and_activate(self) -> None:
+        """200 when it is done; both may be repeated, under one key or without; 404 for none."""
+        created = await self.create("shop")
+        for key in ({"idempotency-key": "k"}, {"idempotency-key": "k"}, {}):
+            status, body = await self.ask("POST", "/tenants/shop/archive?wait=5", **key)
+            self.assertEqual((status, body["status"], body["nodeID"]), (200, "archived", ""))
+        self.assertEqual((await self.ask("GET", "/tenants/shop"))[1]["status"], "archived")
+        for key in ({"idempotency-key": "k"}, {}):
+            status, body = await self.ask("POST", "/tenants/shop/activate", **key)
+            self.assertEqual((status, body["id"]), (200, created["id"]))
+            self.assertIn(body["status"], ("idle", "active"))
+            self.assertNotEqual(body["nodeID"], "")
+        for action in ("archive", "activate"):
+            self.assertEqual((await self.ask("POST", f"/tenants/nix/{action}"))[0], 404)
+            self.assertEqual((await self.ask("GET", f"/tenants/shop/{action}"))[0], 405)
+            status, _ = await self.ask("POST", f"/tenants/shop/{action}", token="wrong")
+            self.assertEqual(status, 401)
+
+    async def test_archiving_is_told_while_its_node_is_silent(self) -> None:
+        """202, and activating it meanwhile is a conflict."""
+        await self.create("shop")
+        for process in self.world.processes:
+            process.frozen = True
+        status, body = await self.ask("POST", "/tenants/shop/archive?wait=0.1")
+        self.assertEqual((status, body["status"]), (202, "archiving"))
+        status, body = await self.ask("POST", "/tenants/shop/activate")
+        self.assertEqual(
+            (status, body["message"]), (409, "tenant 'shop' is archiving, not archived")
+        )
+
+    async def test_purge(self) -> None:
+        """With the word ``now`` only; a tombstone is found by its id, once for all."""
+        created = await self.create("shop")
+        self.assertEqual(
+            (await self.ask("DELETE", "/tenants/shop?confirm=shop&purge=soon"))[0], 400
+        )
+        status, body = await self.ask("DELETE", "/tenants/shop?confirm=shop&wait=5")
+        self.assertEqual(status, 200)
+        kept = datetime.fromisoformat(body["purgeAt"]) - datetime.fromisoformat(body["updated"])
+        self.assertGreater(kept, timedelta(days=6))
+        again = f"/tenants/{created['id']}?confirm={created['id']}"
+        self.assertEqual((await self.ask("DELETE", again))[0], 404)
+        status, body = await self.ask("DELETE", f"{again}&purge=now")
+        self.assertEqual(status, 200)
+        self.assertFalse(body["purged"])
+        for _ in range(200):
+            if self.world.registry.tenant(created["id"]).purged:
+                break
+            await task.deferLater(reactor, 0.02)
+        self.assertTrue(self.world.registry.tenant(created["id"]).purged)
+
     async def test_a_deleting_tenant_is_shown_until_its_end(self) -> None:
         """202 while its node still has it."""
         created = await self.create("shop")
         for process in self.world.processes:
             process.frozen = True
-        status, body = await self.ask("DELETE", "/tenants/shop")
+        status, body = await self.ask("DELETE", "/tenants/shop?confirm=shop")
         self.assertEqual((status, body["status"]), (202, TenantStatus.DELETING.value))
         self.assertEqual((await self.ask("GET", f"/tenants/{created['id']}"))[0], 200)
         self.assertEqual((await self.ask("GET", "/tenants/shop"))[0], 404)

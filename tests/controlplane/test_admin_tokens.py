@@ -132,6 +132,14 @@ class DomainTests(AdminCase):
         """What is no custom domain is refused by its field with what is allowed."""
         await self.create("shop")
         base = self.world.consensus.registry.base_domain
-        for value in ("a.com", ["10.0.0.1"], ["a"], [f"x.{base}"], [base], [1], {"a": "b"}):
+        for value, wanted in (
+            ("a.com", 400),
+            (["10.0.0.1"], 400),
+            (["a"], 400),
+            ([1], 400),
+            ({"a": "b"}, 400),
+            ([base], 400),
+            ([f"x.{base}"], 422),
+        ):
             status, told = await self.ask("PUT", "/tenants/shop", {"customDomains": value})
-            self.assertEqual((status, list(told["data"])), (400, ["customDomains"]), value)
+            self.assertEqual((status, list(told["data"])), (wanted, ["customDomains"]), value)

@@ -8,11 +8,14 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from pbcluster.controlplane import beginning
-from pbcluster.controlplane.admin_members import new_member
+from pbcluster.controlplane.admin_bodies import RULES, NewMember
+from pbcluster.controlplane.admin_body import typed
+from pbcluster.controlplane.admin_members import member_record
 from pbcluster.controlplane.executor import utc_now
 from pbcluster.controlplane.membership import Membership
 from pbcluster.controlplane.raft_store import RaftStore
 from pbcluster.errors import (
+    CallerError,
     ConfigError,
     Conflict,
     InvalidInput,
@@ -423,7 +426,7 @@ class Recovering(GroupCase):
             store.close()
 
 
-class NewMember(WorldCase):
+class NewMembers(WorldCase):
     def test_what_the_admin_api_takes(self) -> None:
         """The fields of a record; what is wrong is named with what is allowed."""
         whole = {
@@ -434,6 +437,10 @@ class NewMember(WorldCase):
             "admin": "http://10.0.0.4:8095",
             "curve_public": "k" * 40,
         }
+
+        def new_member(body: bytes) -> MemberRecord:
+            return member_record(typed(body, NewMember, RULES))
+
         self.assertEqual(new_member(json.dumps(whole).encode()), MemberRecord(**whole))
         wrong = {
             "id": "../x",
@@ -450,4 +457,4 @@ class NewMember(WorldCase):
                 error = self.assertRaises(InvalidInput, new_member, body)
                 self.assertEqual(error.data["field"], name)
         for body in (b"", b"[]", b"{"):
-            self.assertRaises(InvalidInput, new_member, body)
+            self.assertRaises(CallerError, new_member, body)

@@ -1,6 +1,6 @@
 """The planner: what it decides from a view, and the bounds of what it starts at once."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -8,9 +8,9 @@ from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.liveness import Liveness
 from pbcluster.controlplane.planner import (
     MAX_ASSIGNING,
+    MAX_ENDING,
     RETRY_S,
     Assign,
-    Forget,
     Planner,
     SetStatus,
 )
@@ -54,7 +54,7 @@ class PlannerCase(SynchronousTestCase):
                 if node.id not in self.silent:
                     self.liveness.lease(node.id, node.incarnation, self.now)
             for effect in self.planner.tick(self.now):
-                if isinstance(effect, Assign | Forget | SetStatus):
+                if isinstance(effect, Assign | SetStatus):
                     effects.append(effect)
         return effects
 
@@ -79,6 +79,61 @@ class TestRescue(PlannerCase):
         )
         self.assertEqual({e.node_id for e in effects if isinstance(e, Assign)}, {"b"})
         self.assertEqual(self.liveness.not_covered("a"), tuple(t.id for t in lost))
+
+    def end(self, number: int, kind: type[c.ArchiveTenant] | type[c.DeleteTenant]) -> TenantRecord:
+        tenant_id = f"tenant_{number:08d}"
+        self.apply(kind(AT, tenant_id))
+        return self.registry.tenant(tenant_id)
+
+    def test_an_end_is_ordered_elsewhere_if_the_node_dies(self) -> None:
+        """Archiving and deleting need a claim: another node makes it, under a newer epoch."""
+        self.node("a")
+        self.node("b")
+        self.tenant(1, "a")
+        self.tenant(2, "a")
+        self.end(1, c.ArchiveTenant)
+        self.end(2, c.DeleteTenant)
+        self.pass_time(1)
+        self.silent = {"a"}
+        effects = [e for e in self.pass_time(5) if isinstance(e, Assign)]
+        self.assertEqual([(e.node_id, e.expected_epoch) for e in effects], [("b", 2)] * 2)
+
+    def test_an_end_of_a_tenant_without_a_node_needs_no_room(self) -> None:
+        """A full node carries it out; only so many at once."""
+        self.node("a", capacity=1)
+        for number in range(MAX_ENDING + 4):
+            tenant = self.tenant(number, "a")
+            self.apply(c.TenantReleased(AT, tenant.id, "a", tenant.epoch))
+            self.end(number, c.DeleteTenant)
+        self.tenant(99, "a")
+        effects = [e for e in self.pass_time(0.1) if isinstance(e, Assign)]
+        self.assertEqual(len(effects), MAX_ENDING)
+        for effect in effects:
+            self.apply(c.AssignTenant(AT, effect.tenant_id, "a", effect.expected_epoch))
+            self.planner.assigned(effect.tenant_id, self.now, failed=False)
+        self.assertEqual(self.pass_time(1), [])
+        done = self.registry.tenant(effects[0].tenant_id)
+        self.apply(c.TenantEnded(AT, done.id, "a", done.epoch))
+        self.assertEqual(len(self.pass_time(0.1)), 1)
+
+    def test_objects_of_a_deleted_tenant_are_kept_for_their_time(self) -> None:
+        """Only after ``purge_at`` of the wall clock a node is ordered to remove them, once."""
+        self.node("a")
+        tenant = self.tenant(1, "a")
+        self.end(1, c.DeleteTenant)
+        self.apply(c.TenantEnded(AT, tenant.id, "a", 2))
+        week = timedelta(days=7)
+        self.assertEqual(self.planner.tick(self.now), [])
+        self.assertEqual(self.planner.tick(self.now, AT + week - timedelta(seconds=1)), [])
+        effects = self.planner.tick(self.now, AT + week)
+        self.assertEqual([type(effect) for effect in effects], [Assign])
+        self.apply(c.AssignTenant(AT + week, tenant.id, "a", 2))
+        self.planner.assigned(tenant.id, self.now, failed=False)
+        (order,) = self.registry.assignments("a").assignments
+        self.assertEqual((order.ending, order.epoch), ("purged", 3))
+        self.apply(c.TenantEnded(AT + week, tenant.id, "a", 3))
+        self.assertTrue(self.registry.tenant(tenant.id).purged)
+        self.assertEqual(self.planner.tick(self.now, AT + 2 * week), [])
 
     def test_assignments_under_way_are_bounded(self) -> None:
         """A full node's death cannot flood the log and the survivors."""

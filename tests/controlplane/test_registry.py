@@ -136,23 +136,81 @@ class TestTenants(SynchronousTestCase):
         self.assertEqual(code(self.log(c.TenantReleased(AT, T1, "node_a", 1))), "wrong_epoch")
 
     def test_a_deletion_has_two_steps(self) -> None:
-        """A tenant on a node is deleting, off its list, until the node released it."""
+        """A tenant on a node is deleting, its end ordered under a new epoch, until it is reported;
+        the name is free at once."""
         self.log.assign()
         self.log(c.DeleteTenant(AT, T1))
         self.assertEqual(self.log.registry.tenant(T1).status, TenantStatus.DELETING)
-        self.assertEqual(self.log.registry.assignments("node_a").assignments, ())
-        self.assertEqual(self.log.registry.count_of("node_a"), 1)
-        self.log(c.TenantReleased(AT, T1, "node_a", 1))
-        self.assertEqual(self.log.registry.tenant(T1).status, TenantStatus.DELETED)
-        self.assertEqual(list(self.log.registry.tenants()), [])
+        (order,) = self.log.registry.assignments("node_a").assignments
+        self.assertEqual((order.tenant_id, order.epoch, order.ending), (T1, 2, "deleted"))
+        self.assertEqual(code(self.log(c.CreateTenant(AT, T2, "one", "one.example.com"))), "")
+        for late in (c.TenantEnded(AT, T1, "node_a", 1), c.TenantReleased(AT, T1, "node_a", 2)):
+            self.assertEqual(code(self.log(late)), "wrong_epoch")
+        self.log(c.TenantEnded(AT, T1, "node_a", 2))
+        tenant = self.log.registry.tenant(T1)
+        self.assertEqual((tenant.status, tenant.node_id), (TenantStatus.DELETED, ""))
+        self.assertEqual(tenant.purge_at, AT + timedelta(days=7))
+        self.assertEqual([t.id for t in self.log.registry.tenants()], [T2])
 
-    def test_a_new_start_of_the_node_ends_a_deletion(self) -> None:
-        """The new process never had the tenant, so nobody waits for its release."""
+    def test_a_new_start_of_the_node_goes_on_with_an_end(self) -> None:
+        """The order is in the list that it gets when it registers."""
         self.log.assign()
         self.log(c.DeleteTenant(AT, T1))
         self.log.node(start="s2")
-        self.assertEqual(self.log.registry.tenant(T1).status, TenantStatus.DELETED)
-        self.assertEqual(self.log.registry.count_of("node_a"), 0)
+        (order,) = self.log.registry.assignments("node_a").assignments
+        self.assertEqual(order.ending, "deleted")
+
+    def test_archive_and_activate(self) -> None:
+        """The name stays taken; no route and no assignment until it is activated; then it is idle
+        under an epoch above that of the archive."""
+        self.log.assign()
+        self.log(c.MarkReady(AT, T1, "node_a", 1))
+        self.log(c.ArchiveTenant(AT, T1))
+        self.assertEqual(self.log.registry.tenant(T1).status, TenantStatus.ARCHIVING)
+        self.assertEqual(code(self.log(c.ActivateTenant(AT, T1))), "conflict")
+        self.assertEqual(code(self.log(c.MarkReady(AT, T1, "node_a", 2))), "conflict")
+        self.log(c.TenantEnded(AT, T1, "node_a", 2))
+        self.assertEqual(self.log.registry.tenant("one").status, TenantStatus.ARCHIVED)
+        self.assertEqual(self.log.registry.assignments("node_a").assignments, ())
+        self.assertEqual(code(self.log(c.AssignTenant(AT, T1, "node_a", 2))), "conflict")
+        taken = self.log(c.CreateTenant(AT, T2, "one", "one.example.com"))
+        self.assertEqual(code(taken), "conflict")
+        self.assertEqual(code(self.log(c.ArchiveTenant(AT, T1))), "")
+        self.log(c.ActivateTenant(AT, T1))
+        self.assertEqual(self.log.registry.tenant(T1).status, TenantStatus.IDLE)
+        self.log(c.AssignTenant(AT, T1, "node_a", 2))
+        self.assertEqual(self.log.registry.tenant(T1).epoch, 3)
+        self.assertEqual(code(self.log(c.ActivateTenant(AT, T1))), "")
+
+    def test_a_degraded_tenant_is_not_archived(self) -> None:
+        """Its node has acknowledged writes that are not in S3."""
+        self.log.assign()
+        record = self.log.registry.tenant(T1)
+        self.log.registry._put(msgspec.structs.replace(record, degraded=True))
+        self.assertEqual(code(self.log(c.ArchiveTenant(AT, T1))), "conflict")
+
+    def test_what_never_had_a_node_ends_at_once(self) -> None:
+        """Nothing of it is in S3."""
+        self.log(c.ArchiveTenant(AT, T1))
+        self.assertEqual(self.log.registry.tenant(T1).status, TenantStatus.ARCHIVED)
+        self.log(c.ActivateTenant(AT, T1))
+        self.assertEqual(self.log.registry.tenant(T1).status, TenantStatus.CREATED)
+        self.log(c.DeleteTenant(AT, T1))
+        tenant = self.log.registry.tenant(T1)
+        self.assertEqual((tenant.status, tenant.purged), (TenantStatus.DELETED, True))
+        self.assertEqual(list(self.log.registry.to_end(AT + timedelta(days=99))), [])
+
+    def test_a_repeated_deletion_brings_the_purge_nearer(self) -> None:
+        """Never farther; and no assignment before that time."""
+        self.log.assign()
+        self.log(c.DeleteTenant(AT, T1, keep_s=100.0))
+        self.log(c.TenantEnded(AT, T1, "node_a", 2))
+        self.assertEqual(code(self.log(c.AssignTenant(AT, T1, "node_a", 2))), "conflict")
+        self.log(c.DeleteTenant(AT, T1, keep_s=500.0))
+        self.assertEqual(self.log.registry.tenant(T1).purge_at, AT + timedelta(seconds=100))
+        self.log(c.DeleteTenant(AT, T1, keep_s=0.0))
+        self.assertEqual([t.id for t in self.log.registry.to_end(AT)], [T1])
+        self.assertEqual(code(self.log(c.AssignTenant(AT, T1, "node_a", 2))), "")
 
     def test_a_change_needs_the_version_it_was_made_from(self) -> None:
         """Of two changes made from one version, the second is refused with the newer version."""
@@ -285,7 +343,10 @@ COMMANDS = st.one_of(
         SMALL,
         st.sampled_from([TenantStatus.ACTIVE, TenantStatus.IDLE]),
     ),
-    st.builds(c.DeleteTenant, ATS, IDS),
+    st.builds(c.DeleteTenant, ATS, IDS, st.just(0), st.sampled_from([0.0, 50.0])),
+    st.builds(c.ArchiveTenant, ATS, IDS),
+    st.builds(c.ActivateTenant, ATS, IDS),
+    st.builds(c.TenantEnded, ATS, IDS, NODES, SMALL),
     st.builds(c.TenantReleased, ATS, IDS, NODES, SMALL),
     st.builds(
         c.RegisterNode,
@@ -317,12 +378,14 @@ class TestInvariants(SynchronousTestCase):
                 if tenant.node_id and tenant.node_id != old.node_id:
                     self.assertGreater(tenant.epoch, old.epoch)
                 if old.status is TenantStatus.DELETED:
-                    self.assertEqual(tenant, old)
+                    self.assertIs(tenant.status, TenantStatus.DELETED)
+                    self.assertGreaterEqual(tenant.purged, old.purged)
         self.assertLessEqual(set(before), {t.id for t in everything})
         for node in registry.nodes():
             having = {t.id for t in everything if t.node_id == node.id}
             self.assertEqual(registry.tenants_of(node.id), having)
-            self.assertLessEqual(len(having), max(capacity[node.id], node.capacity))
+            living = [t for t in having if registry.tenant(t).status in LIVING]
+            self.assertLessEqual(len(living), max(capacity[node.id], node.capacity))
 
     @settings(max_examples=150, deadline=None)
     @given(LOGS)

@@ -13,6 +13,7 @@ from pbcluster.controlplane.executor import utc_now
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.raft_reads import PACE_S
 from pbcluster.errors import (
+    Archived,
     Conflict,
     DeadlineExceeded,
     Forbidden,
@@ -293,16 +294,42 @@ class TestReports(RequestCase):
         )
         self.assertIn("released", told)
 
-    def test_a_deleted_tenant_ends_with_its_release(self) -> None:
-        """It is off the list at once, unknown to look-ups, and a tombstone when released."""
+    def test_a_deleted_tenant_ends_with_its_nodes_report(self) -> None:
+        """It is unknown to look-ups at once, and a tombstone when its node has ended it."""
         deleted = Deferred.fromCoroutine(
             self.world.consensus.propose(c.DeleteTenant(utc_now(), T1))
         )
         self.run_for(0.1)
         self.successResultOf(deleted)
         self.refusal(NotFound, "g", wire.LookupRoute(tenant_id=T1, place=True))
-        self.answer(self.owner, self.report(self.owner, "released"), key="k")
+        self.answer(self.owner, self.report(self.owner, "ended", self.tenant.epoch), key="k")
         self.assertEqual(self.tenant.status, TenantStatus.DELETED)
+
+    def test_a_deletion_that_the_registry_forgot(self) -> None:
+        """The tombstone in S3 counts: it is deleted again, not given new epochs for ever."""
+        self.answer(self.owner, self.report(self.owner, "deleted", observed_epoch=9), key="k")
+        self.assertEqual(self.tenant.status, TenantStatus.DELETING)
+        (order,) = self.world.registry.assignments(self.owner).assignments
+        self.assertEqual((order.ending, order.epoch), ("deleted", 2))
+
+    def test_an_archived_tenant_is_told_from_one_that_is_not_there(self) -> None:
+        """From the moment it is ordered; after its activation a look-up places it again."""
+        archived = Deferred.fromCoroutine(
+            self.world.consensus.propose(c.ArchiveTenant(utc_now(), T1))
+        )
+        self.run_for(0.1)
+        self.successResultOf(archived)
+        told = self.refusal(Archived, "g", wire.LookupRoute(tenant_id=T1, place=True))
+        self.assertIn("archived", told)
+        self.answer(self.owner, self.report(self.owner, "ended", self.tenant.epoch), key="k")
+        self.assertEqual((self.tenant.status, self.tenant.node_id), (TenantStatus.ARCHIVED, ""))
+        epoch = self.tenant.epoch
+        self.refusal(Archived, "g", wire.LookupRoute(tenant_id=T1, place=True))
+        Deferred.fromCoroutine(self.world.consensus.propose(c.ActivateTenant(utc_now(), T1)))
+        self.run_for(0.1)
+        found = self.answer("g", wire.LookupRoute(tenant_id=T1, place=True))
+        assert isinstance(found, wire.RouteFound)
+        self.assertGreater(found.route.epoch, epoch)
 
 
 class TestTakeOver(RequestCase):
@@ -423,12 +450,18 @@ class TestTakeOver(RequestCase):
         self.refusal(Unavailable, "g", wire.LookupRoute(tenant_id=T1, place=True), timeout_s=0.15)
 
     def test_a_deletion_does_not_wait_for_a_dead_node(self) -> None:
-        """After the margin it ends without a release."""
+        """After the margin another node claims its end."""
         self.fall_silent()
         work = self.world.consensus.propose(c.DeleteTenant(utc_now(), T1))
         deleted = Deferred.fromCoroutine(work)
         self.run_for(3.0)
         self.successResultOf(deleted)
+        self.assertNotIn(self.tenant.node_id, ("", self.owner))
+        self.answer(
+            self.tenant.node_id,
+            self.report(self.tenant.node_id, "ended", self.tenant.epoch),
+            key="k",
+        )
         self.assertEqual(self.tenant.status, TenantStatus.DELETED)
 
     def test_the_node_is_down_after_fifteen_seconds(self) -> None:

@@ -1,12 +1,14 @@
 """A whole member as its own process: it starts, tells where it is, and ends as it should."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -69,11 +71,25 @@ class TestProcess(SynchronousTestCase):
         content: dict[str, str] = json.loads(file.read_text())
         return content
 
+    def leads(self, ready: dict[str, str]) -> None:
+        """It serves before it leads: an election of one takes half a second at most, and longer on
+        a busy machine."""
+        until = time.monotonic() + WAIT_S
+        while time.monotonic() < until:
+            try:
+                with urlopen(f"{ready['admin']}/api/cp/health", timeout=WAIT_S):
+                    return
+            except HTTPError as error:
+                self.assertEqual(error.code, 503)
+                time.sleep(0.02)
+        self.fail("it does not lead")
+
     def test_it_serves_survives_a_kill_and_stops(self) -> None:
         """ready.json names real ports; after SIGKILL it starts again; SIGTERM removes the file."""
         process = self.start()
         ready = self.ready(process)
         self.assertEqual(ready["pid"], process.pid)
+        self.leads(ready)
         with urlopen(f"{ready['admin']}/api/cp/health", timeout=WAIT_S) as answer:
             self.assertEqual(json.loads(answer.read())["status"], "ok")
         for name in ("request", "broadcast"):
@@ -120,3 +136,35 @@ class TestProcess(SynchronousTestCase):
         told = self.start("admin-listen=nowhere").communicate(timeout=WAIT_S)[0]
         self.assertIn("'admin_listen' (--admin-listen) is 'nowhere'; allowed:", told)
         self.assertNotIn("Traceback", told)
+
+    def test_health_and_figures(self) -> None:
+        """The metrics listener says that it lives, that it is ready, and what it counts; with
+        ``log_format = json`` each line of the log is an object that names this process, and an
+        admin request's has its id."""
+        process = self.start("log-format=json")
+        ready = self.ready(process)
+
+        def get(path: str) -> str:
+            with urlopen(f"{ready['metrics']}{path}", timeout=WAIT_S) as answer:
+                return str(answer.read().decode())
+
+        self.leads(ready)
+        self.assertEqual(json.loads(get("/livez")), {"status": "ok"})
+        self.assertEqual(json.loads(get("/readyz")), {"ready": True, "reasons": []})
+        asked = Request(f"{ready['admin']}/api/cp/health", headers={"X-Request-Id": "my-own-id"})
+        with urlopen(asked, timeout=WAIT_S) as answer:
+            self.assertEqual(answer.headers["X-Request-Id"], "my-own-id")
+        figures = get("/metrics")
+        for line in (
+            "pbcluster_member_leader 1.0",
+            'pbcluster_member_admin_requests_total{operation="health",status="200"}',
+            "pbcluster_member_term ",
+        ):
+            self.assertIn(line, figures)
+        process.send_signal(signal.SIGTERM)
+        told, _ = process.communicate(timeout=WAIT_S)
+        lines = [json.loads(line) for line in told.splitlines()]
+        self.assertEqual({line["service"] for line in lines}, {"member_1"})
+        (request,) = (line for line in lines if line.get("request_id") == "my-own-id")
+        self.assertEqual((request["method"], request["status"]), ("GET", 200))
+        self.assertRegex(request["time"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")

@@ -52,6 +52,7 @@ class WorkerTests(LifeCase):
         # A fair die gives a worker none of 60 with a chance of 10^-10.
         self.assertGreater(min(counted), 0)
         self.assertEqual(gateway.page("/healthz")[0], 200)
+        self.assertEqual(gateway.page("/livez")[0], 200)
         self.assertEqual(gateway.page("/readyz")[0], 200)
         routes = json.loads(gateway.page("/debug/routes")[1])
         self.assertEqual({row["worker"] for row in routes["routes"]}, {1, 2, 3})

@@ -1,7 +1,7 @@
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbcluster.errors import Busy, NoCapacity, NotFound, Unavailable
+from pbcluster.errors import Archived, Busy, NoCapacity, NotFound, Unavailable
 from pbcluster.gateway import lookups as module
 from pbcluster.gateway.lookups import AWAY_S, LOOKUP_TIMEOUT_S, Found
 from pbcluster.gateway.tenant_id import TenantKey
@@ -43,6 +43,18 @@ class LookupTests(SynchronousTestCase):
         self.assertEqual(len(self.cp.lookups), 2)
         self.world.advance(3.0)
         self.cp.know(route())
+        self.assertEqual(self.successResultOf(self.find()).route, route())
+
+    def test_archived_is_remembered_as_such(self) -> None:
+        """Everybody who asks within the three seconds is told so, not that there is none; a route
+        that comes by a broadcast ends it."""
+        self.cp.error = Archived("this tenant is archived")
+        for _ in range(5):
+            told = self.failureResultOf(self.renew(), Archived).value
+            self.assertEqual((told.status, str(told)), (503, "this tenant is archived"))
+        self.assertEqual(len(self.cp.lookups), 2)
+        self.assertIsInstance(self.world.routes.archived(SHOP), Archived)
+        self.world.routes.put(route(), 7, self.world.clock.seconds())
         self.assertEqual(self.successResultOf(self.find()).route, route())
 
     def test_single_flight(self) -> None:

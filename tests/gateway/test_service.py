@@ -244,6 +244,7 @@ class ServiceTests(GatewayCase):
         """Health, readiness, metrics, routes and breakers stand on the local listener only."""
         await treq.content(await self.ask("GET", "/"))
         self.assertEqual((await self.local("/healthz"))[0], 200)
+        self.assertEqual((await self.local("/livez"))[0], 200)
         self.assertEqual((await self.local("/readyz"))[0], 200)
         _, text = await self.local("/metrics")
         self.assertIn('pbcluster_gateway_requests_total{node="node_a",status="2xx"} 1.0', text)

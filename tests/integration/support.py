@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from unittest import SkipTest
 
+from pbcluster.cli import procfs
 from pbcluster.testing.cluster import RealCluster
 from pbcluster.testing.workload import Client, prepare
 
@@ -95,3 +97,16 @@ def new_tenant(cluster: RealCluster, name: str) -> Client:
 
 def tell(what: str, seconds: float) -> None:
     print(f"  [{what}: {seconds * 1000:.1f} ms]", file=sys.__stderr__)
+
+
+def put_hook(cluster: RealCluster, name: str, hook: str) -> None:
+    """Give a tenant a hook; its PocketBase is ended, and answers again with it on return."""
+    tenant = cluster.admin.tenant(name)
+    hooks = cluster.where.data(tenant["nodeID"]) / "tenants" / tenant["id"] / "hooks"
+    (hooks / "tenant.pb.js").write_text(hook)
+    own = f"/{tenant['id']}/hooks".encode()
+    below = cluster.children_of(tenant["nodeID"])
+    (who,) = (who for who in below if own in Path(f"/proc/{who.pid}/cmdline").read_bytes())
+    procfs.send(who, signal.SIGKILL)
+    cluster.wait_until(lambda: not procfs.alive(who), "its PocketBase to end", 10.0)
+    cluster.wait_tenant(name)

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from unittest import SkipTest
 
+from pbcluster.cli.commands_inside import sign_in
 from pbcluster.testing.cluster import RealCluster
 from tests.integration.support import EMAIL, PASSWORD
 from tests.integration.test_crossing import CrossingTestCase
@@ -23,6 +24,9 @@ FLAGS = (
     "--disable-sync",
     "--virtual-time-budget=15000",
 )
+
+
+MOVE_ON = "location.href = '/_/'"
 
 
 class DashboardTests(CrossingTestCase):
@@ -48,7 +52,8 @@ class DashboardTests(CrossingTestCase):
 
     def test_the_dashboard_shows_its_login(self) -> None:
         """The dashboard's scripts and styles load through the gateway: the login form appears.
-        A host that is nobody's shows a page that a person can read."""
+        A host that is nobody's shows a page that a person can read. An operator's token opens the
+        dashboard as its superuser."""
         cluster = self.cluster(nodes=1)
         cluster.create_tenant("shop", EMAIL, PASSWORD)
         login = self.page(cluster, cluster.host("shop"), "/_/")
@@ -56,3 +61,15 @@ class DashboardTests(CrossingTestCase):
         self.assertIn('type="password"', login)
         nobody = self.page(cluster, cluster.host("nobody"), "/")
         self.assertIn("There is nothing here", nobody)
+        self.check_an_operators_login(cluster)
+
+    def check_an_operators_login(self, cluster: RealCluster) -> None:
+        """The line that `tenants login` shows for the browser's console signs in."""
+        found = cluster.admin.login("shop", "", 300)
+        page = f"<script>{sign_in(found).replace('location.reload()', MOVE_ON)}</script>"
+        tenant = cluster.admin.tenant("shop")["id"]
+        public = cluster.where.data("node_1") / "tenants" / tenant / "public"
+        (public / "operator.html").write_text(page)
+        shown = self.page(cluster, cluster.host("shop"), "/operator.html")
+        self.assertNotIn("Superuser login", shown)
+        self.assertIn(EMAIL, shown, shown[:3000])

@@ -38,7 +38,7 @@ class LimitTests(SynchronousTestCase):
         """Quotas set while all runs count at once; the tenant's excess is 429 with what tells when
         to come back; every request of its neighbour is served, and the node counts as well."""
         quotas = {"requestsPerSecond": 0.01, "burst": 20, "concurrentRequests": 8}
-        self.cluster.admin.set_quotas("busy", quotas)
+        self.cluster.admin.change_tenant("busy", quotas)
         self.cluster.wait_until(lambda: self.get("busy").status == 429, "the quota to be met")
         refused = self.get("busy")
         self.assertEqual(refused.headers["ratelimit-limit"], "20")
@@ -63,7 +63,7 @@ class LimitTests(SynchronousTestCase):
         self.assertNotIn("tenant_", node)
 
         # As much as it likes again, without a stop of anything.
-        self.cluster.admin.set_quotas("busy", {"requestsPerSecond": 1000, "burst": 5000})
+        self.cluster.admin.change_tenant("busy", {"requestsPerSecond": 1000, "burst": 5000})
         self.cluster.wait_until(lambda: self.get("busy").status == 200, "the quota to be lifted")
 
     def test_descriptors(self) -> None:

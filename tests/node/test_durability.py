@@ -10,6 +10,8 @@ from pbcluster.node.durability import (
     MAX_WAITING,
     BeginSync,
     CheckOwner,
+    Covered,
+    Effects,
     Fence,
     GroupCommit,
     Reason,
@@ -19,6 +21,11 @@ from pbcluster.node.durability import (
 from pbcluster.records import Durability
 
 FILE = (1, 100)
+
+
+def seen(effects: Effects) -> Effects:
+    """What clients notice: without the news of what is covered."""
+    return tuple(each for each in effects if not isinstance(each, Covered))
 
 
 def sync_tenant() -> GroupCommit:
@@ -31,7 +38,7 @@ class SyncTenantTests(SynchronousTestCase):
         core = sync_tenant()
         self.assertEqual(core.responded(1, 0.0), (BeginSync(1),))
         self.assertEqual(core.sync_succeeded(1, 0.1, FILE), (CheckOwner(1),))
-        self.assertEqual(core.owner_checked(1, 0.2, ours=True), (Release((1,)),))
+        self.assertEqual(seen(core.owner_checked(1, 0.2, ours=True)), (Release((1,)),))
         self.assertEqual(core.waiting, 0)
 
     def test_write_during_a_sync_waits_for_the_next(self) -> None:
@@ -40,9 +47,9 @@ class SyncTenantTests(SynchronousTestCase):
         core.responded(1, 0.0)
         self.assertEqual(core.responded(2, 0.05), ())
         self.assertEqual(core.sync_succeeded(1, 0.1, FILE), (CheckOwner(1), BeginSync(2)))
-        self.assertEqual(core.owner_checked(1, 0.2, ours=True), (Release((1,)),))
+        self.assertEqual(seen(core.owner_checked(1, 0.2, ours=True)), (Release((1,)),))
         core.sync_succeeded(2, 0.3, FILE)
-        self.assertEqual(core.owner_checked(2, 0.4, ours=True), (Release((2,)),))
+        self.assertEqual(seen(core.owner_checked(2, 0.4, ours=True)), (Release((2,)),))
 
     def test_group(self) -> None:
         """All that arrive during a sync share the next one, and one is in flight."""
@@ -53,7 +60,7 @@ class SyncTenantTests(SynchronousTestCase):
         core.sync_succeeded(1, 0.1, FILE)
         core.owner_checked(1, 0.15, ours=True)
         core.sync_succeeded(2, 0.2, FILE)
-        released = core.owner_checked(2, 0.3, ours=True)
+        released = seen(core.owner_checked(2, 0.3, ours=True))
         self.assertEqual(released, (Release(tuple(range(2, 22))),))
 
     def test_failed_sync_withholds(self) -> None:
@@ -119,7 +126,7 @@ class SyncTenantTests(SynchronousTestCase):
         core.sync_failed(1, 0.1, "x", FILE)
         core.responded(2, 0.2)
         self.assertEqual(core.sync_succeeded(1, 0.3, FILE), ())
-        self.assertEqual(core.owner_checked(1, 0.3, ours=True), ())
+        self.assertEqual(seen(core.owner_checked(1, 0.3, ours=True)), ())
         self.assertEqual(core.owner_checked(1, 0.3, ours=False), ())
         self.assertEqual(core.waiting, 1)
 
@@ -141,7 +148,7 @@ class SyncTenantTests(SynchronousTestCase):
             core.sync_succeeded(round, 0.0, FILE)
         self.assertEqual(core.responded(99, 0.0), ())
         effects = core.owner_checked(1, 0.1, ours=True)
-        self.assertEqual(effects, (Release((1,)), BeginSync(MAX_CHECKS + 1)))
+        self.assertEqual(seen(effects), (Release((1,)), BeginSync(MAX_CHECKS + 1)))
 
     def test_stop_withholds_everything(self) -> None:
         """Writes in every stage are told."""

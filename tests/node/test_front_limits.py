@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pbcluster.node import front as front_module
+from pbcluster.node.gates import Gates
 from pbcluster.node.quotas import Defaults, Quotas
+from pbcluster.node.storage import Storage
 from pbcluster.records import TenantQuotas
 from pbcluster.signing import SIGNED, Signed, sign
 from pbcluster.web.interfaces import Outcome, RequestHead, ResponseHead
@@ -205,3 +207,52 @@ class HoldTests(LimitCase):
         for each in crowd[:2]:
             each.go()
         self.assertEqual(self.front._held, 0)
+
+
+class StorageTests(LimitCase):
+    def test_a_full_tenant(self) -> None:
+        """Writes are 507 in PocketBase's form, with what is used and allowed and without the mark;
+        they cost the tenant no token. Reads, DELETE and its neighbour go on."""
+        self.serve_both(max_db_bytes=1000, requests_per_second=0.001, burst=3)
+        storage = Storage(self.node.tenants, clock=self.clock, database_bytes=lambda tenant: 2000)
+        self.front._gates = Gates(storage, self.limited.append)
+        self.assertEqual(len(self.request(b"POST").plans), 1)
+        storage.look()
+        for method in (b"POST", b"PATCH", b"PUT"):
+            exchange = self.request(method)
+            self.assertEqual((exchange.status, exchange.mark, exchange.plans), (507, None, []))
+        self.assertEqual(exchange.body["status"], 507)
+        data = {"code": "storage_full", "used_bytes": 2000, "max_bytes": 1000}
+        self.assertEqual(exchange.body["data"], data)
+        self.assertEqual(self.limited, ["storage"] * 3)
+        self.assertEqual(len(self.request(b"DELETE").plans), 1)
+        self.assertEqual(len(self.request(b"GET").plans), 1)
+        self.assertEqual(len(self.neighbours(b"POST").plans), 1)
+
+
+class PlatformTests(LimitCase):
+    def test_the_platforms_routes(self) -> None:
+        """They are 404 for every client, in each spelling that a router may take for them; what
+        only looks alike is the tenant's."""
+        self.serve_both()
+        for target in (
+            b"/api/pbcluster/login",
+            b"/api/pbcluster/",
+            b"/api/pbcluster",
+            b"//api//pbcluster//login",
+            b"/api/./pbcluster/login",
+            b"/x/../api/pbcluster/login",
+            b"/api/x/../pbcluster/login",
+            b"/%61pi/pbclu%73ter/login",
+            b"/api%2fpbcluster%2flogin",
+            b"/%2561pi/pbcluster/login",
+            b"/api\\pbcluster\\login",
+            b"/API/PBCLUSTER/login",
+            b"/api/pbcluster/login?x=1",
+            b"/api/pbcluster;x/login",
+        ):
+            exchange = self.request(b"POST", target)
+            self.assertEqual((exchange.status, exchange.mark), (404, None), target)
+            self.assertEqual(exchange.plans, [], target)
+        for target in (b"/api/pbclusters", b"/pbcluster/login", b"/x?y=/api/pbcluster/login"):
+            self.assertEqual(len(self.request(b"POST", target).plans), 1, target)

@@ -39,8 +39,8 @@ class Case(SynchronousTestCase):
             superuser=superuser,
         )
 
-    def wanted(self, path: Path) -> dict[str, object]:
-        found = re.search(r"const wanted = (.*);\n", path.read_text())
+    def wanted(self, path: Path, name: str = "wanted") -> dict[str, object]:
+        found = re.search(rf"const {name} = (.*);\n", path.read_text())
         assert found is not None
         value: dict[str, object] = json.loads(found[1])
         return value
@@ -50,7 +50,9 @@ class Case(SynchronousTestCase):
         email = "a\"'`\\\n</script>${x}__WANTED__\u2028@example.com"
         write_platform_files(self.spec(email, hosts=('x"y.example',)))
         wanted = self.wanted(self.migration)
-        self.assertEqual(wanted["superuser"], {"email": email, "passwordHash": HASH})
+        superuser = self.wanted(self.migration, "superuser")
+        self.assertEqual(superuser, {"email": email, "passwordHash": HASH})
+        self.assertEqual(wanted["headers"], ["X-Real-IP"])
         self.assertTrue(self.migration.read_text().isascii())
         hook = self.wanted(self.root / "hooks" / HOOK_NAME)
         self.assertEqual(hook["appURL"], 'https://x"y.example')

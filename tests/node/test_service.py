@@ -26,7 +26,8 @@ from pbcluster.errors import ConfigError
 from pbcluster.generations import Generation, key_of
 from pbcluster.node import generations as watch
 from pbcluster.node.generations import S3Generations
-from pbcluster.node.service import NodeService, encryption_key
+from pbcluster.node.machine import encryption_key
+from pbcluster.node.service import NodeService
 from pbcluster.node.shells import Shells
 from pbcluster.records import MemberRecord
 from pbcluster.signing import NOT_PROCESSED, SIGNED, Signed, sign

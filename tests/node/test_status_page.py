@@ -36,11 +36,13 @@ class StatusPageTests(SynchronousTestCase):
     def test_health_and_readiness(self) -> None:
         """A node that waits for S3 lives, is not ready, and says why."""
         self.assertEqual(self.ask(b"/healthz")[0], 200)
+        self.assertEqual(self.ask(b"/livez")[0], 200)
         self.assertEqual(self.ask(b"/readyz?x=1")[0], 200)
         self.reasons = ["waiting for S3"]
         status, body = self.ask(b"/readyz")
         self.assertEqual((status, json.loads(body)["reasons"]), (503, ["waiting for S3"]))
         self.assertEqual(self.ask(b"/healthz")[0], 200)
+        self.assertEqual(self.ask(b"/livez")[0], 200)
 
     def test_metrics(self) -> None:
         """Every figure that is counted is shown."""

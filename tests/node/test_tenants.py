@@ -238,12 +238,13 @@ class TakeOverTests(Base):
         self.assertNotIn(T, self.node.fake.workloads.running)
 
     def test_new_epoch_on_the_same_node(self) -> None:
-        """A new epoch claims and restores anew; the old copy is set aside."""
+        """A new epoch claims and restores anew; the old copy, all of it in S3, goes."""
         self.successResultOf(self.write("a"))
         self.node.assign(assignment(epoch=2))
         self.node.load()
         self.assertEqual(self.node.fake.workloads.running[T].rows(), ["a"])
-        self.assertEqual(len(self.node.fake.disk.aside), 1)
+        self.assertEqual(self.node.fake.disk.aside, [])
+        self.assertEqual(self.node.fake.disk.discarded, [T])
         self.assertEqual(self.node.outcomes(), [("ready", 1), ("ready", 2)])
 
     def test_new_epoch_in_the_middle_of_a_load(self) -> None:

@@ -78,6 +78,35 @@ class Case(SynchronousTestCase):
         self.clock.pump([0.01] * round(seconds / 0.01))
 
 
+class Surveys(Case):
+    def test_everybody_is_asked_and_the_silent_left_out(self) -> None:
+        """Each session of each process that is meant is asked at once, so every worker of a
+        gateway; the answer comes when the last one spoke, or the time is over."""
+        (server,) = self.members(Recorder())
+        clients = [self.network.client(name) for name in ("gw_1", "gw_1", "gw_2", "node_a")]
+        handlers = [Recorder(lambda asked, body: Ok()) for _ in clients]
+        for client, handler in zip(clients, handlers, strict=True):
+            client.start(handler)
+        self.network.settle()
+
+        def survey() -> Any:
+            return Deferred.fromCoroutine(
+                server.survey(wire.Probe(1), timeout_s=1.0, among=lambda peer: peer != "node_a")
+            )
+
+        asked = survey()
+        self.network.settle()
+        found = self.successResultOf(asked)
+        self.assertEqual(found, {"gw_1": [Ok(), Ok()], "gw_2": [Ok()]})
+        self.assertEqual([len(each.asked) for each in handlers], [1, 1, 1, 0])
+        self.network.cut("member_1", "gw_2")
+        asked = survey()
+        self.clock.advance(0.9)
+        self.assertNoResult(asked)
+        self.clock.advance(0.2)
+        self.assertEqual(set(self.successResultOf(asked)), {"gw_1"})
+
+
 class Asking(Case):
     def test_round_trip(self) -> None:
         """A question reaches the handler with its sender, key and deadline; the answer returns."""

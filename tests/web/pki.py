@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import ipaddress
 import os
 import ssl
 from collections.abc import Sequence
@@ -37,7 +38,11 @@ def _issuer(word: str) -> Pair:
 
 
 def site(
-    *names: str, days: float = 90.0, start: timedelta = timedelta(hours=-1), by: str = "test"
+    *names: str,
+    days: float = 90.0,
+    start: timedelta = timedelta(hours=-1),
+    by: str = "test",
+    address: str = "",
 ) -> Pair:
     """A site's certificate, valid from ``start`` after now for ``days``."""
     ca = x509.load_pem_x509_certificate(issuer(by).certificate)
@@ -58,8 +63,10 @@ def site(
         )
     )
     if names:
-        alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
-        builder = builder.add_extension(alternatives, False)
+        known: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
+        if address:
+            known.append(x509.IPAddress(ipaddress.ip_address(address)))
+        builder = builder.add_extension(x509.SubjectAlternativeName(known), False)
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     made = builder.sign(signer, hashes.SHA256()).public_bytes(Encoding.PEM)
     return Pair(made + issuer(by).certificate, private)

@@ -166,6 +166,47 @@ class Gates(ForwardCase):
         last.callback(None)
         self.assertEqual(client.got(), OK)
 
+    def test_each_part_is_held(self) -> None:
+        """on_data holds a part and all that comes after it; what came meanwhile is asked about
+        anew, the end included. A part that need not wait goes at once."""
+        gates: list[Deferred[None] | None] = [None]
+        asked: list[Deferred[None] | None] = []
+
+        def gate() -> Deferred[None] | None:
+            asked.append(gates.pop(0))
+            return asked[-1]
+
+        web, client, upstream = self.forwarded(on_data=gate)
+        upstream.send(CHUNKED)
+        self.assertTrue(client.got().endswith(b"\r\n\r\n"))
+        first, second = Deferred[None](), Deferred[None]()
+        gates += [first, second]
+        upstream.send(b"3\r\none\r\n")
+        upstream.send(b"3\r\ntwo\r\n")
+        upstream.send(b"0\r\n\r\n")
+        self.assertEqual(client.got(), b"")
+        first.callback(None)
+        self.assertEqual(client.got(), b"3\r\none\r\n")
+        self.assertEqual(web.attempts, [])
+        second.callback(None)
+        self.assertEqual(client.got(), b"3\r\ntwo\r\n0\r\n\r\n")
+        self.assertEqual(web.attempts[0].outcome, Outcome.COMPLETED)
+        self.assertEqual(len(asked), 3)
+
+    def test_a_part_is_refused(self) -> None:
+        """Refuse by on_data cuts the client; nothing of the part was seen."""
+        gates: list[Deferred[None] | None] = [None]
+        web, client, upstream = self.forwarded(on_data=lambda: gates.pop(0))
+        upstream.send(CHUNKED)
+        client.got()
+        held: Deferred[None] = Deferred()
+        gates.append(held)
+        upstream.send(b"3\r\none\r\n")
+        held.errback(Refuse("not durable"))
+        self.assertEqual(client.got(), b"")
+        self.assertTrue(client.aborted)
+        self.assertEqual(web.attempts[0].outcome, Outcome.BROKEN)
+
 
 class BackPressure(ForwardCase):
     def test_slow_client(self) -> None:

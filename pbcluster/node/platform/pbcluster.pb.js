@@ -12,18 +12,53 @@ onBootstrap((e) => {
     return; // the very first start: the migration sets these
   }
   const wanted = __WANTED__;
+__SETTINGS__
   const settings = $app.settings();
-  const headers = JSON.stringify(settings.trustedProxy.headers);
-  const appURL = wanted.appURL || settings.meta.appURL;
-  if (headers === JSON.stringify(wanted.headers) && settings.meta.appURL === appURL) {
-    return;
+  if (apply(settings)) {
+    $app.save(settings);
   }
-  settings.trustedProxy.headers = wanted.headers;
-  settings.trustedProxy.useLeftmostIP = false;
-  settings.meta.appURL = appURL;
-  $app.save(settings);
 });
 
 cronAdd("__pbcluster__", "* * * * *", () => {
   $app.nonconcurrentDB().newQuery("PRAGMA wal_autocheckpoint=0").execute();
+});
+
+// What the node itself asks. Its front door lets no client in here, and who comes otherwise does
+// not know the secret of this start, of which only the hash is here.
+routerAdd("POST", "/api/pbcluster/login", (e) => {
+  const given = $security.sha256(e.request.header.get("X-PBCluster-Platform"));
+  if (!$security.equal(given, __SECRET_HASH__)) {
+    throw new NotFoundError();
+  }
+  const asked = e.requestInfo().body;
+  const found = asked.email
+    ? $app.findRecordsByFilter("_superusers", "email = {:email}", "created", 1, 0, {
+        email: asked.email,
+      })
+    : $app.findRecordsByFilter("_superusers", "id != ''", "created", 1, 0);
+  if (!found.length) {
+    return e.json(200, { found: false });
+  }
+  return e.json(200, {
+    found: true,
+    id: found[0].id,
+    email: found[0].email(),
+    token: found[0].newStaticAuthToken(asked.seconds * 1000000000),
+  });
+});
+
+routerAdd("POST", "/api/pbcluster/pages", (e) => {
+  const given = $security.sha256(e.request.header.get("X-PBCluster-Platform"));
+  if (!$security.equal(given, __SECRET_HASH__)) {
+    throw new NotFoundError();
+  }
+  const found = new DynamicModel({ pages: 0, free: 0, size: 0 });
+  $app
+    .db()
+    .newQuery(
+      "SELECT p.page_count AS pages, f.freelist_count AS free, s.page_size AS size " +
+        "FROM pragma_page_count p, pragma_freelist_count f, pragma_page_size s",
+    )
+    .one(found);
+  return e.json(200, { usedBytes: (found.pages - found.free) * found.size });
 });

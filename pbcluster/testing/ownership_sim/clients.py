@@ -10,13 +10,11 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from pbcluster.errors import PBClusterError
-from pbcluster.node.acks import Withheld
+from pbcluster.node.acks import Level, Withheld
 from pbcluster.node.parts import pause, spawn
 from pbcluster.node.tenant import Tenant
-from pbcluster.records import Durability
 from pbcluster.testing.ownership_sim.files import PREFIX, Files
 from pbcluster.testing.ownership_sim.journal import Violation
-from pbcluster.testing.ownership_sim.outages import Outages
 from pbcluster.testing.ownership_sim.process import NodeProcess
 
 if TYPE_CHECKING:
@@ -34,13 +32,12 @@ class Clients:
     :ivar reads: answered. :ivar good_since: tenant → when it last acknowledged and last answered.
     """
 
-    def __init__(self, world: World, random: Random, outages: Outages, files: Files) -> None:
+    def __init__(self, world: World, random: Random, files: Files) -> None:
         self.reads = 0
         self.written: dict[str, float] = {}
         self.read: dict[str, float] = {}
         self._world = world
         self._random = random
-        self._outages = outages
         self._files = files
         self._rows = 0
         self._under_way = 0
@@ -117,37 +114,35 @@ class Clients:
             return
         workload.write(row)
         await pause(process.clock, self._random.random() * 0.01)
-        began = process.clock.seconds()
-        if await self._acknowledged(process, tenant, "" if is_file else row):
-            await self._outages.caught_up(process, tenant, began)
+        await self._acknowledged(process, tenant, "" if is_file else row)
 
-    async def _acknowledged(self, process: NodeProcess, tenant: Tenant, row: str) -> bool:
-        """Note the acknowledgement. :returns: whether the row is durable.
+    async def _acknowledged(self, process: NodeProcess, tenant: Tenant, row: str) -> None:
+        """Wait for the acknowledgement and note it.
 
         :param row: empty: nothing to note.
         """
         world, tenant_id, epoch = self._world, tenant.tenant_id, tenant.epoch
         journal = world.journals[tenant_id]
         try:
-            await tenant.acknowledge()
-        except Withheld as withheld:
-            if await self._outages.may_acknowledge(process, tenant, withheld) and row:
-                world.trace.add(world.now, process.name, f"acks {row} as local")
-                self._world.found(world.local_acked(process, tenant, row))
-            return False
+            level = await tenant.acknowledge()
+        except Withheld:
+            return
         if not row:
-            return journal.durability is Durability.SYNC
+            return
+        told = f"acks {row} of {tenant_id} epoch {epoch} as {level.value}"
+        world.trace.add(world.now, process.name, told)
         stored = world.s3.rows(tenant_id, epoch)
         found: Violation | None
-        if journal.durability is Durability.SYNC:
+        if level is Level.LOCAL:
+            found = world.local_acked(process, tenant, row)
+        elif level is Level.S3:
             found = journal.acked_durably(row, stored)
         else:
             ours = world.claimant(tenant_id) == (process.name, epoch)
             found = journal.acked_at_once(row, world.now, epoch, stored, ours=ours)
-        self.written[tenant_id] = world.now
-        world.trace.add(world.now, process.name, f"acks {row} of {tenant_id} epoch {epoch}")
+        if level is not Level.LOCAL:
+            self.written[tenant_id] = world.now
         world.found(found)
-        return journal.durability is Durability.SYNC
 
     async def _delete_file(self, process: NodeProcess, tenant_id: str) -> None:
         tenant = await self._admit(process, tenant_id, write=True)

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 import attrs
 import msgspec
 
+from pbcluster.controlplane import commands as c
 from pbcluster.node.claims import owner_key
 from pbcluster.node.interfaces import Owner, OwnerState
+from pbcluster.node.parts import spawn
+from pbcluster.testing.ownership_sim.plane import wall_clock
 from pbcluster.testing.ownership_sim.process import NodeProcess
 from pbcluster.testing.ownership_sim.storage import SimDisk, Weather
 
@@ -237,7 +240,8 @@ class Faults:
             if record.degraded:
                 self._tell("operator", f"gives {tenant_id} away")
                 journal.local_lost()
-                world.plane.set_degraded(tenant_id, record.node_id, record.epoch, False)
+                command = c.GiveAway(wall_clock(), tenant_id, record.epoch)
+                spawn(world.plane.consensus.propose(command), "an operator")
 
 
 def _clear(weather: Weather) -> None:

@@ -19,6 +19,7 @@ PROPERTIES = {
     "no_stale_read": "a read did not show a write that was acknowledged before it began",
     "async_bound": "an async tenant's acknowledged write was unsynced for longer than 5 s",
     "local_is_committed": "a write was acknowledged as local before its flag was committed",
+    "flag_ends_durable": "a degraded flag was ended before all local writes were in S3",
     "degraded_stays": "a degraded tenant got another epoch without an operator",
     "one_writer": "an epoch's prefix was written by another node than its claimant",
     "epochs_grow": "an owner object was replaced by one of no higher epoch",
@@ -107,6 +108,10 @@ class Journal:
         """Somebody claimed a new epoch: what is not stored is lost, lawfully."""
         self.synced(stored)
         self.unsynced.clear()
+
+    def local_missing(self, stored: Iterable[str]) -> list[str]:
+        """What was acknowledged as local and is not stored."""
+        return sorted(set(self.local).difference(stored))
 
     def local_lost(self) -> None:
         """An operator gave the tenant away."""

@@ -1,5 +1,5 @@
 """The planted bugs: each leaves out one rule of "Ownership", in production code where it has the
-rule, else in the model that stands for it (``outages``, ``files``)."""
+rule, else in the model that stands for it (``files``)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from pbcluster.controlplane.liveness import Liveness
-from pbcluster.node import acks
-from pbcluster.node import tenant as tenant_module
+from pbcluster.node import acks, prover
 from pbcluster.node.claims import S3ClaimStore
+from pbcluster.node.degrading import Degrading, Mode, ReleaseLocally
 from pbcluster.node.durability import GroupCommit, Release
 from pbcluster.node.heartbeat import Standing
 from pbcluster.node.interfaces import Owner, OwnerSeen, OwnerState, Prefixes, Written
@@ -23,9 +23,7 @@ from pbcluster.node.tenants import Tenants
 from pbcluster.records import Durability
 from pbcluster.testing.node_fakes import FakeDirectories, FakeLock, FakeReplication
 from pbcluster.testing.ownership_sim.files import Files
-from pbcluster.testing.ownership_sim.outages import Outages
 from pbcluster.testing.ownership_sim.planting import Mutant, planting
-from pbcluster.testing.ownership_sim.process import NodeProcess
 from pbcluster.testing.ownership_sim.storage import SimReplication
 from pbcluster.wire import LeaseAck
 
@@ -149,7 +147,7 @@ def no_wait_after_the_claim(
     _claimed(self, tenant_id, epoch, now, first=True)
 
 
-@_mutant(tenant_module, "still_ours", *_TWO)
+@_mutant(prover, "still_ours", *_TWO)
 def any_owner_proves(owner: Owner, seen: OwnerSeen | None) -> bool:
     return seen is not None
 
@@ -160,7 +158,9 @@ _responded = GroupCommit.responded
 
 
 @_mutant(GroupCommit, "responded", "ack_is_durable")
-def acknowledged_before_the_sync(self: GroupCommit, ticket: int, now: float) -> Any:
+def acknowledged_before_the_sync(
+    self: GroupCommit, ticket: int, now: float, *, strictly: bool = False
+) -> Any:
     return (Release((ticket,)),)
 
 
@@ -180,22 +180,32 @@ def replaced_database_not_noticed(
 
 
 @_mutant(GroupCommit, "responded", "async_bound")
-def loss_bound_ignored(self: GroupCommit, ticket: int, now: float) -> Any:
+def loss_bound_ignored(
+    self: GroupCommit, ticket: int, now: float, *, strictly: bool = False
+) -> Any:
     if self._durability is Durability.ASYNC and not self._ended:
-        if self._released_since is None:
-            self._released_since = now
-        return (Release((ticket,)),)
-    return _responded(self, ticket, now)
+        self.released(now)
+        return (Release((ticket,), early=True),)
+    return _responded(self, ticket, now, strictly=strictly)
 
 
 # -- rule 8: degrading ------------------------------------------------------
 
+_covered = Degrading.covered
 
-@_mutant(Outages, "_commit", "local_is_committed")
-async def degraded_before_the_commit(
-    self: Outages, process: NodeProcess, tenant: Tenant, *, degraded: bool
-) -> bool:
-    return True
+
+@_mutant(Degrading, "expired", "local_is_committed")
+def degraded_before_the_commit(self: Degrading, tickets: tuple[int, ...], detail: str) -> Any:
+    self._mode = Mode.LOCAL
+    return (ReleaseLocally(tickets),)
+
+
+@_mutant(Degrading, "covered", "flag_ends_durable")
+def flag_ended_by_any_sync(self: Degrading, began: float) -> Any:
+    if self._mode in (Mode.ASKING, Mode.CLEARING):
+        return ()
+    self._last_local = None
+    return _covered(self, began)
 
 
 # -- files ------------------------------------------------------------------

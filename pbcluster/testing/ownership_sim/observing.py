@@ -65,7 +65,7 @@ class Bucket:
         before = self._owners.get(tenant_id)
         # Before anything else: from here on nobody adds to what the claimant restores.
         world.journals[tenant_id].claimed(self.stored(tenant_id))
-        if before is not None and before.state is OwnerState.DELETED:
+        if before is not None and before.state is OwnerState.DELETED is not owner.state:
             world.broken("tombstone_stands", f"{owner.node} claimed {tenant_id}")
         elif before is not None and owner.epoch <= before.epoch and owner.nonce != before.nonce:
             world.broken("epochs_grow", f"{owner.epoch} after {before.epoch} of {tenant_id}")

@@ -14,8 +14,11 @@ from twisted.internet.task import Clock
 
 from pbcluster import wire
 from pbcluster.controlplane import commands as c
+from pbcluster.controlplane.commands import AuditNote
 from pbcluster.controlplane.executor import Executor
 from pbcluster.controlplane.liveness import Liveness
+from pbcluster.controlplane.migrating import Migrating
+from pbcluster.controlplane.moves import Moves
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.planner import Planner
 from pbcluster.controlplane.registry import Applied, Registry
@@ -74,7 +77,9 @@ class SimConsensus:
         usual: float = self._random.choice((0.002, 0.005, 0.02, 0.3))
         return usual * (0.5 + self._random.random())
 
-    async def propose(self, command: c.AnyCommand, key: str = "") -> Outcome:
+    async def propose(
+        self, command: c.AnyCommand, key: str = "", note: AuditNote | None = None
+    ) -> Outcome:
         """See ``Consensus``. What was proposed to a leader that fell may be committed yet."""
         if not self.is_leader:
             raise NotLeader("an election is under way")
@@ -91,9 +96,6 @@ class SimConsensus:
     ) -> None:
         if term != self.terms and self._random.random() < 0.5:
             return  # the next leader did not have it
-        if isinstance(command, c.AssignTenant) and self.registry.tenant(command.tenant_id).degraded:
-            # A model: applying it would refuse it, whoever decided before the flag was committed.
-            command = msgspec.structs.replace(command, expected_epoch=-1)
         applied = self.registry.apply(self.registry.applied_index + 1, c.Keyed(key, command))
         for callback in self._applied:
             callback(applied)
@@ -178,8 +180,23 @@ class Plane:
             durations,
             wall_clock,
         )
+        moves = Moves(lambda: self.registry, self.liveness, self.planner)
         self.requests = Requests(
-            clock, self.consensus, self.liveness, self.planner, self.executor, wall_clock
+            clock,
+            self.consensus,
+            self.liveness,
+            self.planner,
+            self.executor,
+            wall_clock,
+            Migrating(
+                clock,
+                self.consensus,
+                self.liveness,
+                moves,
+                self.executor,
+                cast(Any, network),
+                wall_clock,
+            ),
         )
         network.member(self.requests)
         self.executor.start()
@@ -204,20 +221,3 @@ class Plane:
         )
         self.registry.apply(self.registry.applied_index + 1, c.Keyed("", command))
         self.registry._put(msgspec.structs.replace(self.registry.tenant(tenant_id), epoch=epoch))
-
-    def set_degraded(self, tenant_id: str, node_id: str, epoch: int, degraded: bool) -> bool:
-        """Commit the tenant's degraded flag (a model of the command).
-
-        :returns: False if it is another's, or has another epoch by now, or nobody leads.
-        """
-        registry = self.registry
-        tenant = registry.tenant(tenant_id)
-        current = (tenant.node_id, tenant.epoch) == (node_id, epoch)
-        if not current or not self.consensus.is_leader:
-            return False
-        index = registry.applied_index + 1
-        registry.skip(index)
-        registry._put(msgspec.structs.replace(tenant, degraded=degraded, version=index))
-        registry._touch_node(index, tenant.node_id)
-        self.executor._applied(Applied(Outcome(index), changed_nodes=(tenant.node_id,)))
-        return True

@@ -18,6 +18,7 @@ import attrs
 from pbcluster.durations import Durations
 from pbcluster.node.claims import S3ClaimStore
 from pbcluster.node.heartbeat import Condition, NodeFacts, Standing
+from pbcluster.node.outages import NodeOutages
 from pbcluster.node.parts import NodeParts, spawn
 from pbcluster.node.proofs import Proofs
 from pbcluster.node.reports import Reports
@@ -63,7 +64,6 @@ class NodeProcess:
     """See the module.
 
     :ivar clock: its view of time; pausing and killing go by it. :ivar fake: its shells.
-    :ivar degraded: the model of rule 8: tenant and epoch → what it knows of the committed flag.
     """
 
     def __init__(
@@ -89,7 +89,6 @@ class NodeProcess:
         self.weather = Weather()
         self.disk = disk
         self.proofs = Proofs(durations)
-        self.degraded: dict[tuple[str, int], str] = {}
         #: Of all claims that this process tried.
         self.nonces: set[str] = set()
         self._watchers = watchers
@@ -130,6 +129,13 @@ class NodeProcess:
             proofs=self.proofs,
             report=self._report,
             observer=Unobserved(),
+            outages=NodeOutages(
+                self.clock,
+                self.fake.claims,
+                plane,
+                self.name,
+                lambda: self._standing.incarnation,
+            ),
         )
         self.tenants = Tenants(parts, capacity=CAPACITY, idle_stop_s=idle_stop_s)
         self._standing = Standing(

@@ -162,9 +162,9 @@ class SimReplication(FakeReplication):
         self._random = client._random
         self._begun: set[Path] = set()
 
-    async def restore(self, tenant_id: str, epoch: int, target: Path) -> None:
+    async def restore(self, tenant_id: str, epoch: int, target: Path, txid: int = 0) -> None:
         """See ``Replication``."""
-        await super().restore(tenant_id, epoch, target)
+        await super().restore(tenant_id, epoch, target, txid)
         ready = ready_key(tenant_id, epoch) in self.s3.s3.objects
         self._restored(tenant_id, epoch, self.disk.databases[target], ready)
 
@@ -175,11 +175,11 @@ class SimReplication(FakeReplication):
             self.identities[database] = (1, self.disk.databases[database].inode)
         await super().register(tenant_id, epoch, database)
 
-    async def unregister(self, database: Path) -> None:
+    async def unregister(self, database: Path) -> bool:
         """See ``Replication``. Of a file that was moved away there is nothing to sync."""
         if database not in self.disk.databases:
             self.registered.pop(database, None)
-        await super().unregister(database)
+        return await super().unregister(database)
 
     async def sync(self, database: Path, *, timeout_s: float) -> int:
         """See ``Replication``."""

@@ -30,7 +30,6 @@ from pbcluster.testing.ownership_sim.files import Files
 from pbcluster.testing.ownership_sim.journal import Journal, Violation
 from pbcluster.testing.ownership_sim.network import Network
 from pbcluster.testing.ownership_sim.observing import Bucket
-from pbcluster.testing.ownership_sim.outages import Outages
 from pbcluster.testing.ownership_sim.plane import Plane
 from pbcluster.testing.ownership_sim.process import NodeProcess, Watchers
 from pbcluster.testing.ownership_sim.storage import SimDisk
@@ -102,9 +101,8 @@ class World:
             after = self.random.choice((0, 0, 7))
             self.plane.create(tenant_id, tenant_id[-8:], journal.durability, after)
         self.bucket = Bucket(self)
-        self.outages = Outages(self.plane, self.network, self.random, self.journals)
         self.files = Files(self.s3)
-        self.clients = Clients(self, self.random, self.outages, self.files)
+        self.clients = Clients(self, self.random, self.files)
         self._idle_stop_s = self.random.choice((3.0, 900.0))
         self._numbers = itertools.count(1)
         #: Every process that ever was: what a dead one left suspended must not be ended by the
@@ -114,6 +112,7 @@ class World:
         self.current: dict[str, NodeProcess] = {}
         self.plane.consensus.subscribe(lambda applied: self._applied())
         self._known: dict[str, tuple[str, int]] = {}
+        self._degraded: dict[str, bool] = {}
         for name in NODES:
             self.boot(name, SimDisk())
         self.faults = Faults(self)
@@ -233,6 +232,7 @@ class World:
         for tenant_id in TENANTS:
             record = self.plane.registry.tenant(tenant_id)
             owner = (record.node_id, record.epoch)
+            self._flag(tenant_id, record.degraded)
             before = self._known.get(tenant_id, ("", 0))
             if owner == before:
                 continue
@@ -240,6 +240,17 @@ class World:
             self.trace.add(self.now, "member", f"{tenant_id} to {owner[0]} epoch {owner[1]}")
             if record.degraded and record.status is not TenantStatus.DELETED:
                 self.broken("degraded_stays", f"{tenant_id} from {before} to {owner}")
+
+    def _flag(self, tenant_id: str, degraded: bool) -> None:
+        """Whoever ends the flag says that S3 has everything; but an operator, who gives it up."""
+        before, journal = self._degraded.get(tenant_id, False), self.journals[tenant_id]
+        self._degraded[tenant_id] = degraded
+        if before and not degraded:
+            self.trace.add(self.now, "member", f"{tenant_id} is degraded no more")
+            missing = journal.local_missing(self.bucket.stored(tenant_id))
+            if missing:
+                self.broken("flag_ends_durable", f"{tenant_id}: {missing[:3]}")
+            journal.caught_up()
 
     def _check(self) -> None:
         for tenant_id in TENANTS:

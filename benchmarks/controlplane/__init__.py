@@ -1,0 +1,1 @@
+"""Figures of the control plane; each module is a command."""

@@ -1,0 +1,196 @@
+"""What a leader does for all tenants that move, and which it begins to move off draining nodes.
+
+Pure and repeatable: ``migration.next_step`` says what one migration needs; here is when it is asked
+for, what is under way, and how much at once. The shell (``migrating``) carries each effect out and
+tells when it has ended; until then it is not named again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import attrs
+
+from pbcluster.controlplane import migration as m
+from pbcluster.controlplane.liveness import Liveness
+from pbcluster.controlplane.planner import Assign, Planner
+from pbcluster.controlplane.registry import LIVING, Registry
+from pbcluster.errors import NoCapacity
+from pbcluster.records import MigrationRecord, NodeStatus, TenantRecord
+
+#: Migrations under way in all; each costs its target a restore and a start.
+MAX_MOVES = 16
+#: … of those that a drain began, for one source, and toward one target.
+MAX_PER_NODE = 4
+#: A tenant whose move off a draining node failed is tried again after so long.
+RETRY_S = 5.0
+#: A step that could not be carried out is tried again after so long.
+STEP_RETRY_S = 0.5
+
+
+@attrs.frozen
+class Start:
+    """Propose to begin a migration."""
+
+    tenant_id: str
+    target_node: str
+    expected_epoch: int
+    reason: str
+
+
+Effect = m.Step | Start | Assign
+
+
+class Moves:
+    """Decides for one leader."""
+
+    def __init__(
+        self, registry: Callable[[], Registry], liveness: Liveness, planner: Planner
+    ) -> None:
+        """
+        :param registry: gives the applied state (a snapshot may replace the object).
+        """
+        self._current = registry
+        self._liveness = liveness
+        self._planner = planner
+        #: Migration → its version and when it was first seen so. As many as are open.
+        self._seen: dict[str, tuple[int, float]] = {}
+        #: Migration → last request that followed the old route.
+        self._followed: dict[str, float] = {}
+        self._busy: set[str] = set()
+        #: Tenants whose migration is about to begin → source and target.
+        self._starting: dict[str, tuple[str, str]] = {}
+        self._not_before: dict[str, float] = {}
+        #: Tenants that moved a moment ago: a drain leaves them alone until then.
+        self._rest_until: dict[str, float] = {}
+
+    def reset(self) -> None:
+        """Another leadership begins, or this one ended."""
+        for known in (self._seen, self._followed):
+            known.clear()
+        for pauses in (self._not_before, self._rest_until):
+            pauses.clear()
+        self._busy.clear()
+        self._starting.clear()
+
+    # -- what is told --
+
+    def ended(self, tenant_id: str, now: float, *, failed: bool) -> None:
+        """An effect about this tenant has ended."""
+        self._busy.discard(tenant_id)
+        self._starting.pop(tenant_id, None)
+        if failed:
+            self._not_before[tenant_id] = now + STEP_RETRY_S
+        else:
+            self._not_before.pop(tenant_id, None)
+
+    def old_route_used(self, node_id: str, tenant_ids: Iterable[str], now: float) -> None:
+        """Requests for these tenants still came to the node that had them before."""
+        registry = self._current()
+        for tenant_id in tenant_ids:
+            record = registry.last_migration(tenant_id)
+            if record is not None and record.source_node == node_id:
+                self._followed[record.id] = now
+
+    # -- the plan --
+
+    def tick(self, now: float) -> list[Effect]:
+        """What to do now."""
+        effects: list[Effect] = []
+        open_now = self._current().open_migrations()
+        for record in open_now:
+            self._look_at(record, now, effects)
+        self._forget(now, {record.id for record in open_now})
+        if not self._planner.storm():
+            effects.extend(self._drains(now, open_now))
+        return effects
+
+    def _forget(self, now: float, known: set[str]) -> None:
+        """What is kept of migrations that are over, and of pauses that are."""
+        for kept in (self._seen, self._followed):
+            for gone in [key for key in kept if key not in known]:
+                del kept[gone]
+        for pauses in (self._not_before, self._rest_until):
+            for over in [key for key, until in pauses.items() if until <= now]:
+                del pauses[over]
+
+    def _look_at(self, record: MigrationRecord, now: float, effects: list[Effect]) -> None:
+        version, since = self._seen.get(record.id, (-1, now))
+        if version != record.version:
+            since = now
+            self._seen[record.id] = (record.version, now)
+        if record.phase in m.ACTIVE:
+            # Should it be aborted, a drain does not try again at once.
+            self._rest_until[record.tenant_id] = now + RETRY_S
+        if self._is_busy(record.tenant_id, now):
+            return
+        quiet_since = max(since, self._followed.get(record.id, since))
+        seen = m.Seen(
+            phase_age_s=now - since,
+            source_alive=self._liveness.alive(record.source_node),
+            target_trouble=self._trouble(record.target_node),
+            route_quiet_s=now - quiet_since,
+        )
+        step = m.next_step(record, seen)
+        if step is not None:
+            self._busy.add(record.tenant_id)
+            effects.append(step)
+
+    def _is_busy(self, tenant_id: str, now: float) -> bool:
+        return tenant_id in self._busy or self._not_before.get(tenant_id, 0.0) > now
+
+    def _trouble(self, node_id: str) -> str:
+        node = self._current().node(node_id)
+        if node.status is not NodeStatus.HEALTHY:
+            return f"is {node.status.value}"
+        return "" if self._liveness.alive(node_id) else "does not answer"
+
+    # -- draining nodes --
+
+    def _drains(self, now: float, open_now: list[MigrationRecord]) -> list[Effect]:
+        under_way = {
+            record.tenant_id: (record.source_node, record.target_node)
+            for record in open_now
+            if record.phase in m.ACTIVE
+        }
+        under_way |= self._starting
+        effects: list[Effect] = []
+        for node in self._current().nodes():
+            if not node.drain_wanted or not self._liveness.alive(node.id):
+                continue
+            for tenant_id in sorted(self._current().tenants_of(node.id)):
+                sources = sum(source == node.id for source, _ in under_way.values())
+                if sources >= MAX_PER_NODE or len(under_way) >= MAX_MOVES:
+                    break
+                if tenant_id in under_way or self._is_resting(tenant_id, now):
+                    continue
+                effect = self._off(self._current().tenant(tenant_id), under_way, now)
+                if effect is not None:
+                    effects.append(effect)
+        return effects
+
+    def _is_resting(self, tenant_id: str, now: float) -> bool:
+        return self._rest_until.get(tenant_id, 0.0) > now or self._is_busy(tenant_id, now)
+
+    def _off(
+        self, tenant: TenantRecord, under_way: dict[str, tuple[str, str]], now: float
+    ) -> Start | Assign | None:
+        """How a tenant leaves its draining node; None: not now."""
+        if tenant.status not in LIVING or tenant.degraded:
+            return None
+        try:
+            choice = self._planner.choice(tenant, self._planner.wish(tenant, move=True))
+        except NoCapacity:
+            self._not_before[tenant.id] = now + RETRY_S
+            return None
+        target = choice.node_id
+        if sum(other == target for _, other in under_way.values()) >= MAX_PER_NODE:
+            return None
+        reason = f"node {tenant.node_id} is drained"
+        effect: Start | Assign | None = Start(tenant.id, target, tenant.epoch, reason)
+        if not tenant.ever_ready:
+            effect = self._planner.move_off(tenant, target, reason)
+        if effect is not None:
+            self._busy.add(tenant.id)
+            self._starting[tenant.id] = under_way[tenant.id] = (tenant.node_id, target)
+        return effect

@@ -1,0 +1,37 @@
+"""Who obeys a list of assignments: the tenants first, then the parts of migrations.
+
+One call takes a list over as a whole, so that no acknowledgement can count between its parts.
+"""
+
+from __future__ import annotations
+
+from pbcluster.node.handing_over import HandingOver
+from pbcluster.node.tenants import Tenants
+from pbcluster.node.warming import Warming
+from pbcluster.wire import NodeAssignments
+
+
+class Orders:
+    """``heartbeat.Owned``."""
+
+    def __init__(self, tenants: Tenants, handing_over: HandingOver, warming: Warming) -> None:
+        self._tenants = tenants
+        self._handing_over = handing_over
+        self._warming = warming
+
+    @property
+    def obeyed_index(self) -> int:
+        """Index of the list obeyed."""
+        return self._tenants.obeyed_index
+
+    def registered(self, incarnation: int) -> None:
+        """This process's incarnation."""
+        self._tenants.registered(incarnation)
+
+    def obey(self, new: NodeAssignments) -> bool:
+        """Take a list over. :returns: False if it is refused."""
+        if not self._tenants.obey(new):
+            return False
+        self._handing_over.obeyed()
+        self._warming.obeyed(new.warming, lambda tenant: self._tenants.find(tenant) is not None)
+        return True

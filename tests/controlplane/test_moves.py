@@ -1,0 +1,161 @@
+"""What a leader does for all migrations, and how it empties a node that is drained."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pbcluster.controlplane import commands as c
+from pbcluster.controlplane import migration as m
+from pbcluster.controlplane.moves import MAX_PER_NODE, RETRY_S, Effect, Moves, Start
+from pbcluster.controlplane.planner import Assign
+from pbcluster.records import TenantRecord
+from tests.controlplane.test_planner import AT, PlannerCase
+
+
+class MovesCase(PlannerCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.moves = Moves(lambda: self.registry, self.liveness, self.planner)
+        for name in "abc":
+            self.node(name)
+
+    def serving(self, number: int, node_id: str) -> TenantRecord:
+        tenant = self.tenant(number, node_id)
+        self.apply(c.MarkReady(AT, tenant.id, node_id, tenant.epoch))
+        return self.registry.tenant(tenant.id)
+
+    def start(self, tenant: TenantRecord, target: str) -> str:
+        move = f"migration_{tenant.id}"
+        self.apply(c.StartMigration(AT, move, tenant.id, target, tenant.epoch))
+        return move
+
+    def moves_for(self, seconds: float) -> list[Effect]:
+        """Effects of both planners' time passing."""
+        found: list[Effect] = []
+        for _ in range(round(seconds / 0.1)):
+            self.pass_time(0.1)
+            found += self.moves.tick(self.now)
+        return found
+
+
+class TestSteps(MovesCase):
+    def test_a_step_is_named_once_until_it_ended(self) -> None:
+        """And again a while after it failed."""
+        tenant = self.serving(1, "a")
+        move = self.start(tenant, "b")
+        self.assertEqual(self.moves_for(1), [])
+        self.apply(c.MigrationWarmed(AT, move, tenant.id, 1, 1))
+        self.assertEqual(self.moves_for(2), [m.Hold(tenant.id, move, 1)])
+        self.moves.ended(tenant.id, self.now, failed=True)
+        self.assertEqual(self.moves_for(2), [m.Hold(tenant.id, move, 1)])
+
+    def test_a_new_leader_begins_its_clocks_anew(self) -> None:
+        """It neither aborts what another leader saw for long, nor forgets to in the end."""
+        tenant = self.serving(1, "a")
+        move = self.start(tenant, "b")
+        self.apply(c.MigrationWarmed(AT, move, tenant.id, 1, 1))
+        self.apply(c.DrainTenant(AT, move, tenant.id, 1))
+        self.assertEqual(self.moves_for(m.DRAIN_LIMIT_S - 5), [])
+        self.moves.reset()
+        self.assertEqual(self.moves_for(m.DRAIN_LIMIT_S - 5), [])
+        (abort,) = self.moves_for(10)
+        self.assertIsInstance(abort, m.Abort)
+
+    def test_a_target_that_dies_aborts(self) -> None:
+        """As soon as it is suspected."""
+        tenant = self.serving(1, "a")
+        self.start(tenant, "b")
+        self.assertEqual(self.moves_for(1), [])
+        self.silent = {"b"}
+        (abort,) = self.moves_for(2)
+        self.assertIsInstance(abort, m.Abort)
+
+    def test_the_old_route_is_kept_while_somebody_uses_it(self) -> None:
+        """Each report of the source that a request still came begins the time anew."""
+        tenant = self.serving(1, "a")
+        move = self.start(tenant, "b")
+        for command in (
+            c.MigrationWarmed(AT, move, tenant.id, 1, 1),
+            c.DrainTenant(AT, move, tenant.id, 1),
+            c.MigrationDrained(AT, move, tenant.id, 1, 1, settled=True),
+            c.MigrationReady(AT, move, tenant.id, 2),
+        ):
+            self.apply(command)
+        self.assertEqual(self.moves_for(m.OLD_ROUTE_S - 10), [])
+        self.moves.old_route_used("b", [tenant.id], self.now)  # the target's word is none
+        self.moves.old_route_used("a", [tenant.id], self.now)
+        self.assertEqual(self.moves_for(m.OLD_ROUTE_S - 10), [])
+        self.assertEqual(self.moves_for(20), [m.Retire(tenant.id, move)])
+
+
+class TestDrains(MovesCase):
+    def drain(self, node_id: str, *, wanted: bool = True) -> None:
+        self.apply(c.DrainNode(AT, node_id, wanted=wanted))
+
+    def test_a_few_at_a_time(self) -> None:
+        """At most MAX_PER_NODE of a node are under way, spread over the others; then the next."""
+        tenants = [self.serving(number, "a") for number in range(10)]
+        self.drain("a")
+        starts = [e for e in self.moves_for(1) if isinstance(e, Start)]
+        self.assertEqual(len(starts), MAX_PER_NODE)
+        self.assertEqual([e.tenant_id for e in starts], [t.id for t in tenants[:MAX_PER_NODE]])
+        for each in starts:
+            self.start(self.registry.tenant(each.tenant_id), each.target_node)
+            self.moves.ended(each.tenant_id, self.now, failed=False)
+        self.assertEqual(self.moves_for(1), [])
+        first = starts[0].tenant_id
+        move = f"migration_{first}"
+        self.apply(c.MigrationWarmed(AT, move, first, 1, 1))
+        self.apply(c.DrainTenant(AT, move, first, 1))
+        self.apply(c.MigrationDrained(AT, move, first, 1, 1, settled=True))
+        self.apply(c.MigrationReady(AT, move, first, 2))
+        more = [e for e in self.moves_for(1) if isinstance(e, Start)]
+        self.assertEqual([e.tenant_id for e in more], [tenants[MAX_PER_NODE].id])
+
+    def test_an_aborted_one_is_tried_again_later(self) -> None:
+        """Not at once: what was in the way may last."""
+        tenant = self.serving(1, "a")
+        self.drain("a")
+        (start,) = self.moves_for(0.2)
+        assert isinstance(start, Start)
+        move = self.start(tenant, start.target_node)
+        self.moves.ended(tenant.id, self.now, failed=False)
+        self.moves_for(0.2)
+        self.apply(c.AbortMigration(AT, move, tenant.id, "x"))
+        self.assertEqual(self.moves_for(RETRY_S - 0.5), [])
+        self.assertEqual(len(self.moves_for(1)), 1)
+
+    def test_never_to_a_node_that_should_not_have_it(self) -> None:
+        """Draining, silent and full nodes get nothing; without a place the tenant stays."""
+        tenant = self.serving(1, "a")
+        self.silent = {"c"}
+        self.pass_time(3)
+        self.drain("a")
+        self.drain("b")
+        self.assertEqual([e for e in self.moves_for(3) if isinstance(e, Start)], [])
+        self.drain("b", wanted=False)
+        (start,) = [e for e in self.moves_for(RETRY_S + 1) if isinstance(e, Start)]
+        self.assertEqual((start.tenant_id, start.target_node), (tenant.id, "b"))
+
+    def test_what_was_never_ready_is_simply_given_away(self) -> None:
+        """There is nothing to hand over; the planner knows of it."""
+        tenant = self.tenant(1, "a")
+        self.drain("a")
+        (effect,) = self.moves_for(0.2)
+        assert isinstance(effect, Assign)
+        self.assertNotEqual(effect.node_id, "a")
+        self.assertEqual(self.liveness.not_covered("a"), (tenant.id,))
+
+    def test_an_undrained_node_keeps_what_it_has(self) -> None:
+        """Nothing is begun any more."""
+        self.serving(1, "a")
+        self.drain("a")
+        self.drain("a", wanted=False)
+        self.assertEqual(self.moves_for(2), [])
+
+    def test_a_degraded_tenant_stays(self) -> None:
+        """Its acknowledged writes may be nowhere else: an operator decides."""
+        tenant = self.serving(1, "a")
+        self.registry._put(msgspec.structs.replace(tenant, degraded=True))
+        self.drain("a")
+        self.assertEqual(self.moves_for(2), [])
