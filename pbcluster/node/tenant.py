@@ -27,7 +27,7 @@ from pbcluster.errors import (
 )
 from pbcluster.node.acks import Acknowledger, Level, Withheld, cover
 from pbcluster.node.auxiliary import Auxiliary
-from pbcluster.node.copies import Copies, Copy
+from pbcluster.node.copies import Copies, Copy, Replaced
 from pbcluster.node.degrading import Mode
 from pbcluster.node.durability import Reason
 from pbcluster.node.interfaces import (
@@ -434,14 +434,14 @@ class Tenant:
         """A file that took data.db's place since PocketBase started is not what was restored; and a
         sync that succeeded may have been of the former one.
 
-        :raises ClaimRefused: it happened.
+        :raises Replaced: it happened.
         """
         identity = self._parts.directories.database_identity(self.tenant_id)
         if self._replicated is None:
             self._replicated = identity  # an empty start: PocketBase made it
         elif identity != self._replicated:
             told = "the database was replaced before its first sync"
-            raise ClaimRefused(told, observed_epoch=self.epoch)
+            raise Replaced(told, observed_epoch=self.epoch)
 
     def _go_on(self) -> None:
         if self.leaving:

@@ -103,6 +103,7 @@ class DurabilityTests(Base):
         self.node.run(2.0)
         self.assertEqual(self.node.outcomes(U)[-1], ("refused", 1))
         self.assertNotIn(U, self.node.fake.workloads.running)
+        self.assertIsNone(self.node.fake.directories.claim_note(U))  # nor resumed at a restart
 
     def test_litestream_dies_while_ready_is_written(self) -> None:
         """The new daemon learns of a database whose first sync the old one did, though its tenant
