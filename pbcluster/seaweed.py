@@ -8,9 +8,11 @@ object succeeds (listening is no proof). Whoever starts it writes ``files`` with
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +20,7 @@ from pathlib import Path
 import attrs
 
 from pbcluster import binaries
-from pbcluster.errors import InvalidInput
+from pbcluster.errors import ConfigError, InvalidInput
 
 LOOPBACK = "127.0.0.1"
 #: The further ports it needs, besides S3's.
@@ -127,6 +129,23 @@ def _options(
         f"-s3.config={keys}",
         f"-s3.localSocket={_socket(directory, 's3')}",
     )
+
+
+def check_left_sockets(ports: Mapping[str, int], directory: Path = Path("/tmp")) -> None:
+    """SeaweedFS names sockets in ``/tmp`` by its gRPC ports, wherever TMPDIR points, and cannot
+    replace one that another user left there: it would wait for itself for ever.
+
+    :raises ConfigError: there is such a socket.
+    """
+    for name in ("master", "volume", "filer", "s3"):
+        path = directory / f"seaweedfs-{name}-grpc-{ports[f'{name}_grpc']}.sock"
+        with contextlib.suppress(FileNotFoundError):
+            owner = path.stat(follow_symlinks=False).st_uid
+            if os.geteuid() not in (0, owner):
+                raise ConfigError(
+                    f"{path} was left by another user (uid {owner}), so SeaweedFS cannot start: "
+                    "have it removed, or use another --internal-port"
+                )
 
 
 def _socket(directory: Path, name: str) -> str:

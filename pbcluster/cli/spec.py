@@ -20,7 +20,7 @@ from pbcluster.cli.http import ask
 from pbcluster.cli.layout import BUCKET, LOOPBACK, ClusterDir, Plan, Process
 from pbcluster.cli.s3 import s3_serves
 from pbcluster.errors import PBClusterError
-from pbcluster.seaweed import seaweed_spec
+from pbcluster.seaweed import check_left_sockets, seaweed_spec
 
 PLUGINS = {"member": "pbcp", "node": "pbnode", "gateway": "pbgateway"}
 REACTOR = "pbuvloop"
@@ -71,8 +71,10 @@ def weed_path(plan: Plan) -> Path | None:
 def check_binaries(where: ClusterDir, plan: Plan) -> None:
     """SeaweedFS is the build that was tested, or one that was given. Nodes check theirs.
 
-    :raises ConfigError: it is not, or is missing.
+    :raises ConfigError: it is not, is missing, or could not start here.
     """
+    for process in plan.of("s3"):
+        check_left_sockets(process.ports)
     binaries.verify(("weed",), plan.binaries, cache_dir=where.run)
 
 
