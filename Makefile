@@ -26,13 +26,14 @@ TRIAL ?= tests
 VENV = .venv
 BIN = $(VENV)/bin
 SIM = $(BIN)/python -m pbcluster.testing.raft_sim
+OWNERSHIP_SIM = $(BIN)/python -m pbcluster.testing.ownership_sim
 RUN_STAMP = $(VENV)/.installed-run
 DEV_STAMP = $(VENV)/.installed-dev
 # The newer editable installs of setuptools hide twisted/plugins from Twisted.
 EDITABLE = --config-settings editable_mode=compat
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
-.PHONY: help run test lint types docs bench bench-raft bench-gateway bench-node soak-crossing soak-members soak-migration soak-litestream fuzz fuzz-api fuzz-http sim sim-mutants preflight clean
+.PHONY: help run test lint types docs bench bench-raft bench-gateway bench-node soak-crossing soak-members soak-migration soak-litestream fuzz fuzz-api fuzz-http sim sim-mutants sim-ownership sim-ownership-mutants preflight clean
 .DEFAULT_GOAL = help
 
 help:
@@ -53,6 +54,8 @@ help:
 	@echo "make fuzz-http FUZZ_S=60 damaged requests and responses against the HTTP core"
 	@echo "make sim SEEDS=2000      Raft members under simulated faults; FROM=a TO=b names the seeds"
 	@echo "make sim-mutants         the planted bugs, each of which the simulator must catch"
+	@echo "make sim-ownership SEEDS=200  who owns a tenant, under simulated faults; FROM=a TO=b too"
+	@echo "make sim-ownership-mutants    its planted bugs"
 	@echo "make clean               remove what was built (not the cluster in $(DIR))"
 
 preflight:
@@ -129,6 +132,12 @@ sim: $(DEV_STAMP)
 
 sim-mutants: $(DEV_STAMP)
 	$(SIM) --mutants
+
+sim-ownership: $(DEV_STAMP)
+	$(OWNERSHIP_SIM) $(if $(TO),--from $(or $(FROM),0) --to $(TO),$(if $(filter command line environment,$(origin SEEDS)),--seeds $(SEEDS)))
+
+sim-ownership-mutants: $(DEV_STAMP)
+	$(OWNERSHIP_SIM) --mutants --seeds 400
 
 clean:
 	rm -rf $(VENV) build dist docs/_build *.egg-info _trial_temp* .mypy_cache .ruff_cache .import_linter_cache

@@ -26,6 +26,7 @@ from pbcluster.controlplane.planner import Planner
 from pbcluster.controlplane.registry import LIVING
 from pbcluster.errors import (
     Archived,
+    Conflict,
     Forbidden,
     InvalidInput,
     NotFound,
@@ -283,7 +284,12 @@ class Requests:
             # Done only when a new epoch is committed: told too early and followed by a crash, it
             # would leave a tenant that nobody brings up again.
             raise Unavailable(f"tenant {tenant.name!r} is being placed", retry_after_s=0.2)
-        await self._executor.assign(effect)
+        try:
+            await self._executor.assign(effect)
+        except (Conflict, WrongEpoch) as error:
+            # Something else was committed first. Whether the report still matters shows when it
+            # comes again; a refusal would make the node forget it.
+            raise Unavailable(error.message, retry_after_s=0.2) from None
 
     async def _failed(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
         self.failures[tenant.id] = body.detail[:500]

@@ -26,6 +26,10 @@ log = Logger()
 _MALFORMED = ("malformed", "file is not a database")
 
 
+class Replaced(ClaimRefused):
+    """Another file took data.db's place since PocketBase started on it."""
+
+
 @attrs.frozen
 class Copy:
     """The local copy that is about to be served.
@@ -174,9 +178,16 @@ class Copies:
             self._parts.directories.settle(tenant_id)
 
     def judged(self, assignment: Assignment, error: Exception) -> Exception:
-        """What a failed load means. A database on the disk that PocketBase cannot read is set
-        aside: all that was acknowledged is in S3, unless the tenant is degraded; a new epoch
-        restores it. Nothing runs on the copy."""
+        """What a failed load means. Nothing runs on the copy.
+
+        A database that was replaced before its first sync is set aside: it must not be resumed,
+        should this node start again before its new epoch comes. So is one that PocketBase cannot
+        read: all that was acknowledged is in S3, unless the tenant is degraded; a new epoch
+        restores it.
+        """
+        if isinstance(error, Replaced):
+            self._parts.directories.set_aside(assignment.tenant_id)
+            return error
         broken = isinstance(error, ProcessFailed) and any(w in str(error) for w in _MALFORMED)
         if not broken or assignment.degraded or self._restored:
             return error

@@ -27,7 +27,7 @@ from pbcluster.errors import (
 )
 from pbcluster.node.acks import Acknowledger, Level, Withheld, cover
 from pbcluster.node.auxiliary import Auxiliary
-from pbcluster.node.copies import Copies, Copy
+from pbcluster.node.copies import Copies, Copy, Replaced
 from pbcluster.node.degrading import Mode
 from pbcluster.node.durability import Reason
 from pbcluster.node.interfaces import (
@@ -104,6 +104,10 @@ class Tenant:
         self._lock: DirectoryLock | None = None
         self._workload: RunningWorkload | None = None
         self._registered = False
+        #: Between its registration and the end of its first sync and READY.
+        self._registering = False
+        #: The file that PocketBase was started on: no other one is replicated under this claim.
+        self._replicated: tuple[int, int] | None = None
         self._acks: Acknowledger | None = None
         self._crashes = Crashes()
         self._failures = 0
@@ -374,6 +378,8 @@ class Tenant:
             logs=self.assignment.logs,
             quotas=self.assignment.quotas,
         )
+        if not self._registered:
+            self._replicated = self._parts.directories.database_identity(self.tenant_id)
         self._parts.directories.unsettle(self.tenant_id)
         workload = await self._parts.workloads.start(spec)
         self._workload = workload
@@ -387,17 +393,22 @@ class Tenant:
         while self._workload is workload and workload is not None:
             try:
                 if not self._registered:
+                    self._registering = True
                     await self._replicate(copy)
                 self._go_on()
                 return self._workload is workload
             except S3Unavailable as error:
+                # The next attempt registers it anew.
                 log.warn("{tenant}: first sync: {error}", tenant=self.tenant_id, error=error)
+            finally:
+                self._registering = False
             await pause(self._parts.clock, FIRST_SYNC_RETRY_S)
             self._go_on()
         return False
 
     async def _replicate(self, copy: Copy) -> None:
         replication = self._parts.replication
+        self._check_not_replaced()
         self._copies.replicating(self.tenant_id)
         await replication.register(self.tenant_id, self.epoch, self._database)
         acks = Acknowledger(
@@ -410,6 +421,7 @@ class Tenant:
         )
         txid = await replication.sync(self._database, timeout_s=FIRST_SYNC_TIMEOUT_S)
         self._go_on()
+        self._check_not_replaced()
         if not (copy.ready or self._ready_written):
             ready = Ready(parent=copy.parent, txid=txid, at=self._parts.utc_now().isoformat())
             await self._parts.claims.write_ready(self.tenant_id, self.epoch, ready)
@@ -417,6 +429,19 @@ class Tenant:
         acks.assigned(self.assignment)
         acks.begin()
         spawn(self._auxiliary.begin(self.epoch), f"auxiliary.db of {self.tenant_id}")
+
+    def _check_not_replaced(self) -> None:
+        """A file that took data.db's place since PocketBase started is not what was restored; and a
+        sync that succeeded may have been of the former one.
+
+        :raises Replaced: it happened.
+        """
+        identity = self._parts.directories.database_identity(self.tenant_id)
+        if self._replicated is None:
+            self._replicated = identity  # an empty start: PocketBase made it
+        elif identity != self._replicated:
+            told = "the database was replaced before its first sync"
+            raise Replaced(told, observed_epoch=self.epoch)
 
     def _go_on(self) -> None:
         if self.leaving:
@@ -556,14 +581,14 @@ class Tenant:
                 self._copies.settle(self.tenant_id)
         if self._acks is not None:
             self._acks.stop(Reason.STOPPED)
-        self._acks, self._registered = None, False
+        self._acks, self._registered, self._replicated = None, False, None
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release()
 
     async def register_again(self) -> None:
         """Litestream was started anew and knows nothing. :raises PBClusterError: it failed."""
-        if self._registered and not self.leaving:
+        if (self._registered or self._registering) and not self.leaving:
             await self._parts.replication.register(self.tenant_id, self.epoch, self._database)
             await self._auxiliary.begin(self.epoch)
 

@@ -211,6 +211,8 @@ class FakeDisk:
         self.metadata: dict[Path, int] = {}
         self.notes: dict[str, tuple[int, Owner]] = {}
         self.aside: list[Database] = []
+        self.aside_names: dict[str, Database] = {}
+        self.aside_numbers = itertools.count(1)
         #: Tenant id → when all of its copy was in S3 with nothing running on it.
         self.settled: dict[str, float] = {}
         #: Tenant ids whose copy was taken away, in order.
@@ -292,7 +294,9 @@ class FakeDirectories:
         if found is None:
             return None
         self.disk.aside.append(found)
-        return self.root / "aside" / f"{tenant_id}-{len(self.disk.aside)}"
+        name = f"{tenant_id}-{next(self.disk.aside_numbers)}"
+        self.disk.aside_names[name] = found
+        return self.root / "aside" / name
 
     def settle(self, tenant_id: str) -> None:
         """See ``TenantDirectories``."""
@@ -317,8 +321,9 @@ class FakeDirectories:
 
     def discard_aside(self, aside: Path) -> None:
         """See ``TenantDirectories``."""
-        tenant_id, _, number = aside.name.rpartition("-")
-        self.disk.aside.pop(int(number) - 1)
+        tenant_id, _, _ = aside.name.rpartition("-")
+        gone = self.disk.aside_names.pop(aside.name)
+        self.disk.aside = [each for each in self.disk.aside if each is not gone]
         self.disk.discarded.append(tenant_id)
 
     def copies(self) -> tuple[LocalCopy, ...]:

@@ -22,7 +22,11 @@ What can happen to a link, until :meth:`ProxyNet.heal` (each replaces what was b
     with a hole is none, so the whole connection is reset instead: what is on its way is lost, and
     both ends must connect again. The dice come from the seed and the link's name.
 
-The bytes are not looked at: CURVE stays on. Everything runs in one thread with a loop of its own;
+:meth:`~ProxyNet.lose_answer`
+    One request of a given look arrives, its answer does not: the connection is reset. Only
+    this fault looks at bytes, so it is for ways without encryption, as to S3.
+
+CURVE stays on. Everything runs in one thread with a loop of its own;
 calls from other threads return once they have taken effect.
 """
 
@@ -31,6 +35,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import socket
 import struct
 import threading
@@ -54,12 +59,14 @@ Pair = tuple[str, str]
 
 @attrs.frozen
 class Fault:
-    """What is done to a link. ``share``: of the chunks that reset their connection."""
+    """What is done to a link. ``share``: of the chunks that reset their connection. ``unanswered``:
+    the answer to a request that this pattern finds is lost, once."""
 
     cut: bool = False
     blackhole: bool = False
     delay_s: float = 0.0
     share: float = 0.0
+    unanswered: bytes = b""
 
 
 FINE = Fault()
@@ -70,6 +77,7 @@ class _Link:
 
     def __init__(self, dice: random.Random) -> None:
         self.fault = FINE
+        self.lost_answers = 0
         self._dice = dice
         self._changed = asyncio.Event()
         #: The writers of each connection, both ends.
@@ -110,7 +118,11 @@ class _Link:
             self._open.add(there)
             if self.fault.cut:
                 return
-            await _both(self._carry(reader, there), self._carry(back, writer))
+            asked = asyncio.Event()  # what is to stay without an answer
+            await _both(
+                self._carry(reader, there, self._look_at_request, asked),
+                self._carry(back, writer, self._look_at_answer, asked),
+            )
             # Both have ended: what is still in the kernel's buffers must arrive.
             writer.close()
             there.close()
@@ -128,13 +140,36 @@ class _Link:
         while self.fault.blackhole:
             await self._changed.wait()
 
-    async def _carry(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        """One direction, until its end. :raises ConnectionResetError: the dice said so."""
+    def _look_at_request(self, chunk: bytes, asked: asyncio.Event) -> None:
+        if self.fault.unanswered and re.search(self.fault.unanswered, chunk):
+            asked.set()
+
+    def _look_at_answer(self, chunk: bytes, asked: asyncio.Event) -> None:
+        """:raises ConnectionResetError: this answer is to be lost."""
+        if chunk and asked.is_set() and self.fault.unanswered:
+            self.fault = FINE
+            self.lost_answers += 1
+            raise ConnectionResetError
+
+    async def _carry(
+        self,
+        source: asyncio.StreamReader,
+        target: asyncio.StreamWriter,
+        look: Callable[[bytes, asyncio.Event], None],
+        asked: asyncio.Event,
+    ) -> None:
+        """One direction, until its end. :raises ConnectionResetError: the dice or ``look`` said
+        so."""
         held: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(HELD_BYTES // CHUNK_BYTES)
-        await _both(self._take(source, held), self._give(held, target))
+        await _both(
+            self._take(source, held, lambda chunk: look(chunk, asked)), self._give(held, target)
+        )
 
     async def _take(
-        self, source: asyncio.StreamReader, held: asyncio.Queue[tuple[float, bytes]]
+        self,
+        source: asyncio.StreamReader,
+        held: asyncio.Queue[tuple[float, bytes]],
+        look: Callable[[bytes], None],
     ) -> None:
         clock = asyncio.get_running_loop()
         while True:
@@ -142,6 +177,7 @@ class _Link:
             chunk = await source.read(CHUNK_BYTES)
             if chunk and self._dice.random() < self.fault.share:
                 raise ConnectionResetError
+            look(chunk)
             await held.put((clock.time() + self.fault.delay_s, chunk))
             if not chunk:
                 return
@@ -273,6 +309,18 @@ class ProxyNet:
         :raises KeyError: no such link.
         """
         self._set(a, b, Fault(share=share))
+
+    def lose_answer(self, a: str, b: str, request: bytes) -> None:
+        """Let the next request in which the pattern ``request`` is found (within one chunk) arrive
+        and lose its answer, once.
+
+        :raises KeyError: no such link.
+        """
+        self._set(a, b, Fault(unanswered=request))
+
+    def lost_answers(self, a: str, b: str) -> int:
+        """How many answers were lost so on this link."""
+        return self._links[(a, b)].lost_answers
 
     def heal(self, a: str, b: str) -> None:
         """Let everything pass again. :raises KeyError: no such link."""

@@ -3,6 +3,7 @@
 from collections.abc import Coroutine
 from typing import Any, cast
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -13,6 +14,7 @@ from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.raft_reads import PACE_S
 from pbcluster.errors import (
     Archived,
+    Conflict,
     DeadlineExceeded,
     Forbidden,
     InvalidInput,
@@ -196,6 +198,27 @@ class TestReports(RequestCase):
         refused = self.report(self.owner, "refused", observed_epoch=7)
         self.answer(self.owner, refused, key="k")
         self.assertEqual((self.tenant.node_id, self.tenant.epoch), (self.owner, 8))
+
+    def test_a_refused_epoch_is_told_again_if_something_else_was_committed_first(self) -> None:
+        """The node must not forget its report: the tenant would stay without an owner. (The
+        ownership simulator found it.)"""
+        self.run_for(2.1)
+
+        async def refused(effect: object) -> None:
+            raise Conflict("its degraded flag was committed meanwhile")
+
+        self.patch(self.world.executor, "assign", refused)
+        report = self.report(self.owner, "refused", observed_epoch=7)
+        self.refusal(Unavailable, self.owner, report, key="k")
+
+    def test_a_degraded_tenant_gets_no_new_epoch(self) -> None:
+        """Its owner's disk has what nobody else has; the report is repeated until it may."""
+        self.run_for(2.1)
+        registry = self.world.consensus.registry
+        registry._put(msgspec.structs.replace(self.tenant, degraded=True))
+        report = self.report(self.owner, "refused", observed_epoch=7)
+        self.refusal(Unavailable, self.owner, report, key="k")
+        self.assertEqual(self.tenant.epoch, 1)
 
     def test_an_epoch_cannot_be_driven_out_of_range(self) -> None:
         """What a node claims to have seen is bounded."""

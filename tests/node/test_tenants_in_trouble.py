@@ -90,6 +90,39 @@ class DurabilityTests(Base):
         self.assertIs(error.reason, Reason.DATABASE_REPLACED)
         self.assertEqual(self.node.outcomes()[-1], ("refused", 1))
 
+    def test_replaced_before_the_first_sync(self) -> None:
+        """A database that is replaced between two attempts of the first sync is not served under
+        this epoch: a sync that succeeds then was of the former file. (The ownership simulator found
+        a node that acknowledged writes that Litestream never saw.)"""
+        self.node.assign(assignment(U))
+        self.node.fake.replication.broken_syncs = 1
+        self.node.ready(U)
+        self.node.run(0.5)
+        self.assertIs(self.node.tenant(U).state, State.SYNCING)
+        self.node.fake.workloads.running[U].replace_database([])
+        self.node.run(2.0)
+        self.assertEqual(self.node.outcomes(U)[-1], ("refused", 1))
+        self.assertNotIn(U, self.node.fake.workloads.running)
+        self.assertIsNone(self.node.fake.directories.claim_note(U))  # nor resumed at a restart
+
+    def test_litestream_dies_while_ready_is_written(self) -> None:
+        """The new daemon learns of a database whose first sync the old one did, though its tenant
+        is not active yet. (The ownership simulator found a tenant whose every write was withheld
+        from then on.)"""
+        self.node.assign(assignment(U))
+        self.node.fake.s3.faults.delay_s = 0.4
+        self.node.ready(U)
+        while not any(U in key and "data.db" in key for key in self.s3.objects):
+            self.node.run(0.1)
+        self.node.run(0.3)
+        self.assertIs(self.node.tenant(U).state, State.SYNCING)
+        self.node.fake.replication.lose()
+        self.node.run(3.0)
+        self.node.fake.s3.faults.delay_s = 0.0
+        self.node.fake.workloads.running[U].write("a")
+        self.successResultOf(Deferred.fromCoroutine(self.node.tenant(U).acknowledge()))
+        self.assertEqual(self.s3.rows(U, 1), ["a"])
+
     def test_async_tenant(self) -> None:
         """An async tenant's write is acknowledged at once and synced within a second or so."""
         self.node.assign(assignment(U, durability=Durability.ASYNC))
