@@ -21,7 +21,7 @@ from pbcluster.durations import Durations
 from pbcluster.errors import PBClusterError
 from pbcluster.node.parts import spawn
 from pbcluster.node.tenant import Tenant
-from pbcluster.records import Durability, TenantStatus
+from pbcluster.records import Durability
 from pbcluster.testing.node_fakes import FakeS3
 from pbcluster.testing.ownership_sim.clients import Clients
 from pbcluster.testing.ownership_sim.clocks import ProcessClock, WorldClock
@@ -238,7 +238,7 @@ class World:
                 continue
             self._known[tenant_id] = owner
             self.trace.add(self.now, "member", f"{tenant_id} to {owner[0]} epoch {owner[1]}")
-            if record.degraded and record.status is not TenantStatus.DELETED:
+            if record.degraded and tenant_id not in self.tombstones:
                 self.broken("degraded_stays", f"{tenant_id} from {before} to {owner}")
 
     def _flag(self, tenant_id: str, degraded: bool) -> None:
