@@ -13,8 +13,14 @@ STREAM_TESTS = tests.web tests.gateway.test_service tests.node.test_service test
 MIN_STREAM_TESTS = 250
 # Rounds of `make soak-crossing`, `make soak-members` and `make soak-migration`.
 N ?= 20
-# Minutes of `make soak-litestream`.
+# Clients that write in `make soak-crossing`.
+WRITERS ?= 4
+# Minutes of `make soak-litestream` and `make soak-node`.
 MINUTES ?= 10
+# Tenants of `make soak-node`.
+TENANTS ?= 50
+# Further options of `make soak-node`, such as --no-kills.
+SOAK ?=
 # Seconds of `make fuzz` and `make fuzz-http`.
 FUZZ_S ?= 60
 # Requests of each kind to each operation in `make fuzz-api`.
@@ -33,7 +39,7 @@ DEV_STAMP = $(VENV)/.installed-dev
 EDITABLE = --config-settings editable_mode=compat
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
-.PHONY: help run test lint types docs bench bench-raft bench-gateway bench-node soak-crossing soak-members soak-migration soak-litestream fuzz fuzz-api fuzz-http sim sim-mutants sim-ownership sim-ownership-mutants preflight clean
+.PHONY: help run test lint types docs bench bench-raft bench-gateway bench-node soak-crossing soak-members soak-migration soak-litestream soak-node fuzz fuzz-api fuzz-http sim sim-mutants sim-ownership sim-ownership-mutants preflight clean
 .DEFAULT_GOAL = help
 
 help:
@@ -45,10 +51,11 @@ help:
 	@echo "make bench-raft          the control plane beside etcd and PySyncObj (needs etcd; BENCH='--rounds 1')"
 	@echo "make bench-gateway       the gateway beside nginx, HAProxy and Caddy (needs them and wrk; BENCH='--help')"
 	@echo "make bench-node          a node's memory, wake-ups and writes (BENCH='--only sync')"
-	@echo "make soak-crossing N=20  kill nodes under writing clients, N rounds"
+	@echo "make soak-crossing N=20  kill nodes under writing clients, N rounds (WRITERS=4)"
 	@echo "make soak-members N=100  kill the control plane's leader under writing clients, N times"
 	@echo "make soak-migration N=50 move a tenant under load, the leader killed in every phase, N times"
 	@echo "make soak-litestream MINUTES=10  restore a replica again and again under writers"
+	@echo "make soak-node MINUTES=30 TENANTS=50  use tenants by fits and starts, move, kill, read back"
 	@echo "make fuzz FUZZ_S=60      damaged Raft frames against the door of a member"
 	@echo "make fuzz-api            the admin API against its OpenAPI document, every role (EXAMPLES=200)"
 	@echo "make fuzz-http FUZZ_S=60 damaged requests and responses against the HTTP core"
@@ -106,7 +113,7 @@ bench-node: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks.node $(BENCH)
 
 soak-crossing: $(DEV_STAMP)
-	$(BIN)/python -m pbcluster.testing.soak_crossing --rounds $(N)
+	$(BIN)/python -m pbcluster.testing.soak_crossing --rounds $(N) --writers $(WRITERS)
 
 soak-members: $(DEV_STAMP)
 	$(BIN)/python -m pbcluster.testing.soak_members --rounds $(N)
@@ -116,6 +123,9 @@ soak-migration: $(DEV_STAMP)
 
 soak-litestream: $(DEV_STAMP)
 	$(BIN)/python -m pbcluster.testing.soak_litestream --minutes $(MINUTES)
+
+soak-node: $(DEV_STAMP)
+	$(BIN)/python -m pbcluster.testing.soak_node --minutes $(MINUTES) --tenants $(TENANTS) $(SOAK)
 
 fuzz: $(DEV_STAMP)
 	$(BIN)/python -m pbcluster.testing.fuzz_frames --seconds $(FUZZ_S)
