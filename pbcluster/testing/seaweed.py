@@ -32,6 +32,8 @@ from pbcluster.processes import launched
 from pbcluster.seaweed import OTHER_PORTS, STOP_GRACE_S, SeaweedSpec, seaweed_spec
 
 READY_WITHIN_S = 30.0
+#: Tests make a bucket each.
+_MANY_VOLUMES = {"-volume.max=100": "-volume.max=1000"}
 _POLL_S = 0.05
 _shared: list[Seaweed] = []
 
@@ -74,10 +76,17 @@ class Seaweed:
             fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with open(fd, "w", encoding="utf-8") as stream:
                 stream.write(content)
-        env = {"PATH": "/usr/bin:/bin", "HOME": str(self.directory), **self.spec.env}
+        env = {
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(self.directory),
+            **self.spec.env,
+            # By default each bucket takes seven of a hundred volumes, and the fifteenth gets none.
+            "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1",
+        }
+        argv = [_MANY_VOLUMES.get(word, word) for word in self.spec.argv]
         with (self.directory / "weed.log").open("ab") as log:
             self._process = subprocess.Popen(
-                launched(self.spec.argv),
+                launched(argv),
                 env=env,
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
