@@ -378,7 +378,7 @@ class Tenant:
             logs=self.assignment.logs,
             quotas=self.assignment.quotas,
         )
-        if not self._registered:
+        if self._replicated is None:
             self._replicated = self._parts.directories.database_identity(self.tenant_id)
         self._parts.directories.unsettle(self.tenant_id)
         workload = await self._parts.workloads.start(spec)

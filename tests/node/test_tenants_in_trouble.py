@@ -105,6 +105,18 @@ class DurabilityTests(Base):
         self.assertNotIn(U, self.node.fake.workloads.running)
         self.assertIsNone(self.node.fake.directories.claim_note(U))  # nor resumed at a restart
 
+    def test_replaced_before_the_first_sync_and_crashed(self) -> None:
+        """Nor is it served if PocketBase, started again, is what finds the other file."""
+        self.node.assign(assignment(U))
+        self.node.fake.replication.broken_syncs = 1
+        self.node.ready(U)
+        self.node.run(0.5)
+        workload = self.node.fake.workloads.running[U]
+        workload.replace_database([])
+        workload.end()
+        self.node.run(3.0)
+        self.assertEqual(self.node.outcomes(U)[-1], ("refused", 1))
+
     def test_litestream_dies_while_ready_is_written(self) -> None:
         """The new daemon learns of a database whose first sync the old one did, though its tenant
         is not active yet. (The ownership simulator found a tenant whose every write was withheld

@@ -237,7 +237,7 @@ class Faults:
         world = self._world
         for tenant_id, journal in world.journals.items():
             record = world.plane.registry.tenant(tenant_id)
-            if record.degraded:
+            if record.degraded and tenant_id not in world.tombstones:
                 self._tell("operator", f"gives {tenant_id} away")
                 journal.local_lost()
                 command = c.GiveAway(wall_clock(), tenant_id, record.epoch)

@@ -212,6 +212,8 @@ class World:
         self.local_acks += 1
         self.journals[tenant.tenant_id].local[row] = tenant.epoch
         record = self.plane.registry.tenant(tenant.tenant_id)
+        if tenant.tenant_id in self.tombstones:
+            return None
         if not record.degraded or (record.node_id, record.epoch) != (process.name, tenant.epoch):
             return Violation("local_is_committed", f"{row} at {process.name}")
         return None
