@@ -29,6 +29,8 @@ _MALFORMED = ("malformed", "file is not a database")
 class Replaced(ClaimRefused):
     """Another file took data.db's place since PocketBase started on it."""
 
+    code = "database_replaced"
+
 
 @attrs.frozen
 class Copy:

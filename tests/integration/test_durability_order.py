@@ -94,7 +94,7 @@ class TracedMembers(SynchronousTestCase):
             verdict = judge_history(history, all_tenants(cluster.admin.all("tenants")))
         self.assertTrue(verdict.good, verdict)
         self.assertEqual(workload.refusals, [])
-        self.assertGreater(verdict.acknowledged, 20)
+        self.assertGreaterEqual(verdict.acknowledged, 10)
         took = [operation.returned - operation.invoked for operation in history]
         self.assertGreater(max(took), 2 * SLOW_MS / 1000)
         for member in MEMBERS:
