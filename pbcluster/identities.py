@@ -8,8 +8,8 @@ label: it holds no dot. Whose cluster it is, the authority says: each cluster ha
 from __future__ import annotations
 
 SUFFIX = "pbcluster.internal"
-#: Roles that have certificates: who answers, and who asks.
-NODE, GATEWAY = "node", "gateway"
+#: Roles that have certificates: nodes and members (at their admin API) answer, gateways ask.
+NODE, GATEWAY, MEMBER = "node", "gateway", "member"
 
 
 def name_of(role: str, process_id: str) -> str:

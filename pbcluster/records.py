@@ -123,6 +123,14 @@ class NodeStatus(enum.Enum):
     DOWN = "down"
 
 
+class ProcessRole(enum.StrEnum):
+    """What a process of the cluster is."""
+
+    MEMBER = "member"
+    NODE = "node"
+    GATEWAY = "gateway"
+
+
 class Role(enum.Enum):
     """What a token of the admin API allows: look; also work with tenants and nodes; everything."""
 
@@ -233,6 +241,8 @@ class NodeRecord(Record, frozen=True):
     resources: NodeResources = NodeResources()
     #: An operator wants it empty; survives its restarts, unlike the status ``draining`` alone.
     drain_wanted: bool = False
+    #: It was removed for good: it is never let in again. It is kept for what still names it.
+    removed: bool = False
 
 
 class MemberRecord(Record, frozen=True):
@@ -248,6 +258,20 @@ class MemberRecord(Record, frozen=True):
     broadcasts: str
     admin: str
     curve_public: str = ""
+
+
+class ProcessRecord(Record, frozen=True):
+    """A node or a gateway that may speak to the members, and the key by which it is known.
+
+    ``joined`` and ``token_id`` say when and by which join token it came; both are empty for a
+    process of the first host, which the members' settings name.
+    """
+
+    id: str
+    role: str
+    curve_public: str = ""
+    joined: datetime | None = None
+    token_id: str = ""
 
 
 class RouteRecord(Record, frozen=True):

@@ -288,10 +288,13 @@ class ListMembers(Message, frozen=True):
 
 class Members(Message, frozen=True):
     """The members of the control plane that vote, as of log index ``index``; none: not all of them
-    are known yet."""
+    are known yet. ``gateways`` and ``former_gateways``: ids of those whose requests nodes take, and
+    of those that were removed."""
 
     index: int
     members: tuple[MemberRecord, ...]
+    gateways: tuple[str, ...] = ()
+    former_gateways: tuple[str, ...] = ()
 
 
 class ListTokenKeys(Message, frozen=True):

@@ -62,6 +62,12 @@ class MemberConfig(ServiceConfig):
     admin_ca: Path | None = setting(
         "authorities of the other members' admin APIs; none: the system's", FILE, path, None
     )
+    authority: Path | None = setting(
+        "ca.pem and ca.key of the cluster's own authority stand there: it certifies those who join",
+        DIR,
+        path,
+        None,
+    )
     node_down_after_s: float = setting(
         "seconds without a heartbeat until a node counts as down",
         "1 to 3600",

@@ -3,7 +3,8 @@
 Every route but ``/api/cp/health`` and ``/api/cp/openapi.json`` needs a token; every answer but a
 snapshot is JSON; every error has PocketBase's form (``admin_guard``). Here are health and the
 document; ``admin_tenants`` has tenants, ``admin_inside`` ways into them, ``admin_platform`` members
-and nodes, ``admin_tokens`` platform tokens, ``admin_access`` API tokens and the audit trail.
+and nodes, ``admin_tokens`` platform tokens, ``admin_access`` API tokens and the audit trail,
+``admin_join`` what comes from other hosts and what is removed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pbcluster.controlplane.admin_caller import caller_of
 from pbcluster.controlplane.admin_durability import DurabilityRoutes
 from pbcluster.controlplane.admin_guard import OPERATIONS, app, endpoint
 from pbcluster.controlplane.admin_inside import InsideRoutes
+from pbcluster.controlplane.admin_join import JoinRoutes
 from pbcluster.controlplane.admin_lives import MAX_WAIT_S, LifeRoutes
 from pbcluster.controlplane.admin_migrations import MigrationRoutes
 from pbcluster.controlplane.admin_platform import PlatformRoutes
@@ -38,6 +40,7 @@ class AdminAPI(
     PlatformRoutes,
     TokenRoutes,
     AccessRoutes,
+    JoinRoutes,
 ):
     """All routes. ``resource()`` goes into a ``twisted.web`` site."""
 

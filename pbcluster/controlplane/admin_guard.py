@@ -27,6 +27,7 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
 
+from pbcluster.authority import Pair
 from pbcluster.controlplane import admin_body, admin_caller, admin_json, audit
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.admin_auth import AdminAuth, Principal
@@ -219,6 +220,7 @@ class AdminRoutes:
         answered: Callable[[str, int, float], None] = lambda operation, status, duration_s: None,
         migrating: Migrating | None = None,
         deleted_keep_s: float = 7 * 86400.0,
+        authority: Pair | None = None,
     ) -> None:
         """
         :param in_thread: calls a slow function in a thread, like ``deferToThreadPool``.
@@ -228,9 +230,11 @@ class AdminRoutes:
         :param counts: what this member's sockets dropped and refused, for its health.
         :param migrating: moves tenants; None: none can be moved.
         :param mark: tells from where a request came that a member passed on.
+        :param authority: certifies processes that join; None: nobody can.
         :param answered: is told operation, status and duration in seconds of each request.
         """
         self._migrations = migrating
+        self._authority = authority
         self._answered = answered
         self._mark = ClientMark("") if mark is None else mark
         self._counts = counts

@@ -12,6 +12,14 @@ from typing import Any
 
 import msgspec
 
+from pbcluster.controlplane.command_base import Command
+from pbcluster.controlplane.join_commands import (
+    CreateJoinToken,
+    Join,
+    RemoveProcess,
+    RevokeJoinToken,
+    SetProcess,
+)
 from pbcluster.records import (
     Durability,
     InitialSuperuser,
@@ -24,9 +32,19 @@ from pbcluster.records import (
     TenantStatus,
 )
 
-
-class Command(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Base of all commands; ``at`` is the proposer's clock."""
+__all__ = [
+    "AnyCommand",
+    "AuditNote",
+    "Command",
+    "CreateJoinToken",
+    "Join",
+    "Keyed",
+    "RemoveProcess",
+    "RevokeJoinToken",
+    "SetProcess",
+    "decode",
+    "encode",
+]
 
 
 class CreateTenant(Command, frozen=True):
@@ -387,6 +405,11 @@ AnyCommand = (
     | SetDegraded
     | SettleDurability
     | GiveAway
+    | CreateJoinToken
+    | RevokeJoinToken
+    | Join
+    | SetProcess
+    | RemoveProcess
 )
 
 

@@ -151,6 +151,8 @@ class Executor:
 
     async def probe(self, effect: ProbeNode) -> None:
         """Ask a node whether it is there; silence is the liveness core's to judge."""
+        if self._consensus.registry.node(effect.node_id).removed:
+            return  # whatever it says, it counts no more
         timeout_s = self._durations.probe_timeout_s
         try:
             probe = wire.Probe(effect.incarnation)

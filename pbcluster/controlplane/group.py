@@ -7,7 +7,7 @@ changes nothing there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
@@ -20,7 +20,8 @@ from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from pbcluster.config import MemberConfig
+from pbcluster.authority import Pair
+from pbcluster.config import MemberConfig, Peer
 from pbcluster.controlplane import beginning
 from pbcluster.controlplane.admin_forward import Forwarder
 from pbcluster.controlplane.raft_member import RaftMember
@@ -28,7 +29,7 @@ from pbcluster.controlplane.raft_store import RaftStore
 from pbcluster.controlplane.raft_transport import ZmqRaftNetwork
 from pbcluster.errors import ConfigError
 from pbcluster.raft import MemberId
-from pbcluster.records import MemberRecord
+from pbcluster.records import MemberRecord, ProcessRecord
 from pbcluster.transport.addresses import connectable, member_addresses
 from pbcluster.transport.membership import read_record
 from pbcluster.transport.sockets import Sockets
@@ -112,6 +113,26 @@ def told_of(
     elsewhere = dict(text.split("=", 1) for text in config.advertise)
     whole[own.id] = msgspec.structs.replace(own, **elsewhere)
     return {member: record for member, record in whole.items() if _is_usable(record)}
+
+
+def processes_of(peers: Iterable[Peer]) -> list[ProcessRecord]:
+    """The nodes and gateways of the peers file."""
+    return [
+        ProcessRecord(peer.id, peer.role, peer.curve_public)
+        for peer in peers
+        if peer.role in ("node", "gateway") and peer.curve_public
+    ]
+
+
+def authority_in(directory: Path | None) -> Pair | None:
+    """The cluster's own authority. :raises ConfigError: it cannot be read."""
+    if directory is None:
+        return None
+    try:
+        certificate, key = (directory / name for name in ("ca.pem", "ca.key"))
+        return Pair(certificate.read_bytes(), key.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot read {error.filename} (--authority): {error.strerror}") from None
 
 
 def _is_usable(record: MemberRecord) -> bool:

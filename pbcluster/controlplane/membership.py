@@ -12,7 +12,7 @@ known. Everything here goes through the log; only the leader proposes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
@@ -28,7 +28,7 @@ from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.registry import Registry
 from pbcluster.errors import Conflict, NotFound, PBClusterError
 from pbcluster.raft import ConfigAction, ConfigChange, ConfigStep, ConfState, MemberId, Status
-from pbcluster.records import MemberRecord
+from pbcluster.records import MemberRecord, ProcessRecord
 
 #: The leader looks so often whether a learner has caught up.
 LOOK_EVERY_S = 0.25
@@ -84,21 +84,29 @@ class Membership:
     ) -> None:
         self._member = member
         self._settings: dict[MemberId, MemberRecord] = {}
+        self._processes: tuple[ProcessRecord, ...] = ()
         self._wall_clock = wall_clock
         self._busy = False
         #: Learner → attempts to promote it.
         self._tries: dict[MemberId, int] = {}
         #: Records of the settings that contradict the registry, as far as the log was told.
-        self._refused: list[MemberRecord] = []
+        self._refused: list[MemberRecord | ProcessRecord] = []
         self._looks = LoopingCall(self._look)
         self._looks.clock = clock
 
-    def start(self, settings: Mapping[MemberId, MemberRecord]) -> None:
+    def start(
+        self,
+        settings: Mapping[MemberId, MemberRecord],
+        processes: Iterable[ProcessRecord] = (),
+    ) -> None:
         """Look after the group whenever this member leads.
 
         :param settings: the members that the settings name.
+        :param processes: the nodes and gateways that they name: the registry learns of them, so
+            that members of other hosts let them in too.
         """
         self._settings = dict(settings)
+        self._processes = tuple(processes)
         looking = self._looks.start(LOOK_EVERY_S, now=False)
         looking.addErrback(lambda failure: log.failure("the look after the group ended", failure))
 
@@ -216,9 +224,26 @@ class Membership:
                     self._tell_once(record, error)
                     continue
                 return partial(self._member.propose, c.SetMember(self._wall_clock(), record))
+        return self._untold_process()
+
+    def _untold_process(self) -> Work | None:
+        """A process that the settings name and the registry does not, or with another key."""
+        roster = self._member.registry.roster
+        for process in self._processes:
+            known = roster.process(process.id)
+            same = known is not None and known.curve_public == process.curve_public
+            if same or roster.is_former_process(process.id) or process in self._refused:
+                continue
+            return partial(self._tell_process, process)
         return None
 
-    def _tell_once(self, record: MemberRecord, error: Conflict) -> None:
+    async def _tell_process(self, process: ProcessRecord) -> None:
+        try:
+            await self._member.propose(c.SetProcess(self._wall_clock(), process))
+        except Conflict as error:
+            self._tell_once(process, error)
+
+    def _tell_once(self, record: MemberRecord | ProcessRecord, error: Conflict) -> None:
         if record not in self._refused:
             self._refused.append(record)
             log.error("the settings cannot be: {error}", error=error.message)

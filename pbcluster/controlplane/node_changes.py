@@ -8,7 +8,7 @@ from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.registry_records import Change, RegistryRecords
 from pbcluster.controlplane.transitions import check_node
-from pbcluster.errors import WrongEpoch
+from pbcluster.errors import Forbidden, WrongEpoch
 from pbcluster.records import NodeRecord, NodeStatus
 
 #: Starts remembered of each node, so that a process that was replaced cannot come back as a new
@@ -21,6 +21,8 @@ class NodeChanges(RegistryRecords):
 
     def _register_node(self, index: int, command: c.RegisterNode) -> Change:
         known = self._nodes.get(command.node_id)
+        if known is not None and known.removed:
+            raise Forbidden(f"node {known.id!r} was removed: it never comes back under this id")
         if known is not None and known.start_id == command.start_id:
             return Change(Outcome(index, incarnation=known.incarnation))
         if command.start_id in self._starts.get(command.node_id, ()):
@@ -53,7 +55,7 @@ class NodeChanges(RegistryRecords):
 
     def _set_node_status(self, index: int, command: c.SetNodeStatus) -> Change:
         node = self._of_incarnation(command.node_id, command.incarnation)
-        status = command.status
+        status = command.status if not node.removed else NodeStatus.DOWN
         if node.drain_wanted and status is NodeStatus.HEALTHY:
             status = NodeStatus.DRAINING
         if node.status is status:

@@ -133,7 +133,8 @@ class Planner:
         effects: list[Effect] = []
         for node in self._registry.nodes():
             down = self._liveness.is_down(node.id, now, self._node_down_after_s)
-            if node.id in self._setting or down == (node.status is NodeStatus.DOWN):
+            same = down == (node.status is NodeStatus.DOWN)
+            if node.removed or node.id in self._setting or same:
                 continue
             self._setting.add(node.id)
             status = NodeStatus.DOWN if down else NodeStatus.HEALTHY

@@ -28,6 +28,7 @@ from twisted.logger import Logger
 
 from pbcluster.controlplane import commands
 from pbcluster.controlplane.commands import AnyCommand, AuditNote, Keyed, SetMember
+from pbcluster.controlplane.join_commands import Join, RemoveProcess, SetProcess
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.raft_driver import NewCore, RaftDriver, new_core
 from pbcluster.controlplane.raft_reads import Reads
@@ -375,7 +376,7 @@ class RaftMember:
         if entry.kind is EntryKind.COMMAND:
             keyed = commands.decode(entry.data)
             applied = self._registry.apply(entry.index, keyed)
-            if isinstance(keyed.command, SetMember):
+            if isinstance(keyed.command, SetMember | Join | SetProcess | RemoveProcess):
                 self._network.follow(self._conf.members(), self._registry.roster)
             self._tell(applied)
             self._answer(entry, applied.outcome)

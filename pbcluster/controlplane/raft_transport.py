@@ -25,7 +25,7 @@ from pbcluster.controlplane.roster import Roster
 from pbcluster.errors import ConfigError
 from pbcluster.raft import AnyMessage, MemberId
 from pbcluster.raft.frames import MAX_FRAME_BYTES, Frame, Guard, encode
-from pbcluster.records import MemberRecord
+from pbcluster.records import MemberRecord, ProcessRecord
 from pbcluster.transport.addresses import MemberAddress
 from pbcluster.transport.connection import ZmqConnection
 from pbcluster.transport.curve import FORMER
@@ -105,6 +105,8 @@ class ZmqRaftNetwork:
         self._up: set[MemberId] = set()
         #: What the registry said of each member last.
         self._told: dict[MemberId, MemberAddress] = {}
+        #: Nodes and gateways that the allow-list was told of, and those that were removed.
+        self._admitted: tuple[tuple[ProcessRecord, ...], ...] = ((), ())
         self._guard = Guard(sockets.cluster_id, sockets.own_id)
         self._incarnation = 0
         self._received: Callable[[AnyMessage], None] | None = None
@@ -149,6 +151,7 @@ class ZmqRaftNetwork:
         for record in roster.former():
             # Who left must still get through to be told so, but here only.
             self._allow(record, FORMER)
+        self._admit(roster)
         for member in members:
             known = roster.member(member)
             if known is not None and member != self._sockets.own_id:
@@ -158,7 +161,22 @@ class ZmqRaftNetwork:
             del self._peers[member]
             self.disconnect(member)
 
-    def _allow(self, record: MemberRecord, role: str) -> None:
+    def _admit(self, roster: Roster) -> None:
+        """Nodes and gateways, at once: each change of the allow-list looks at all of its keys."""
+        now = (tuple(roster.processes()), tuple(roster.former_processes()))
+        if now == self._admitted:
+            return
+        self._admitted = now
+        peers = [Peer(p.id, p.role, p.curve_public) for p in now[0] if p.curve_public]
+        gone = [process.id for process in now[1]]
+        try:
+            self._sockets.change(peers, gone)
+        except ConfigError:
+            self._sockets.change((), gone)
+            for process in now[0]:
+                self._allow(process, process.role)
+
+    def _allow(self, record: MemberRecord | ProcessRecord, role: str) -> None:
         try:
             if record.curve_public:
                 self._sockets.allow(Peer(record.id, role, record.curve_public))

@@ -10,9 +10,9 @@ Invariants, held after every command:
 * applying the same log gives the same state, from the beginning or from a snapshot: no clock, no
   random numbers, no I/O.
 
-``registry_records`` holds tenants and nodes; ``tenant_changes``, ``tenant_ends``, ``node_changes``
-and ``migration_changes`` apply commands to them. It says nothing of who lives (``liveness``) and
-decides nothing (``planner``).
+``registry_records`` holds tenants and nodes; ``tenant_changes``, ``tenant_ends``, ``node_changes``,
+``migration_changes`` and ``join_changes`` apply commands to them. It says nothing of who lives
+(``liveness``) and decides nothing (``planner``).
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.api_tokens import ApiTokens
 from pbcluster.controlplane.audit import AuditTrail
 from pbcluster.controlplane.durability_changes import DurabilityChanges
+from pbcluster.controlplane.join_changes import JoinChanges
+from pbcluster.controlplane.join_tokens import JoinTokens
 from pbcluster.controlplane.migration_changes import MigrationChanges
 from pbcluster.controlplane.node_changes import NodeChanges
 from pbcluster.controlplane.outcomes import Outcome, Outcomes
@@ -58,7 +60,9 @@ class Applied:
     repeated: bool = False
 
 
-class Registry(TenantChanges, DurabilityChanges, TenantEnds, NodeChanges, MigrationChanges):
+class Registry(
+    TenantChanges, DurabilityChanges, TenantEnds, NodeChanges, MigrationChanges, JoinChanges
+):
     """Everything the control plane must not forget."""
 
     def __init__(self, base_domain: str) -> None:
@@ -68,8 +72,6 @@ class Registry(TenantChanges, DurabilityChanges, TenantEnds, NodeChanges, Migrat
         super().__init__(base_domain)
         self.applied_index = 0
         self.last_broadcast = 0
-        #: The control plane's own members.
-        self.roster = Roster()
         #: What signs platform tokens.
         self.token_keys = TokenKeys()
         #: Who may use the admin API, beside the bearer of the cluster's own admin token.
@@ -108,6 +110,11 @@ class Registry(TenantChanges, DurabilityChanges, TenantEnds, NodeChanges, Migrat
             c.SetDegraded: self._set_degraded,
             c.SettleDurability: self._settle_durability,
             c.GiveAway: self._give_away,
+            c.CreateJoinToken: self._create_join_token,
+            c.RevokeJoinToken: self._revoke_join_token,
+            c.Join: self._join,
+            c.SetProcess: self._set_process,
+            c.RemoveProcess: self._remove_process,
         }
 
     def outcome(self, key: str) -> Outcome | None:
@@ -127,7 +134,8 @@ class Registry(TenantChanges, DurabilityChanges, TenantEnds, NodeChanges, Migrat
         """The whole state as it is now, quickly: to be encoded later, in any thread.
 
         :param for_operators: it leaves the control plane: the keys that sign tokens do not, nor
-            the tokens of the admin API, which could be revoked by the time it is used.
+            the tokens of the admin API and those to join by, which could be revoked by the time
+            it is used.
         """
         return RegistryImage(
             RegistryState(
@@ -146,6 +154,9 @@ class Registry(TenantChanges, DurabilityChanges, TenantEnds, NodeChanges, Migrat
                 [] if for_operators else list(self.api_tokens),
                 list(self.audit),
                 list(self._migrations.values()),
+                list(self.roster.processes()),
+                list(self.roster.former_processes()),
+                [] if for_operators else list(self.join_tokens),
             )
         )
 
@@ -158,7 +169,14 @@ class Registry(TenantChanges, DurabilityChanges, TenantEnds, NodeChanges, Migrat
         registry.last_broadcast = state.last_broadcast
         registry._outcomes = Outcomes(state.outcomes, state.spent_keys)
         registry._starts = state.starts
-        registry.roster = Roster(state.members, state.former_members, state.members_index)
+        registry.roster = Roster(
+            state.members,
+            state.former_members,
+            state.members_index,
+            state.processes,
+            state.former_processes,
+        )
+        registry.join_tokens = JoinTokens(state.join_tokens)
         registry.token_keys = TokenKeys(state.token_keys)
         registry.api_tokens = ApiTokens(state.api_tokens)
         registry.audit = AuditTrail(state.audit)

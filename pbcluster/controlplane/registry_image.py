@@ -10,9 +10,10 @@ import msgspec
 
 from pbcluster.controlplane.api_tokens import ApiToken
 from pbcluster.controlplane.audit import AuditEntry
+from pbcluster.controlplane.join_tokens import JoinToken
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.token_keys import SigningKey
-from pbcluster.records import MemberRecord, MigrationRecord, NodeRecord, TenantRecord
+from pbcluster.records import MemberRecord, MigrationRecord, NodeRecord, ProcessRecord, TenantRecord
 
 #: MessagePack's heads of an array whose length follows, in 16 bits and in 32.
 _ARRAY_16, _ARRAY_32 = b"\xdc", b"\xdd"
@@ -35,6 +36,9 @@ class RegistryState(msgspec.Struct, array_like=True):
     api_tokens: list[ApiToken] = []
     audit: list[AuditEntry] = []
     migrations: list[MigrationRecord] = []
+    processes: list[ProcessRecord] = []
+    former_processes: list[ProcessRecord] = []
+    join_tokens: list[JoinToken] = []
 
 
 class RegistryImage:

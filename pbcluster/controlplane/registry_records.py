@@ -120,8 +120,8 @@ class RegistryRecords:
         return self._order
 
     def nodes(self) -> Iterator[NodeRecord]:
-        """All nodes that ever registered."""
-        return iter(self._nodes.values())
+        """All nodes that ever registered, without those that were removed and have nothing left."""
+        return (n for n in self._nodes.values() if not n.removed or self.count_of(n.id))
 
     def tenants_of(self, node_id: str) -> frozenset[str]:
         """Ids of the tenants that a node has, those that are being deleted included."""

@@ -116,8 +116,7 @@ class Requests:
                 raise Forbidden(f"{asked.sender} may not speak for {speaker}")
             if asked.role not in ("", "node"):
                 raise Forbidden(f"{asked.sender} is a {asked.role}, not a node")
-        if asked.role == FORMER:
-            raise Forbidden(f"{asked.sender} is no member any more")
+        self._check_present(asked)
         if len(asked.idempotency_key) > MAX_KEY:
             raise RemoteProtocolError(f"an idempotency key has at most {MAX_KEY} characters")
         if isinstance(body, wire.LookupRoute):
@@ -138,6 +137,13 @@ class Requests:
             leader = self._consensus.leader_endpoint
             raise NotLeader("this member has no vote", leader=leader, retry_after_s=0.1)
         return await answer(asked, body)
+
+    def _check_present(self, asked: Asked) -> None:
+        """:raises Forbidden: the sender was removed from the cluster."""
+        if asked.role == FORMER:
+            raise Forbidden(f"{asked.sender} is no member any more")
+        if self._consensus.registry.roster.is_former_process(asked.sender):
+            raise Forbidden(f"{asked.sender} was removed: it never comes back under this id")
 
     def _need_leader(self) -> None:
         if not self._consensus.is_leader:
@@ -426,7 +432,13 @@ class Requests:
         return wire.Snapshot(registry.applied_index, tuple(routes))
 
     async def _members(self, asked: Asked, body: wire.ListMembers) -> wire.Body:
-        return wire.Members(self._consensus.registry.applied_index, self._consensus.members())
+        roster = self._consensus.registry.roster
+        return wire.Members(
+            self._consensus.registry.applied_index,
+            self._consensus.members(),
+            tuple(p.id for p in roster.processes() if p.role == "gateway"),
+            tuple(p.id for p in roster.former_processes() if p.role == "gateway"),
+        )
 
     async def _token_keys(self, asked: Asked, body: wire.ListTokenKeys) -> wire.Body:
         registry = self._consensus.registry

@@ -30,7 +30,13 @@ from pbcluster.controlplane.admin_caller import ClientMark
 from pbcluster.controlplane.admin_guard import MAX_BODY_BYTES
 from pbcluster.controlplane.admin_json import error_body
 from pbcluster.controlplane.executor import Executor, utc_now
-from pbcluster.controlplane.group import forwarder, join_group, told_of
+from pbcluster.controlplane.group import (
+    authority_in,
+    forwarder,
+    join_group,
+    processes_of,
+    told_of,
+)
 from pbcluster.controlplane.liveness import Liveness
 from pbcluster.controlplane.membership import Membership
 from pbcluster.controlplane.migrating import Migrating
@@ -145,6 +151,7 @@ class MemberService(Service):
             mark=ClientMark(self._secrets.admin_token_hash),
             answered=figures.answered,
             deleted_keep_s=config.deleted_keep_s,
+            authority=authority_in(config.authority),
         )
         self._status = listen_at(
             self._reactor,
@@ -159,7 +166,10 @@ class MemberService(Service):
         _bound("request-endpoint", lambda: self._server.start(requests))
         self._executor.start()
         migrating.start()
-        membership.start(told_of(config, self._own_record(consensus), self._sockets.public_key))
+        membership.start(
+            told_of(config, self._own_record(consensus), self._sockets.public_key),
+            processes_of(self._sockets.peers().values()),
+        )
         # The registry and all code are here to stay: no collection need walk through them again.
         gc.collect()
         gc.freeze()

@@ -12,7 +12,7 @@ Secret keys never appear in a ``repr``, a log or an error.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 import zmq
@@ -119,11 +119,21 @@ class AllowList:
         :raises ConfigError: its key is none, missing or another's, or the peers file gives it
             another role. The former list stays.
         """
-        row = self._file.get(peer.id)
-        if row is not None and peer.role not in (row.role, FORMER):
-            raise ConfigError(f"{peer.id} is a {row.role} by the peers file, not a {peer.role}")
-        _checked(peer.curve_public, f"curve_public of {peer.id}")
-        self._set(self._file, {**self._changes, peer.id: peer})
+        self.change((peer,), ())
+
+    def change(self, allowed: Iterable[Peer], revoked: Iterable[str]) -> None:
+        """As many calls of :meth:`allow` and :meth:`revoke`, in one step.
+
+        :raises ConfigError: as :meth:`allow`; then nothing is changed.
+        """
+        changes: dict[str, Peer | None] = dict(self._changes)
+        for peer in allowed:
+            row = self._file.get(peer.id)
+            if row is not None and peer.role not in (row.role, FORMER):
+                raise ConfigError(f"{peer.id} is a {row.role} by the peers file, not a {peer.role}")
+            _checked(peer.curve_public, f"curve_public of {peer.id}")
+            changes[peer.id] = peer
+        self._set(self._file, changes | dict.fromkeys(revoked))
 
     def revoke(self, process_id: str) -> None:
         """Allow a process no more, even if it stands in the peers file."""
@@ -202,6 +212,14 @@ class ZapHandler:
         if key and peer is None:
             code, text = b"300", b"not known"
         return [way_back, empty, version, request_id, code, text, user_id.encode(), b""]
+
+
+def is_key(text: str) -> bool:
+    """Whether it has the form of a key."""
+    try:
+        return bool(_checked(text, "it"))
+    except ConfigError:
+        return False
 
 
 def _checked(key: str, what: str) -> str:

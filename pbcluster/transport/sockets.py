@@ -104,6 +104,10 @@ class Sockets:
         """
         self._allowed.replace(peers)
 
+    def peers(self) -> Mapping[str, Peer]:
+        """Rows of the peers file as it was at the start; none with plain sockets."""
+        return self._security.peers if isinstance(self._security, Curve) else {}
+
     def public_key(self, process_id: str) -> str:
         """The public key of a process; empty if it is unknown, or with plain sockets."""
         return self._allowed.known_key(process_id)
@@ -123,6 +127,14 @@ class Sockets:
     def revoke(self, process_id: str) -> None:
         """Allow a process no more, even if it stands in the peers file; :meth:`allow` undoes it."""
         self._allowed.revoke(process_id)
+
+    def change(self, allowed: Collection[Peer], revoked: Collection[str]) -> None:
+        """As many calls of :meth:`allow` and :meth:`revoke`, none of them about ourselves.
+
+        :raises ConfigError: as :meth:`allow`; then nothing is changed.
+        """
+        if isinstance(self._security, Curve):
+            self._allowed.change(allowed, revoked)
 
     def key_of(self, address: MemberAddress) -> str:
         """The key that the process at ``address`` must have now; empty with plain sockets.

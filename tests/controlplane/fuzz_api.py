@@ -23,6 +23,7 @@ from twisted.internet.error import ProcessTerminated
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
+from pbcluster import authority
 from pbcluster.controlplane import admin_auth, membership
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.admin_api import AdminAPI
@@ -82,6 +83,7 @@ class Served:
             group=membership.Membership(world.clock, world.consensus, utc_now),
             cluster_id="cluster_1",
             migrating=world.migrating,
+            authority=authority.new("cluster_1", utc_now()),
         )
         self._port = listen(reactor, ("127.0.0.1", 0), api, "admin-listen")
         self.url = f"http://127.0.0.1:{self._port.getHost().port}"

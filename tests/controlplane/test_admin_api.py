@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import bcrypt
@@ -15,7 +15,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from pbcluster import wire
+from pbcluster import authority, wire
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.admin_api import AdminAPI
 from pbcluster.controlplane.admin_auth import MAX_FAILURES, AdminAuth
@@ -28,6 +28,7 @@ from tests.controlplane.lease_world import World
 
 TOKEN = "the-admin-token"
 PASSWORD = "correct horse battery"
+AUTHORITY = authority.new("cluster_1", datetime.now(UTC))
 
 
 class Collect(Protocol):
@@ -71,6 +72,7 @@ class AdminCase(TestCase):
             group=Membership(world.clock, world.consensus, utc_now),
             cluster_id="cluster_1",
             migrating=world.migrating,
+            authority=AUTHORITY,
         )
         port = listen(reactor, ("127.0.0.1", 0), api, "admin-listen")
         self.port = port.getHost().port

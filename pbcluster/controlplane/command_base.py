@@ -1,0 +1,9 @@
+"""What all commands of the replicated log have in common (``commands``). Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Command(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of all commands; ``at`` is the proposer's clock."""
