@@ -1,7 +1,8 @@
 """How SeaweedFS is started as the S3 of one machine: arguments, environment, files. Starts nothing.
 
-On loopback only: S3 with one key pair; filer, master and volume behind keys derived from the S3
-secret, the filer without its HTTP listener; telemetry, web interfaces and other protocols off.
+On loopback only, unless S3 is to serve other machines: S3 with one key pair; filer, master and
+volume behind keys derived from the S3 secret, the filer without its HTTP listener; telemetry, web
+interfaces and other protocols off.
 Conditional writes are enforced. It serves about 3 s after its start; ready is it when a PUT of an
 object succeeds (listening is no proof). Whoever starts it writes ``files`` with mode 0600 first.
 """
@@ -66,12 +67,19 @@ def seaweed_spec(
     *,
     ports: Mapping[str, int],
     weed: Path | None = None,
+    host: str = LOOPBACK,
+    closed_by: Path | None = None,
 ) -> SeaweedSpec:
     """
     :param directory: where it keeps everything.
     :param s3_port: port of its S3.
     :param ports: a port for each of :data:`OTHER_PORTS` (others are ignored).
     :param weed: the binary; None: the installed one.
+    :param host: the address at which S3 is served. Its gRPC port comes along to that address, and
+        whoever speaks to it may change keys; the rest stays on loopback.
+    :param closed_by: where certificate.pem and key.pem of a throw-away authority stand, which the
+        gRPC port of S3 wants client certificates of: there are none, so nobody gets in.
+    :raises InvalidInput: another host without it, too.
     :raises InvalidInput: a port is missing, or the bucket's name is too short or long.
     :raises ConfigError: the binary is missing.
     """
@@ -82,21 +90,23 @@ def seaweed_spec(
         raise InvalidInput(
             f"bucket {bucket!r} is not allowed", field="bucket", allowed="3 to 63 characters"
         )
+    if host != LOOPBACK and closed_by is None:
+        raise InvalidInput("its gRPC port must be closed", field="closed_by", allowed="a directory")
     directory = directory.absolute()
     keys = directory / "s3.json"
     program = str(weed or binaries.locate("weed"))
     return SeaweedSpec(
-        argv=(program, "server", *_options(directory, s3_port, ports, keys)),
-        env=_environment(secret_key),
+        argv=(program, "server", *_options(directory, s3_port, ports, keys, host)),
+        env=_environment(secret_key) | ({} if closed_by is None else _closed(closed_by)),
         files={keys: _identities(access_key, secret_key)},
         directory=directory,
-        s3_url=f"http://{LOOPBACK}:{s3_port}",
+        s3_url=f"http://{host}:{s3_port}",
         bucket=bucket,
     )
 
 
 def _options(
-    directory: Path, s3_port: int, ports: Mapping[str, int], keys: Path
+    directory: Path, s3_port: int, ports: Mapping[str, int], keys: Path, host: str
 ) -> tuple[str, ...]:
     return (
         f"-dir={directory}",
@@ -120,6 +130,7 @@ def _options(
         f"-filer.port.grpc={ports['filer_grpc']}",
         f"-filer.localSocket={_socket(directory, 'filer')}",
         "-s3",
+        *((f"-s3.ip.bind={host}",) if host != LOOPBACK else ()),
         f"-s3.port={s3_port}",
         f"-s3.port.grpc={ports['s3_grpc']}",
         "-s3.port.iceberg=0",
@@ -168,6 +179,16 @@ def _environment(secret_key: str) -> dict[str, str]:
         "WEED_JWT_SIGNING_READ_KEY": key("volume read"),
         "WEED_JWT_FILER_SIGNING_KEY": key("filer write"),
         "WEED_JWT_FILER_SIGNING_READ_KEY": key("filer read"),
+    }
+
+
+def _closed(directory: Path) -> dict[str, str]:
+    """Mutual TLS of S3's gRPC port; S3 itself works without a word over it."""
+    certificate = str(directory / "certificate.pem")
+    return {
+        "WEED_GRPC_CA": certificate,
+        "WEED_GRPC_S3_CERT": certificate,
+        "WEED_GRPC_S3_KEY": str(directory / "key.pem"),
     }
 
 

@@ -43,6 +43,16 @@ _BLOCK_BYTES = 64
 _NAME = SIGNED.lower()
 
 
+def derived_key(seed: str, gateway_id: str) -> str:
+    """The HMAC key of a gateway that joined: nodes make it by themselves for each id that the
+    control plane names. Ids never come back, so neither do keys.
+
+    :param seed: the ``gateway_seed`` of the nodes' secrets.
+    """
+    told = b"pbcluster gateway " + gateway_id.encode()
+    return hmac.new(seed.encode(), told, hashlib.sha256).hexdigest()
+
+
 class Signed(NamedTuple):
     """What a gateway vouches for.
 

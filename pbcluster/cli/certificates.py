@@ -1,7 +1,10 @@
-"""Certificates of the cluster's own authority, for the TLS between its gateways and nodes.
+"""Certificates of the cluster's own authority, for the TLS between its gateways and nodes and, on
+several machines, of the members' admin APIs.
 
-    DIR/secrets/ca/ca.pem, ca.key              the authority; only this command reads its key
+    DIR/secrets/ca/ca.pem, ca.key              the authority; members read its key where others join
     DIR/secrets/<id>.tls/ca.pem, certificate.pem, key.pem      of one gateway or node
+    DIR/secrets/<id>.admin/default.crt, default.key            of one member's admin API
+    DIR/secrets/s3_1.tls/certificate.pem, key.pem              of an authority that issues nothing
 
 Keys have mode 0600, and ``secrets`` is closed to others. What is there and good is kept: only what
 is missing, is not the authority's, or has less than half of its time left is made anew. So every
@@ -31,8 +34,12 @@ def write_all(where: ClusterDir, plan: Plan) -> None:
     now = datetime.now(UTC)
     issuer = _authority(where, plan.cluster_id, now)
     for process in plan.processes:
-        if process.kind in KINDS:
+        if process.kind in KINDS and plan.node_tls:
             _write(where.tls(process.id), issuer, process.kind, process.id, now)
+        if process.kind == identities.MEMBER and plan.address:
+            _write_admin(where.admin_tls(process.id), issuer, process.id, plan.address, now)
+        if process.kind == "s3" and plan.address:
+            _write_closed(where.tls(process.id), now)
 
 
 def _authority(where: ClusterDir, cluster_id: str, now: datetime) -> Pair:
@@ -66,4 +73,33 @@ def _write(directory: Path, issuer: Pair, role: str, name: str, now: datetime) -
     write_bytes(key, made.key)
     write_bytes(certificate, made.certificate, 0o644)
     write_bytes(ca, issuer.certificate, 0o644)
+    directory.chmod(0o700)
+
+
+def _write_admin(directory: Path, issuer: Pair, name: str, address: str, now: datetime) -> None:
+    """Of a member's admin API, by whose address it is connected to."""
+    certificate, key = directory / "default.crt", directory / "default.key"
+    identity = identities.name_of(identities.MEMBER, name)
+    if certificate.exists() and key.exists():
+        found = Pair(certificate.read_bytes(), key.read_bytes())
+        if authority.worth_keeping(issuer.certificate, found, identity, now, (address,)):
+            return
+    store_admin(directory, authority.issue(issuer, "member", name, now, addresses=(address,)))
+
+
+def store_admin(directory: Path, pair: Pair) -> None:
+    """Write certificate and key of a member's admin API. :raises OSError: it cannot be written."""
+    write_bytes(directory / "default.key", pair.key)
+    write_bytes(directory / "default.crt", pair.certificate, 0o644)
+    directory.chmod(0o700)
+
+
+def _write_closed(directory: Path, now: datetime) -> None:
+    """A port that wants a client certificate of this authority is closed: it issues none."""
+    certificate, key = directory / "certificate.pem", directory / "key.pem"
+    if certificate.exists() and key.exists():
+        return
+    made = authority.new("closed", now)
+    write_bytes(key, made.key)
+    write_bytes(certificate, made.certificate, 0o644)
     directory.chmod(0o700)

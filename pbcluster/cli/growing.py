@@ -19,7 +19,7 @@ import attrs
 from pbcluster import config
 from pbcluster.cli import initialise, procfs, state
 from pbcluster.cli.admin import AdminClient
-from pbcluster.cli.layout import LOOPBACK, ClusterDir, Plan, Process
+from pbcluster.cli.layout import ClusterDir, Plan, Process
 from pbcluster.cli.ports import Picker
 from pbcluster.config import checks
 from pbcluster.errors import (
@@ -53,7 +53,7 @@ def grown(plan: Plan, name: str) -> Plan:
     if name in (process.id for process in plan.processes):
         raise InvalidInput(f"there is a process {name!r} already", field="id", allowed="a new name")
     checks.process_id(name)
-    picker = Picker(plan.gateway_port, plan.admin_port, None)
+    picker = Picker(plan.gateway_port, plan.admin_port, None, plan.host)
     picker.reserve([port for process in plan.processes for port in process.ports.values()])
     uses = ("admin", *initialise.MEMBER_USES)
     fresh = Process("member", name, {use: picker.take(use) for use in uses})
@@ -67,15 +67,16 @@ def shrunk(plan: Plan, name: str) -> Plan:
     return attrs.evolve(plan, processes=tuple(p for p in plan.processes if p.id != name))
 
 
-def record_of(where: ClusterDir, process: Process, scheme: str = "http") -> dict[str, Any]:
-    """What the control plane must know of a new member. :param scheme: of its admin API."""
+def record_of(where: ClusterDir, plan: Plan, name: str) -> dict[str, Any]:
+    """What the control plane must know of a new member."""
+    process = plan.process(name)
     peers = config.load_peers(where.peers_file)
     return {
         "id": process.id,
-        "raft": f"tcp://{LOOPBACK}:{process.ports['raft']}",
-        "requests": f"tcp://{LOOPBACK}:{process.ports['requests']}",
-        "broadcasts": f"tcp://{LOOPBACK}:{process.ports['broadcasts']}",
-        "admin": f"{scheme}://{LOOPBACK}:{process.ports['admin']}",
+        "raft": f"tcp://{plan.host}:{process.ports['raft']}",
+        "requests": f"tcp://{plan.host}:{process.ports['requests']}",
+        "broadcasts": f"tcp://{plan.host}:{process.ports['broadcasts']}",
+        "admin": f"{plan.admin_scheme}://{plan.host}:{process.ports['admin']}",
         "curve_public": peers[process.id].curve_public,
     }
 
@@ -105,7 +106,7 @@ def add(where: ClusterDir, plan: Plan, client: AdminClient, name: str) -> Plan:
         client.request(
             "POST",
             "/members",
-            record_of(where, bigger.process(name), plan.admin_scheme),
+            record_of(where, bigger, name),
             timeout_s=20.0,
         )
     except CallerError:

@@ -29,7 +29,12 @@ from pbcluster.cli.layout import (
     to_toml,
     write_file,
 )
-from pbcluster.cli.ports import DEFAULT_ADMIN_PORT, DEFAULT_GATEWAY_PORT, Picker
+from pbcluster.cli.ports import (
+    DEFAULT_ADMIN_PORT,
+    DEFAULT_GATEWAY_PORT,
+    Picker,
+    check_address,
+)
 from pbcluster.config import checks
 from pbcluster.errors import ConfigError, InvalidInput
 
@@ -58,7 +63,7 @@ class Wish:
     """What the user asked for; None: the default, or what the directory has already.
 
     Ports are TCP ports, 0 for any free one. ``binaries``: other builds, NAME=PATH.
-    ``settings``: kind → settings of all of that kind.
+    ``settings``: kind → settings of all of that kind. ``address``: as in :class:`Plan`.
     """
 
     nodes: int | None = None
@@ -71,6 +76,7 @@ class Wish:
     node_tls: bool | None = None
     binaries: tuple[str, ...] | None = None
     settings: Mapping[str, Mapping[str, Any]] | None = None
+    address: str | None = None
 
 
 def check_wish(wish: Wish) -> None:
@@ -89,6 +95,8 @@ def check_wish(wish: Wish) -> None:
             allowed=allowed,
         )
     binaries.parse_overrides(wish.binaries or ())
+    if wish.address is not None:
+        check_address(wish.address)
     if wish.base_domain is not None:
         try:
             checks.domain(wish.base_domain)
@@ -112,7 +120,7 @@ def initialise(where: ClusterDir, wish: Wish) -> Plan:
             f"{where.root} holds a cluster already: `pbcluster up --dir {where.root}` starts it"
         )
     check_wish(wish)
-    plan = new_plan(wish)
+    plan = attrs.evolve(new_plan(wish), root=where.root)
     write_all(where, plan, first=True)
     return plan
 
@@ -126,6 +134,9 @@ def ensure(where: ClusterDir, wish: Wish) -> Plan:
         return initialise(where, wish)
     check_wish(wish)
     old = where.load_plan()
+    if old.joined:
+        _check_joined(where, wish)
+        return old
     plan = changed_plan(old, wish)
     # Also repairs a directory whose first writing was interrupted.
     write_all(where, plan)
@@ -138,6 +149,7 @@ def new_plan(wish: Wish) -> Plan:
         DEFAULT_GATEWAY_PORT if wish.gateway_port is None else wish.gateway_port,
         DEFAULT_ADMIN_PORT if wish.admin_port is None else wish.admin_port,
         wish.internal_port,
+        wish.address or LOOPBACK,
     )
     nodes = DEFAULT_NODES if wish.nodes is None else wish.nodes
     count = DEFAULT_MEMBERS if wish.members is None else wish.members
@@ -159,11 +171,13 @@ def new_plan(wish: Wish) -> Plan:
         ),
         binaries=wish.binaries or (),
         settings=_settings(wish.settings or {}),
+        address=_checked_address(wish.address or "", bool(wish.insecure_plain_sockets)),
     )
 
 
 def changed_plan(old: Plan, wish: Wish) -> Plan:
     """The old plan with what was wished; what was not keeps its place and ports."""
+    gone = () if old.root is None else ClusterDir(old.root).removed()
     if wish.members not in (None, len(old.of("member"))):
         raise InvalidInput(
             f"--members is {wish.members}, but this cluster has {len(old.of('member'))}: change "
@@ -178,6 +192,7 @@ def changed_plan(old: Plan, wish: Wish) -> Plan:
         old.gateway_port if wish.gateway_port is None else wish.gateway_port,
         old.admin_port if wish.admin_port is None else wish.admin_port,
         wish.internal_port,
+        wish.address or old.host,
     )
     keep = wish.internal_port is None
     if keep:
@@ -199,7 +214,9 @@ def changed_plan(old: Plan, wish: Wish) -> Plan:
     kept = [p for p in old.processes if p.kind != "node" or p in old.of("node")[:wanted]]
     processes = [Process(p.kind, p.id, ports(p)) for p in kept]
     known = {p.id for p in processes}
-    fresh = (f"node_{n}" for n in _from_1(MAX_NODES * 2) if f"node_{n}" not in known)
+    # An id that was removed never comes back; its data are still there.
+    free = (f"node_{n}" for n in _from_1(MAX_NODES * 10) if f"node_{n}" not in known)
+    fresh = (name for name in free if name not in gone)
     for _ in range(wanted - sum(p.kind == "node" for p in processes)):
         processes.append(Process("node", next(fresh), {"http": picker.take("node")}))
     processes.sort(key=lambda p: KINDS.index(p.kind))
@@ -208,14 +225,36 @@ def changed_plan(old: Plan, wish: Wish) -> Plan:
 
 def _with_words(plan: Plan, wish: Wish) -> Plan:
     plain = wish.insecure_plain_sockets
+    plain = plan.insecure_plain_sockets if plain is None else plain
+    address = plan.address if wish.address is None else wish.address
     return attrs.evolve(
         plan,
         base_domain=checks.domain(wish.base_domain or plan.base_domain),
-        insecure_plain_sockets=plan.insecure_plain_sockets if plain is None else plain,
+        insecure_plain_sockets=plain,
+        address=_checked_address(address, plain),
         node_tls=plan.node_tls if wish.node_tls is None else wish.node_tls,
         binaries=plan.binaries if wish.binaries is None else wish.binaries,
         settings=plan.settings if wish.settings is None else _settings(wish.settings),
     )
+
+
+def _checked_address(address: str, plain: bool) -> str:
+    if address and plain:
+        raise InvalidInput(
+            "--address needs encryption between the processes: leave --insecure-plain-sockets away",
+            field="address",
+            allowed="without --insecure-plain-sockets",
+        )
+    return address
+
+
+def _check_joined(where: ClusterDir, wish: Wish) -> None:
+    """:raises ConfigError: something is wished of a directory whose process belongs elsewhere."""
+    if wish != Wish():
+        raise ConfigError(
+            f"{where.root} was made by `pbcluster join`: it takes no options of `init`; its "
+            f"settings are in {where.root / 'config'}"
+        )
 
 
 def _settings(wished: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -235,6 +274,8 @@ def write_all(where: ClusterDir, plan: Plan, *, first: bool = False) -> None:
     :param first: none of its processes ever ran.
     :raises ConfigError: a file cannot be written; names it.
     """
+    if plan.joined:
+        return  # its files came with the answer that let it in
     try:
         for folder in ("config", "secrets", "data", "log", "run"):
             (where.root / folder).mkdir(parents=True, exist_ok=True)
@@ -243,7 +284,7 @@ def write_all(where: ClusterDir, plan: Plan, *, first: bool = False) -> None:
         # Tenants' users pass through it to their own directories; it shows them nothing.
         (where.root / "data").chmod(0o711 if os.geteuid() == 0 else 0o700)
         _write_secrets(where, plan)
-        if plan.node_tls:
+        if plan.node_tls or plan.address:
             certificates.write_all(where, plan)
         for member in plan.of("member") if first else ():
             begin(where, member.id, "found")
@@ -282,27 +323,28 @@ def settings_of(where: ClusterDir, plan: Plan, process: Process) -> dict[str, An
     }
     control = {
         # Who connects under CURVE must know whose key to expect: the member's id goes along.
-        "members": [f"{_tcp(member, 'requests')}#{member.id}" for member in members],
-        "broadcasts": [f"{_tcp(member, 'broadcasts')}#{member.id}" for member in members],
+        "members": [f"{_tcp(plan, member, 'requests')}#{member.id}" for member in members],
+        "broadcasts": [f"{_tcp(plan, member, 'broadcasts')}#{member.id}" for member in members],
     }
     own: dict[str, dict[str, Any]] = {
         "member": {
             "base_domain": plan.base_domain,
-            "request_endpoint": _tcp(process, "requests"),
-            "broadcast_endpoint": _tcp(process, "broadcasts"),
-            "admin_listen": f"{LOOPBACK}:{process.ports.get('admin')}",
+            "request_endpoint": _tcp(plan, process, "requests"),
+            "broadcast_endpoint": _tcp(plan, process, "broadcasts"),
+            "admin_listen": f"{plan.host}:{process.ports.get('admin')}",
         }
-        | _group(process, members, plan.admin_scheme),
+        | _group(plan, process)
+        | _opened(plan, process),
         "node": control
         | {
-            "listen": f"{LOOPBACK}:{process.ports.get('http')}",
-            "s3_endpoint": f"http://{LOOPBACK}:{plan.of('s3')[0].ports['s3']}",
+            "listen": f"{plan.host}:{process.ports.get('http')}",
+            "s3_endpoint": f"http://{plan.host}:{plan.of('s3')[0].ports['s3']}",
             "s3_bucket": BUCKET,
             "binaries": list(plan.binaries),
         },
         "gateway": control
         | {
-            "listen": f"{LOOPBACK}:{process.ports.get('http')}",
+            "listen": f"{plan.host}:{process.ports.get('http')}",
             "base_domains": [plan.base_domain],
             # Nobody balances load in front of it; where somebody does, [settings.gateway] says so.
             "drain_ready_s": 0.0,
@@ -314,26 +356,38 @@ def settings_of(where: ClusterDir, plan: Plan, process: Process) -> dict[str, An
     return common | own[process.kind] | plan.settings.get(process.kind, {})
 
 
-def _group(process: Process, members: tuple[Process, ...], scheme: str) -> dict[str, Any]:
+def _opened(plan: Plan, process: Process) -> dict[str, Any]:
+    """What a member needs so that other machines can come: its admin API goes over TLS."""
+    if not plan.address:
+        return {}
+    return {
+        "admin_tls": f"../secrets/{process.id}.admin",
+        "admin_ca": "../secrets/ca/ca.pem",
+        "authority": "../secrets/ca",
+    }
+
+
+def _group(plan: Plan, process: Process) -> dict[str, Any]:
     """What a member must know of the others."""
-    others = [member for member in members if member.id != process.id]
+    others = [member for member in plan.of("member") if member.id != process.id]
 
     def peers(use: str) -> list[str]:
-        return [f"{_tcp(member, use)}#{member.id}" for member in others]
+        return [f"{_tcp(plan, member, use)}#{member.id}" for member in others]
 
     return {
-        "raft_endpoint": _tcp(process, "raft"),
+        "raft_endpoint": _tcp(plan, process, "raft"),
         "raft_peers": peers("raft"),
         "request_peers": peers("requests"),
         "broadcast_peers": peers("broadcasts"),
         "admin_peers": [
-            f"{scheme}://{LOOPBACK}:{member.ports.get('admin')}#{member.id}" for member in others
+            f"{plan.admin_scheme}://{plan.host}:{member.ports.get('admin')}#{member.id}"
+            for member in others
         ],
     }
 
 
-def _tcp(process: Process, use: str) -> str:
-    return f"tcp://{LOOPBACK}:{process.ports.get(use)}"
+def _tcp(plan: Plan, process: Process, use: str) -> str:
+    return f"tcp://{plan.host}:{process.ports.get(use)}"
 
 
 def _write_secrets(where: ClusterDir, plan: Plan) -> None:
@@ -348,6 +402,7 @@ def _write_secrets(where: ClusterDir, plan: Plan) -> None:
     }
     # One key for all nodes: any of them may have to open any tenant's settings.
     tenant_key = next((k["tenant_key"] for k in kept.values() if k.get("tenant_key")), "")
+    seed = next((k["gateway_seed"] for k in kept.values() if k.get("gateway_seed")), "")
     gateways = {
         gateway.id: kept[gateway.id].get("gateway_keys", {}).get(gateway.id)
         or secrets.token_urlsafe(32)
@@ -363,7 +418,8 @@ def _write_secrets(where: ClusterDir, plan: Plan) -> None:
             own["admin_token_hash"] = hashlib.sha256(token.encode()).hexdigest()
         if process.kind == "node":
             tenant_key = tenant_key or secrets.token_urlsafe(32)
-            own |= s3 | {"tenant_key": tenant_key, "gateway_keys": gateways}
+            seed = seed or secrets.token_urlsafe(32)
+            own |= s3 | {"tenant_key": tenant_key, "gateway_seed": seed, "gateway_keys": gateways}
         if process.kind == "gateway":
             own["gateway_keys"] = {process.id: gateways[process.id]}
         write_file(where.secrets(process.id), to_toml(own), 0o600)

@@ -4,6 +4,7 @@
     DIR/config/<id>.toml      settings of one process      DIR/config/peers.toml   all public keys
     DIR/secrets/<id>.toml     its secrets, mode 0600       DIR/admin.token         mode 0600
     DIR/secrets/<id>.tls/     its certificate and key      DIR/secrets/ca/         the authority's
+    DIR/secrets/<id>.admin/   those of a member's admin API, on several machines
     DIR/data/<id>/            what it stores               DIR/log/<id>.log        what it prints
     DIR/run/                  supervisor.json, state.json, supervisor.lock, supervisor.log
 
@@ -52,6 +53,11 @@ class Plan:
     :ivar node_tls: gateways and nodes speak TLS, each with a certificate of the cluster's own.
     :ivar binaries: other builds to use, ``NAME=PATH``.
     :ivar settings: kind → further settings of every process of that kind, as in its own file.
+    :ivar address: an IP address of this machine at which other machines reach its processes; empty:
+        they stay on loopback.
+    :ivar joined: of a directory that ``pbcluster join`` made: admin APIs of the cluster's members.
+        Its one process has its settings in its file, this plan does not make them.
+    :ivar root: the directory it was read from.
     """
 
     cluster_id: str
@@ -61,6 +67,14 @@ class Plan:
     node_tls: bool = False
     binaries: tuple[str, ...] = ()
     settings: dict[str, dict[str, Any]] = attrs.field(factory=dict)
+    address: str = ""
+    joined: tuple[str, ...] = ()
+    root: Path | None = attrs.field(default=None, eq=False)
+
+    @property
+    def host(self) -> str:
+        """The address at which its processes listen."""
+        return self.address or LOOPBACK
 
     def of(self, kind: str) -> tuple[Process, ...]:
         """All processes of a kind, in the plan's order."""
@@ -90,29 +104,33 @@ class Plan:
     @property
     def admin_urls(self) -> tuple[str, ...]:
         """URLs of all members' admin APIs: any of them takes any request."""
-        return tuple(
-            f"{self.admin_scheme}://{LOOPBACK}:{p.ports['admin']}" for p in self.of("member")
+        return self.joined or tuple(
+            f"{self.admin_scheme}://{self.host}:{p.ports['admin']}" for p in self.of("member")
         )
 
     @property
     def admin_scheme(self) -> str:
-        """``http``, or ``https`` if the members' settings say so."""
-        return "https" if self.settings.get("member", {}).get("admin_tls") else "http"
+        """``https`` on several machines, or if the members' settings say so; else ``http``."""
+        own = self.settings.get("member", {}).get("admin_tls")
+        return "https" if own or self.address else "http"
 
     @property
     def admin_ca(self) -> str:
         """File with the authorities of the admin APIs' certificates; empty: the system's."""
-        return str(self.settings.get("member", {}).get("admin_ca", ""))
+        own = self.settings.get("member", {})
+        if self.address and self.root is not None and "admin_tls" not in own:
+            return str(ClusterDir(self.root).authority / "ca.pem")
+        return str(own.get("admin_ca", ""))
 
     @property
     def gateway_url(self) -> str:
         """URL of the gateway; tenants answer there under their own host names."""
-        return f"http://{LOOPBACK}:{self.gateway_port}"
+        return f"http://{self.host}:{self.gateway_port}"
 
     @property
     def admin_url(self) -> str:
         """URL of the admin API."""
-        return f"{self.admin_scheme}://{LOOPBACK}:{self.admin_port}"
+        return self.admin_urls[0]
 
     def tenant_url(self, name: str) -> str:
         """URL of a tenant for browsers."""
@@ -196,6 +214,10 @@ class ClusterDir:
         """Certificate and key of the cluster's own authority."""
         return self.root / "secrets" / "ca"
 
+    def admin_tls(self, name: str) -> Path:
+        """Certificate and key of a member's admin API, on several machines."""
+        return self.root / "secrets" / f"{name}.admin"
+
     def data(self, name: str) -> Path:
         """Data directory of a process."""
         return self.root / "data" / name
@@ -203,6 +225,18 @@ class ClusterDir:
     def log(self, name: str) -> Path:
         """Output of a process."""
         return self.root / "log" / f"{name}.log"
+
+    @property
+    def removed_file(self) -> Path:
+        """Ids of processes that were removed from the cluster, one a line."""
+        return self.root / "removed.ids"
+
+    def removed(self) -> tuple[str, ...]:
+        """Ids that are not to be used again here."""
+        try:
+            return tuple(self.removed_file.read_text(encoding="utf-8").split())
+        except OSError:
+            return ()
 
     def exists(self) -> bool:
         """Whether ``init`` was here."""
@@ -218,7 +252,8 @@ class ClusterDir:
                 f"there is no cluster in {self.root}: make one with `pbcluster init --dir "
                 f"{self.root}` or `pbcluster up --dir {self.root}`"
             )
-        return parse_plan(config.read_toml(self.plan_file), str(self.plan_file))
+        plan = parse_plan(config.read_toml(self.plan_file), str(self.plan_file))
+        return attrs.evolve(plan, root=self.root)
 
     def token(self) -> str:
         """The admin token.
@@ -252,13 +287,15 @@ def parse_plan(content: dict[str, Any], where: str) -> Plan:
             node_tls=checks.boolean(content.get("node_tls", False)),
             binaries=tuple(map(checks.text, content.get("binaries", ()))),
             settings=content.get("settings", {}),
+            address=checks.optional_text(content.get("address", "")),
+            joined=checks.several(checks.http_url)(content.get("joined", [])),
         )
     except KeyError as error:
         raise ConfigError(f"{where} lacks {error.args[0]!r}") from None
     except (ValueError, TypeError, PBClusterError) as error:
         raise ConfigError(f"{where}: {error or 'a value is not allowed'}") from None
     for kind in KINDS:
-        if not plan.of(kind):
+        if not plan.of(kind) and not plan.joined:
             raise ConfigError(f"{where} has no process of kind {kind!r}")
     for kind, rows in plan.settings.items():
         if kind not in KINDS[1:] or not isinstance(rows, dict):
@@ -286,6 +323,10 @@ def plan_content(plan: Plan) -> dict[str, Any]:
         "binaries": list(plan.binaries),
         "processes": [attrs.asdict(process) for process in plan.processes],
     }
+    if plan.address:
+        content["address"] = plan.address
+    if plan.joined:
+        content["joined"] = list(plan.joined)
     return content | ({"settings": plan.settings} if plan.settings else {})
 
 

@@ -57,6 +57,12 @@ _PLAN_OPTIONS = (
         help="Tenants answer at NAME.BASE_DOMAIN.  [default: localhost]",
     ),
     click.option(
+        "--address",
+        metavar="IP",
+        help="An address of this machine at which others reach its processes, so that they can "
+        "join: see `pbcluster join-tokens create`.  [default: loopback only, or as it was]",
+    ),
+    click.option(
         "--binary",
         "binaries",
         metavar="NAME=PATH",

@@ -9,6 +9,7 @@ same time while they were made.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import itertools
 import secrets
 import socket
@@ -46,8 +47,11 @@ _USUAL_FIRST_OUTGOING = 32_768
 class Picker:
     """Hands out ports, none twice."""
 
-    def __init__(self, gateway: int, admin: int, internal: int | None) -> None:
+    def __init__(
+        self, gateway: int, admin: int, internal: int | None, host: str = LOOPBACK
+    ) -> None:
         """
+        :param host: the address at which they are to be free.
         :param gateway: public port, 0 for any free one.
         :param admin: likewise.
         :param internal: where the row of internal ports begins; None to decide here.
@@ -59,6 +63,7 @@ class Picker:
                 field="admin_port",
                 allowed="another port than the gateway's",
             )
+        self._host = host
         self._taken = {port for port in (gateway, admin) if port}
         self.gateway = gateway or self._any_free()
         self.admin = admin or self._any_free()
@@ -76,7 +81,7 @@ class Picker:
         for port in itertools.islice(itertools.count(preferred), _SCAN_AT_MOST):
             if port > _HIGHEST:
                 break
-            if port not in self._taken and in_use(port) is None:
+            if port not in self._taken and in_use(port, self._host) is None:
                 self._taken.add(port)
                 if not self._use_defaults:
                     self._next = port + 1
@@ -95,7 +100,7 @@ class Picker:
         first = _ANY_FIRST if end - _ANY_FIRST >= _SCAN_AT_MOST else _LOWEST
         for _ in range(_SCAN_AT_MOST):
             port = first + secrets.randbelow(max(end - first, 1))
-            if port not in self._taken and in_use(port) is None:
+            if port not in self._taken and in_use(port, self._host) is None:
                 self._taken.add(port)
                 return port
         raise Unavailable(f"found no free port between {first} and {end}")
@@ -113,13 +118,13 @@ def first_outgoing() -> int:
         return _USUAL_FIRST_OUTGOING
 
 
-def in_use(port: int) -> str | None:
-    """Why this port cannot be listened on at loopback; None if it can."""
+def in_use(port: int, host: str = LOOPBACK) -> str | None:
+    """Why this port cannot be listened on at an address of this machine; None if it can."""
     with socket.socket() as probe:
         # As a server does: a connection that lingers in TIME_WAIT is no obstacle, a listener is.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOOPBACK, port))
+            probe.bind((host, port))
         except OSError as error:
             return "is in use" if error.errno == errno.EADDRINUSE else str(error.strerror).lower()
     return None
@@ -131,12 +136,33 @@ def check_free(plan: Plan) -> None:
     :raises ConfigError: one cannot; names the port and the option that changes it.
     """
     options = {("gateway", "http"): "--gateway-port", ("member", "admin"): "--admin-port"}
+    check_address(plan.host)
     for process in plan.processes:
         for use, port in process.ports.items():
-            reason = in_use(port)
+            reason = in_use(port, plan.host)
             if reason is not None:
                 option = options.get((process.kind, use), "--internal-port")
                 raise ConfigError(
                     f"port {port} ({process.id}, {use}) {reason}: stop what listens there or "
                     f"choose another port with {option}"
                 )
+
+
+def check_address(host: str) -> None:
+    """This machine has the address.
+
+    :raises ConfigError: it has not, or it is none that others can connect to.
+    """
+    try:
+        address = ipaddress.IPv4Address(host)
+        fine = not (address.is_unspecified or address.is_multicast or host == "255.255.255.255")
+    except ValueError:
+        fine = False
+    if not fine:
+        raise ConfigError(f"--address is {host!r}; allowed: an IPv4 address of this machine")
+    with socket.socket() as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError as error:
+            reason = str(error.strerror).lower()
+            raise ConfigError(f"this machine has no address {host} (--address): {reason}") from None

@@ -17,7 +17,7 @@ from pbcluster.cli import initialise
 from pbcluster.cli.admin import AdminClient
 from pbcluster.cli.child import ProcessSpec, clean_environment
 from pbcluster.cli.http import ask
-from pbcluster.cli.layout import BUCKET, LOOPBACK, ClusterDir, Plan, Process
+from pbcluster.cli.layout import BUCKET, ClusterDir, Plan, Process
 from pbcluster.cli.s3 import s3_serves
 from pbcluster.errors import PBClusterError
 from pbcluster.seaweed import check_left_sockets, seaweed_spec
@@ -48,6 +48,8 @@ def _s3(where: ClusterDir, plan: Plan, process: Process) -> ProcessSpec:
         BUCKET,
         ports=process.ports,
         weed=weed_path(plan),
+        host=plan.host,
+        closed_by=where.tls(process.id) if plan.address else None,
     )
     return ProcessSpec(
         kind=process.kind,
@@ -73,6 +75,8 @@ def check_binaries(where: ClusterDir, plan: Plan) -> None:
 
     :raises ConfigError: it is not, is missing, or could not start here.
     """
+    if plan.joined:
+        return
     for process in plan.of("s3"):
         check_left_sockets(process.ports)
     binaries.verify(("weed",), plan.binaries, cache_dir=where.run)
@@ -85,10 +89,10 @@ def _service(where: ClusterDir, plan: Plan, process: Process) -> ProcessSpec:
     plugin = (PLUGINS[process.kind], f"--config={where.config(process.id)}")
     ports = process.ports
     if process.kind == "member":
-        address = f"tcp://{LOOPBACK}:{ports['requests']}"
+        address = f"tcp://{plan.host}:{ports['requests']}"
     else:
         scheme = "https" if plan.node_tls and process.kind == "node" else "http"
-        address = f"{scheme}://{LOOPBACK}:{ports['http']}"
+        address = f"{scheme}://{plan.host}:{ports['http']}"
     return ProcessSpec(
         kind=process.kind,
         id=process.id,
@@ -97,7 +101,7 @@ def _service(where: ClusterDir, plan: Plan, process: Process) -> ProcessSpec:
         cwd=data,
         log_file=where.log(process.id),
         address=address,
-        admin=f"{plan.admin_scheme}://{LOOPBACK}:{ports['admin']}"
+        admin=f"{plan.admin_scheme}://{plan.host}:{ports['admin']}"
         if process.kind == "member"
         else None,
         ready_file=data / "ready.json",
@@ -124,8 +128,11 @@ def service_environment() -> dict[str, str]:
 def cluster_serves(where: ClusterDir, plan: Plan) -> bool:
     """Whether the gateway gives a whole HTTP answer and the control plane knows every node alive.
 
-    Each process says by itself when it serves; this asks for what only all together can do.
+    Each process says by itself when it serves; this asks for what only all together can do. What
+    joined another host's cluster has said enough.
     """
+    if plan.joined:
+        return True
     try:
         ask("GET", f"{plan.gateway_url}/", headers={"Host": plan.base_domain}, timeout_s=2.0)
         nodes = _leaders_view(plan, where.token()).get("nodes", {})

@@ -55,7 +55,7 @@ def status(where: ClusterDir) -> Status:
         )
     _mark_leader(where, rows, plan.admin_ca)
     content = {
-        "gateway": plan.gateway_url,
+        "gateway": None if plan.joined else plan.gateway_url,
         "admin": plan.admin_url,
         "base_domain": plan.base_domain,
         "processes": rows,
@@ -81,6 +81,8 @@ def _mark_leader(where: ClusterDir, rows: list[dict[str, Any]], ca: str) -> None
 
 def summary(plan: Plan) -> list[str]:
     """The lines that tell a person where a serving cluster is."""
+    if plan.joined:
+        return [f"joined     the cluster at {', '.join(plan.joined)}"]
     return [
         f"gateway    {plan.gateway_url}   tenants: {plan.tenant_url('NAME')}",
         f"admin API  {plan.admin_url}/api/cp/   token in admin.token",

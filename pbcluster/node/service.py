@@ -34,6 +34,7 @@ from pbcluster.generations import ForeignBucket
 from pbcluster.node.front import Front
 from pbcluster.node.front_tls import FrontTLS
 from pbcluster.node.gates import Gates
+from pbcluster.node.gateway_keys import GatewayKeys
 from pbcluster.node.generations import GenerationWatch
 from pbcluster.node.handing_over import HandingOver
 from pbcluster.node.heartbeat import Condition, NodeFacts, Standing
@@ -101,7 +102,8 @@ class NodeService(Service):
         :raises ConfigError: a secret is missing.
         """
         for name in ("s3_access_key", "s3_secret_key", "tenant_key", "gateway_keys"):
-            if not getattr(secrets_, name):
+            joined = name == "gateway_keys" and secrets_.gateway_seed
+            if not getattr(secrets_, name) and not joined:
                 raise ConfigError(f"{config.secrets_file} has no {name}; a node needs it")
         self._reactor = reactor
         self._config = config
@@ -109,8 +111,14 @@ class NodeService(Service):
         self._durations = Durations()
         members = member_addresses(config.members)
         self._client = ZmqControlPlaneClient(sockets, members)
+        self._gateway_keys = GatewayKeys(secrets_.gateway_keys, secrets_.gateway_seed)
         self._follower = MemberFollower(
-            reactor, sockets, self._client, SystemRandom(), first=members
+            reactor,
+            sockets,
+            self._client,
+            SystemRandom(),
+            first=members,
+            heard=self._gateway_keys.heard,
         )
         self._shells = make_shells(reactor, config, secrets_)
         self._metrics = Metrics()
@@ -164,7 +172,7 @@ class NodeService(Service):
         self._front = Front(
             tenants=self._tenants,
             streams=self._streams,
-            gateway_keys={name: key.encode() for name, key in secrets_.gateway_keys.items()},
+            gateway_keys=self._gateway_keys,
             clock=reactor,
             unix_ms=lambda: time.time_ns() // 1_000_000,
             answered=self._metrics.answered,

@@ -8,7 +8,7 @@ revoked. What goes wrong is logged at most once a minute and tried again at the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -77,13 +77,16 @@ class MemberFollower:
         *,
         first: Collection[MemberAddress],
         subscriber: FollowsMembers | None = None,
+        heard: Callable[[Members], None] = lambda answer: None,
     ) -> None:
         """
         :param client: is asked, and follows; somebody else starts it, before this.
         :param random: for the jitter.
         :param first: the members of the settings.
         :param subscriber: follows too; somebody else starts it, before this.
+        :param heard: is told of each answer that is no older than the newest.
         """
+        self._heard = heard
         self._clock = clock
         self._keys = keys
         self._client = client
@@ -141,7 +144,10 @@ class MemberFollower:
 
     async def _ask(self) -> None:
         answer = await self._client.ask(ListMembers(), timeout_s=ASK_TIMEOUT_S, any_member=True)
-        records = self._membership.news(expect(answer, Members))
+        told = expect(answer, Members)
+        if told.members and told.index >= self._membership.index:
+            self._heard(told)
+        records = self._membership.news(told)
         if records:
             self._apply(records)
 
