@@ -42,10 +42,11 @@ from pbcluster.node.acks import Level, Withheld
 from pbcluster.node.durability import Reason
 from pbcluster.node.gates import Gates
 from pbcluster.node.parts import spawn
+from pbcluster.node.prover import NoProof
 from pbcluster.node.quotas import Defaults, Quotas, Use
 from pbcluster.node.restoring import Restore, Restorer
 from pbcluster.node.streams import Streams
-from pbcluster.node.tenant import NoProof, Tenant
+from pbcluster.node.tenant import Tenant
 from pbcluster.node.tenants import Loading, Tenants
 from pbcluster.rates import Refusal
 from pbcluster.web.headers import encode_lines, end_to_end
@@ -318,6 +319,7 @@ class _Handover:
         self._front = front
         self._exchange = exchange
         self._tenant = tenant
+        self._replication = tenant.replication
         self._tenants = front.tenants
         self._streams = front.streams
         self._use = use
@@ -369,24 +371,24 @@ class _Handover:
             self._streams.add(self._tenant, self._exchange)
         self._endless = head.get(b"content-length") is None and head.status not in _BODILESS
         if not self._write:
-            if not self._careful or self._tenant.read_may_pass():
+            if not self._careful or self._replication.read_may_pass():
                 return clean
             return Deferred.fromCoroutine(self._read_acknowledged(clean))
         return Deferred.fromCoroutine(self._acknowledged(clean))
 
     async def _acknowledged(self, head: ResponseHead) -> ResponseHead:
-        level = await self._acknowledge(self._tenant.acknowledge)
+        level = await self._acknowledge(self._replication.acknowledge)
         return _marked(head, level)
 
     async def _read_acknowledged(self, head: ResponseHead) -> ResponseHead:
-        level = await self._acknowledge(self._tenant.acknowledge_read)
+        level = await self._acknowledge(self._replication.acknowledge_read)
         return _marked(head, level) if level is Level.LOCAL else head
 
     def _part(self) -> Deferred[None] | None:
         """A part of what a read answers: an event, or a piece of a body that is made meanwhile."""
-        if not self._endless or self._tenant.read_may_pass():
+        if not self._endless or self._replication.read_may_pass():
             return None
-        waiting = Deferred.fromCoroutine(self._acknowledge(self._tenant.acknowledge_read))
+        waiting = Deferred.fromCoroutine(self._acknowledge(self._replication.acknowledge_read))
         return waiting.addCallback(lambda _: None)
 
     def _last_chunk(self) -> Deferred[None] | None:
@@ -394,7 +396,7 @@ class _Handover:
         # what was written meanwhile.
         if not self._endless:
             return None
-        waiting = Deferred.fromCoroutine(self._acknowledge(self._tenant.acknowledge))
+        waiting = Deferred.fromCoroutine(self._acknowledge(self._replication.acknowledge))
         return waiting.addCallback(lambda _: None)
 
     async def _acknowledge(self, wait: Callable[[], Coroutine[Any, Any, Level]]) -> Level:
@@ -453,7 +455,7 @@ class _RestoreHandover(_Handover):
 
     async def _begin(self) -> None:
         token = self._exchange.head.get(b"authorization") or b""
-        if not await self._tenant.may_restore(token):
+        if not await self._tenant.process.knows(token):
             super().forward()  # PocketBase says why not
             return
         try:

@@ -95,10 +95,11 @@ class HandingOver:
 
     async def _all_in_s3(self, tenant: Tenant) -> int | None:
         """The last transaction, if it and all before it are in S3; else None."""
-        if tenant.ended_whole is False:
+        ended_whole = tenant.replication.ended_whole
+        if ended_whole is False:
             return None
         database = self._parts.directories.path(tenant.tenant_id) / "data" / "data.db"
-        if tenant.ended_whole is None and self._parts.directories.has_wal(tenant.tenant_id):
+        if ended_whole is None and self._parts.directories.has_wal(tenant.tenant_id):
             return (
                 None  # an earlier process was killed: what is in the log file may be nowhere else
             )

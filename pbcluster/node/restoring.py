@@ -71,10 +71,10 @@ class Restorer:
         """
         if tenant.tenant_id in self._busy:
             raise NotRestored("a backup of this tenant is being restored already")
-        if tenant.degraded:
+        if tenant.replication.degraded:
             raise NotRestored("S3 is away, or has not everything yet: restore when it is back")
         self._busy.add(tenant.tenant_id)
-        process = tenant.process_generation()
+        process = tenant.process.generation()
         restore = Restore(self._parts, self._tenants, tenant, process, self._busy.discard)
         try:
             await restore.prepare(backup)
@@ -96,7 +96,7 @@ class Restorer:
     async def _adopt_found(self, tenant: Tenant) -> None:
         log.warn("{tenant}: its database was replaced", tenant=tenant.tenant_id)
         # It may have executed itself anew already.
-        process = tenant.started_generation
+        process = tenant.process.started_generation
         restore = Restore(self._parts, self._tenants, tenant, process, self._busy.discard)
         tenant.hold()
         try:
@@ -127,12 +127,12 @@ class Restore:
         self._tenant = tenant
         self._ended = ended
         self._process = process
-        self._file = tenant.replicated_file()
+        self._file = tenant.replication.file
 
     @property
     def upstream(self) -> tuple[str, int] | None:
         """Where its PocketBase listens."""
-        return self._tenant.process_address()
+        return self._tenant.process.address()
 
     async def prepare(self, backup: str = "") -> None:
         """Hold the others, let what is under way end, bring everything to S3, end the replication.
@@ -140,10 +140,10 @@ class Restore:
         :param backup: its name: rows that come back find their files, deleted since or not.
         :raises PBClusterError: it cannot be done now.
         """
-        tenant = self._tenant
+        tenant, open_requests = self._tenant, self._tenants.cache.open_requests
         tenant.hold()
         until = self._parts.clock.seconds() + DRAIN_S
-        while self._tenants.cache.open_requests(tenant.tenant_id) or tenant.waiting_writes:
+        while open_requests(tenant.tenant_id) or tenant.replication.waiting_writes:
             if self._parts.clock.seconds() >= until:
                 raise NotRestored(
                     "requests of this tenant are still under way; ask again when they have ended"
@@ -151,7 +151,7 @@ class Restore:
             await pause(self._parts.clock, POLL_S)
         if self._parts.files is not None:
             await self._parts.files.reinstate_for(tenant.tenant_id, backup)
-        await tenant.end_replication()
+        await tenant.replication.end_for_restore()
 
     async def abandon(self) -> None:
         """PocketBase did not replace the database: go on with it."""
@@ -161,7 +161,8 @@ class Restore:
             tenant.fence(Reason.DATABASE_REPLACED.value, None)
             return
         try:
-            await tenant.replicate_again()
+            if not tenant.leaving:
+                await tenant.replication.begin_again()
         except PBClusterError as error:
             log.error("{tenant}: {error}", tenant=tenant.tenant_id, error=error)
             tenant.fence("its replication could not go on", None)
@@ -200,10 +201,10 @@ class Restore:
         tenant = self._tenant
         until = self._parts.clock.seconds() + within_s
         while self._parts.clock.seconds() < until:
-            if tenant.leaving or tenant.process_address() is None:
+            if tenant.leaving or tenant.process.address() is None:
                 raise NotRestored("PocketBase ended")
-            anew = tenant.process_generation() not in ("", self._process)
-            if anew and self._is_replaced() and await tenant.process_answers():
+            anew = tenant.process.generation() not in ("", self._process)
+            if anew and self._is_replaced() and await tenant.process.answers():
                 return
             await pause(self._parts.clock, POLL_S)
         raise NotRestored(f"PocketBase did not start anew within {within_s:g} s")

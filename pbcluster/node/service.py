@@ -386,6 +386,7 @@ class NodeService(Service):
 
     def _show_metrics(self) -> bytes:
         tenants, cache = list(self._tenants), self._tenants.cache
+        replications = [each.replication for each in tenants]
         counts = Counter(each.state.value for each in tenants)
         age = self._parts.proofs.lease_age_s(boottime())
         gauges = {
@@ -394,11 +395,11 @@ class NodeService(Service):
             "streams": len(self._streams),
             "open_requests": sum(cache.open_requests(each.tenant_id) for each in tenants),
             "full_tenants": self._storage.full_count,
-            "waiting_writes": sum(each.waiting_writes for each in tenants),
+            "waiting_writes": sum(each.waiting_writes for each in replications),
             **self._housekeeping.figures(),
-            "degraded_tenants": sum(each.degraded for each in tenants),
-            "replication_lag_seconds": max((each.lag_s for each in tenants), default=0.0),
-            "unreplicated_tenants": sum(each.only_here for each in tenants),
+            "degraded_tenants": sum(each.degraded for each in replications),
+            "replication_lag_seconds": max((each.lag_s for each in replications), default=0.0),
+            "unreplicated_tenants": sum(each.only_here for each in replications),
             "cache_hits": cache.hits,
             "cache_misses": cache.misses,
             "cache_evictions": cache.evictions,

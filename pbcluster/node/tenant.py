@@ -9,50 +9,33 @@ What holds:
 * :meth:`Tenant.fence` stops answering within the same call; the processes are killed right after.
 * A stop keeps the data and the claim note: a warm copy, resumed only if ``ownership`` trusts it.
 
-It does not decide when to load or to stop (``tenants`` does), and knows no HTTP.
+Here is the order of things; what runs is ``tenant_process``'s, what brings its writes to S3
+``tenant_replication``'s. It does not decide when to load or to stop (``tenants`` does), and knows
+no HTTP.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
-from pbcluster.errors import (
-    ClaimRefused,
-    PBClusterError,
-    ProcessFailed,
-    S3Unavailable,
-)
-from pbcluster.node.acks import Acknowledger, Level, Withheld, cover
-from pbcluster.node.auxiliary import Auxiliary
-from pbcluster.node.copies import Copies, Copy, Replaced
-from pbcluster.node.degrading import Mode
+from pbcluster.errors import ClaimRefused, PBClusterError
+from pbcluster.node.copies import Copies, Copy
 from pbcluster.node.durability import Reason
-from pbcluster.node.interfaces import (
-    DirectoryLock,
-    FilesAccess,
-    OwnerSeen,
-    Ready,
-    RunningWorkload,
-    WorkloadSpec,
-)
-from pbcluster.node.lifecycle import READABLE, Crashes, Event, Life, State, load_retry_s
-from pbcluster.node.parts import Changes, NodeParts, pause, spawn, tenant_report, tolerate
-from pbcluster.node.prover import NoProof, Prover
+from pbcluster.node.interfaces import DirectoryLock, OwnerSeen, RunningWorkload
+from pbcluster.node.lifecycle import READABLE, Event, Life, State, load_retry_s
+from pbcluster.node.parts import Changes, NodeParts, spawn, tenant_report
+from pbcluster.node.prover import Prover
+from pbcluster.node.tenant_process import ON_THE_DISK, TenantProcess
+from pbcluster.node.tenant_replication import TenantReplication
 from pbcluster.wire import Assignment
-
-__all__ = ["NoProof", "Tenant"]
 
 log = Logger()
 
 MAX_HELD = 1000  # requests that wait for one tenant to load; the gateway holds as many
-#: The first sync of an epoch may carry the whole database.
-FIRST_SYNC_TIMEOUT_S = 120.0
-FIRST_SYNC_RETRY_S = 1.0  # while S3 is away
-#: On a node whose tenants keep their files on the disk.
-NO_FILES = FilesAccess({"s3": {"enabled": False}, "backups": {"s3": {"enabled": False}}})
 
 
 class _Abandoned(Exception):
@@ -63,10 +46,9 @@ class Tenant:
     """See the module.
 
     :ivar assignment: what the control plane said last; its epoch stays. :ivar prover: its proofs.
+    :ivar process: its PocketBase. :ivar replication: what brings its writes to S3.
     :ivar changes: fires at every change of state, and when serving begins to end.
     :ivar refused_by: not 0: this assignment is over; a new epoch must exceed this one.
-    :ivar ended_whole: whether its last end brought all of it to S3; None: it was not ended here.
-    :ivar started_generation: that of its PocketBase when it was started.
     :ivar retry_at: time of the clock before which a failed load is not tried again.
     """
 
@@ -88,28 +70,26 @@ class Tenant:
         self.adopts = adopts
         self._replaced = replaced
         self._on_hold = False
-        self.started_generation = ""
         self.changes = Changes(parts.clock, MAX_HELD)
         self.refused_by, self.retry_at = 0, 0.0
-        self.ended_whole: bool | None = None
         self._parts = parts
-        self._database = parts.directories.path(assignment.tenant_id) / "data" / "data.db"
-        self._copies = Copies(parts, incarnation, self._database)
-        self._auxiliary = Auxiliary(parts, assignment.tenant_id, self._database)
         self._turn = DeferredLock()
         self._leaving = False
         self._over = False
         self.prover = Prover(parts, assignment.tenant_id, assignment.epoch, self.fence)
-        self._ready_written = False
+        self.process = TenantProcess(parts, self._process_ended)
+        database = parts.directories.path(assignment.tenant_id) / "data" / "data.db"
+        self._copies = Copies(parts, incarnation, database)
+        self.replication = TenantReplication(
+            parts,
+            assignment,
+            database=database,
+            copies=self._copies,
+            prover=self.prover,
+            go_on=self._go_on,
+            ended=self._replication_ended,
+        )
         self._lock: DirectoryLock | None = None
-        self._workload: RunningWorkload | None = None
-        self._registered = False
-        #: Between its registration and the end of its first sync and READY.
-        self._registering = False
-        #: The file that PocketBase was started on: no other one is replicated under this claim.
-        self._replicated: tuple[int, int] | None = None
-        self._acks: Acknowledger | None = None
-        self._crashes = Crashes()
         self._failures = 0
 
     # -- what it is --
@@ -148,31 +128,28 @@ class Tenant:
     @property
     def workload(self) -> RunningWorkload | None:
         """Its PocketBase while it may be asked, else None."""
-        return None if self.leaving else self._workload
-
-    @property
-    def waiting_writes(self) -> int:
-        """Writes held now."""
-        return self._acks.waiting if self._acks is not None else 0
+        return None if self.leaving else self.process.running
 
     def upstream(self, *, write: bool) -> tuple[str, int] | None:
         """Host and port of its PocketBase if it may be asked now (under a proof), else None."""
-        if self._workload is None or self.leaving or self.held or self._on_hold:
+        running = self.process.running
+        if running is None or self.leaving or self.held or self._on_hold:
             return None
         # What was restored is shown only once it lasts.
         early = self.state in READABLE and not (write or self.adopts)
         if self.state is State.ACTIVE or early:
-            return self._workload.host, self._workload.port
+            return running.host, running.port
         return None
 
     def tick(self) -> None:
         """Each second."""
-        if self._acks is None:
+        acks = self.replication.acks
+        if acks is None:
             return
-        if self.state is State.ACTIVE and self._acks.replaced and not self._on_hold:
+        if self.state is State.ACTIVE and acks.replaced and not self._on_hold:
             self._database_replaced()
         else:
-            self._acks.tick()
+            acks.tick()
 
     # -- while a backup is restored (``restoring``) --
 
@@ -185,49 +162,7 @@ class Tenant:
         self._on_hold = False
         self.changes.fire()
 
-    def process_address(self) -> tuple[str, int] | None:
-        """Host and port of its PocketBase, held or not; None: it does not run."""
-        return (self._workload.host, self._workload.port) if self._workload is not None else None
-
-    def process_generation(self) -> str:
-        """Another one after PocketBase executed itself anew; empty: it does not listen."""
-        return self._workload.generation() if self._workload is not None else ""
-
-    async def process_answers(self) -> bool:
-        """Whether its PocketBase is healthy."""
-        return self._workload is not None and await self._workload.answers()
-
-    async def may_restore(self, authorization: bytes) -> bool:
-        """Whether PocketBase takes this token for one of a superuser."""
-        workload = self._workload
-        return bool(authorization) and workload is not None and await workload.knows(authorization)
-
-    def replicated_file(self) -> tuple[int, int] | None:
-        """Device and inode of the database that is replicated; None: none is."""
-        return self._acks.file if self._acks is not None else None
-
-    async def end_replication(self) -> None:
-        """A last sync of everything, then none; no write may be waiting.
-
-        :raises PBClusterError: it cannot be said that S3 has everything.
-        """
-        await self._parts.replication.sync(self._database, timeout_s=FIRST_SYNC_TIMEOUT_S)
-        self._registered = False
-        if self._acks is not None:
-            self._acks.stop(Reason.STOPPED)
-        await self._parts.replication.unregister(self._database)
-        await self._auxiliary.end()
-
-    async def replicate_again(self) -> None:
-        """After :meth:`end_replication`, with the same database under the same prefix.
-
-        :raises PBClusterError: it cannot.
-        """
-        if self._registered or self.prover.owner is None or self.leaving:
-            return
-        await self._replicate(Copy(self.prover.owner, "warm", parent=0, ready=True))
-
-    def _acks_ended(self, reason: str, seen: OwnerSeen | None) -> None:
+    def _replication_ended(self, reason: str, seen: OwnerSeen | None) -> None:
         if reason == Reason.DATABASE_REPLACED.value and self.state is State.ACTIVE:
             self._database_replaced()
         else:
@@ -237,11 +172,10 @@ class Tenant:
         if self._replaced is None or self._on_hold:
             self.fence(Reason.DATABASE_REPLACED.value, None)
             return
-        if self._acks is not None:
-            self._acks.stop(Reason.DATABASE_REPLACED)
+        self.replication.acknowledge_no_more(Reason.DATABASE_REPLACED)
         self._replaced(self)
 
-    # -- proofs and acknowledgements --
+    # -- proofs --
 
     def proven(self) -> bool:
         """Whether a proof is held right now; costs no I/O."""
@@ -255,48 +189,10 @@ class Tenant:
         """
         await self.prover.prove()
 
-    async def acknowledge(self) -> Level:
-        """Wait until a write answered by PocketBase just now may be acknowledged.
-
-        :raises Withheld: it may not.
-        """
-        return await self._acknowledger().acknowledge()
-
-    def read_may_pass(self) -> bool:
-        """Whether a read, or an event, answered by PocketBase just now may be shown at once."""
-        if not self.assignment.durable_reads:
-            return True
-        return self._acks is not None and not self.prover.fenced and self._acks.read_may_pass()
-
-    async def acknowledge_read(self) -> Level:
-        """Wait until what a read has shown lasts. :raises Withheld: it is not known to."""
-        return await self._acknowledger().acknowledge_read()
-
-    def _acknowledger(self) -> Acknowledger:
-        if self._acks is None or self.prover.fenced:
-            raise Withheld(Reason.OWNERSHIP_LOST if self.prover.fenced else Reason.STOPPED)
-        return self._acks
-
     def assigned(self, assignment: Assignment) -> None:
         """The control plane's list says this now (same epoch)."""
         self.assignment = assignment
-        if self._acks is not None:
-            self._acks.assigned(assignment)
-
-    @property
-    def only_here(self) -> bool:
-        """Whether acknowledged writes are perhaps on this disk only."""
-        return self._acks is not None and self._acks.only_here
-
-    @property
-    def degraded(self) -> bool:
-        """Whether its writes are not, or were not until now, all acknowledged by S3."""
-        return self._acks is not None and self._acks.mode is not Mode.DURABLE
-
-    @property
-    def lag_s(self) -> float:
-        """For how long acknowledged writes have not all been in S3."""
-        return self._acks.lag_s() if self._acks is not None else 0.0
+        self.replication.assigned(assignment)
 
     async def covered(self) -> None:
         """What PocketBase committed before this call is in S3, and the tenant was ours after that.
@@ -305,10 +201,7 @@ class Tenant:
 
         :raises PBClusterError: it cannot be said.
         """
-        owner = self.prover.owner
-        if owner is None or not self._registered or self.prover.fenced:
-            raise NoProof("the tenant's database is not replicated now")
-        await cover(self._parts, self.tenant_id, owner, self._database, self.fence)
+        await self.replication.covered()
 
     # -- load --
 
@@ -338,7 +231,7 @@ class Tenant:
         note = self._parts.directories.claim_note(self.tenant_id)
         if note is not None and note.epoch == self.epoch:
             copy = await self._copies.resume(
-                self.assignment, note, ready_written=self._ready_written
+                self.assignment, note, ready_written=self.replication.ready_written
             )
             self._go_on()
             self.prover.owner = copy.owner
@@ -355,93 +248,22 @@ class Tenant:
     async def _serve(self, copy: Copy) -> None:
         """Start PocketBase on the copy and bring it to ``active``, again if it ends meanwhile."""
         while True:
-            await self._start_workload(copy)
+            workload = await self._start_process(copy)
             self._happened(Event.WORKLOAD_ANSWERED)
-            if await self._first_sync(copy):
+            if await self.replication.begin(copy, partial(self.process.runs, workload)):
                 self._happened(Event.SYNCED)
                 return
             await self._before_restart()
 
-    async def _start_workload(self, copy: Copy) -> None:
+    async def _start_process(self, copy: Copy) -> RunningWorkload:
         first_start = not (self.assignment.ever_ready or copy.parent or copy.ready)
         files = self._parts.files
-        access = await files.open(self) if files is not None else NO_FILES
+        access = await files.open(self) if files is not None else ON_THE_DISK
         self._go_on()
-        spec = WorkloadSpec(
-            tenant_id=self.tenant_id,
-            directory=self._parts.directories.path(self.tenant_id),
-            encryption_key=self._parts.encryption_key(self.tenant_id),
-            hosts=self.assignment.hosts,
-            superuser=self.assignment.initial_superuser if first_start else None,
-            settings=access.settings,
-            connect_ports=(access.port,) if access.port else (),
-            logs=self.assignment.logs,
-            quotas=self.assignment.quotas,
-        )
-        if self._replicated is None:
-            self._replicated = self._parts.directories.database_identity(self.tenant_id)
-        self._parts.directories.unsettle(self.tenant_id)
-        workload = await self._parts.workloads.start(spec)
-        self._workload = workload
-        self.started_generation = workload.generation()
-        workload.when_ended(lambda reason: self._workload_ended(workload, reason))
+        self.replication.process_starts()
+        workload = await self.process.start(self.assignment, access, first_start=first_start)
         self._go_on()
-
-    async def _first_sync(self, copy: Copy) -> bool:
-        """Register, sync, READY; waits as long as S3 is away. False: PocketBase ended meanwhile."""
-        workload = self._workload
-        while self._workload is workload and workload is not None:
-            try:
-                if not self._registered:
-                    self._registering = True
-                    await self._replicate(copy)
-                self._go_on()
-                return self._workload is workload
-            except S3Unavailable as error:
-                # The next attempt registers it anew.
-                log.warn("{tenant}: first sync: {error}", tenant=self.tenant_id, error=error)
-            finally:
-                self._registering = False
-            await pause(self._parts.clock, FIRST_SYNC_RETRY_S)
-            self._go_on()
-        return False
-
-    async def _replicate(self, copy: Copy) -> None:
-        replication = self._parts.replication
-        self._check_not_replaced()
-        self._copies.replicating(self.tenant_id)
-        await replication.register(self.tenant_id, self.epoch, self._database)
-        acks = Acknowledger(
-            self._parts,
-            assignment=self.assignment,
-            owner=copy.owner,
-            database=self._database,
-            fence=self._acks_ended,
-            proven=self.proven,
-        )
-        txid = await replication.sync(self._database, timeout_s=FIRST_SYNC_TIMEOUT_S)
-        self._go_on()
-        self._check_not_replaced()
-        if not (copy.ready or self._ready_written):
-            ready = Ready(parent=copy.parent, txid=txid, at=self._parts.utc_now().isoformat())
-            await self._parts.claims.write_ready(self.tenant_id, self.epoch, ready)
-        self._acks, self._ready_written, self._registered = acks, True, True
-        acks.assigned(self.assignment)
-        acks.begin()
-        spawn(self._auxiliary.begin(self.epoch), f"auxiliary.db of {self.tenant_id}")
-
-    def _check_not_replaced(self) -> None:
-        """A file that took data.db's place since PocketBase started is not what was restored; and a
-        sync that succeeded may have been of the former one.
-
-        :raises Replaced: it happened.
-        """
-        identity = self._parts.directories.database_identity(self.tenant_id)
-        if self._replicated is None:
-            self._replicated = identity  # an empty start: PocketBase made it
-        elif identity != self._replicated:
-            told = "the database was replaced before its first sync"
-            raise Replaced(told, observed_epoch=self.epoch)
+        return workload
 
     def _go_on(self) -> None:
         if self.leaving:
@@ -468,10 +290,7 @@ class Tenant:
 
     # -- PocketBase ends by itself --
 
-    def _workload_ended(self, workload: RunningWorkload, reason: str) -> None:
-        if self._workload is not workload:
-            return
-        self._workload = None
+    def _process_ended(self, reason: str) -> None:
         if self._on_hold:  # a restore was under way: what stands there now is nobody's
             self.fence(f"PocketBase ended while a backup was restored: {reason}", None)
             return
@@ -486,7 +305,7 @@ class Tenant:
             if (
                 self.state is not State.ACTIVE
                 or self.prover.owner is None
-                or self._workload is not None
+                or self.process.running is not None
             ):
                 return
             await self._before_restart()
@@ -501,11 +320,7 @@ class Tenant:
     async def _before_restart(self) -> None:
         """:raises ProcessFailed: it ended too often."""
         self._happened(Event.WORKLOAD_ENDED)
-        delay = self._crashes.add(self._parts.clock.seconds())
-        if delay is None:
-            self._crashes.clear()
-            raise ProcessFailed(f"PocketBase ends again and again; last: {self.life.cause}")
-        await pause(self._parts.clock, delay)
+        await self.process.wait_before_restart(self.life.cause)
         self._go_on()
 
     # -- the end --
@@ -542,11 +357,11 @@ class Tenant:
         self._parts.observer.fenced()
         log.error("{tenant} is fenced: {reason}", tenant=self.tenant_id, reason=reason)
         self._report("refused", observed_epoch=self.refused_by, detail=reason)
-        if self._acks is not None:
-            self._acks.stop(Reason.OWNERSHIP_LOST)
+        self.replication.acknowledge_no_more(Reason.OWNERSHIP_LOST)
         self.begin_leaving()
-        if self._workload is not None:  # now, whatever is under way; _end cleans up after it
-            spawn(self._workload.kill(), f"kill of {self.tenant_id}")
+        running = self.process.running
+        if running is not None:  # now, whatever is under way; _end cleans up after it
+            spawn(running.kill(), f"kill of {self.tenant_id}")
         spawn(self._end(kill=True), f"end of {self.tenant_id}")
 
     async def _end(self, *, kill: bool) -> None:
@@ -565,32 +380,14 @@ class Tenant:
 
     async def _tear_down(self, *, kill: bool) -> None:
         """PocketBase first, then its replication: the last sync must see its last write."""
-        workload, self._workload = self._workload, None
-        if workload is not None:
-            await tolerate(workload.kill() if kill else workload.stop(), self.tenant_id)
-        await self._auxiliary.end()
+        await self.process.end(self.tenant_id, kill=kill)
+        await self.replication.end_auxiliary()
         if self._parts.files is not None:
             self._parts.files.close(self)
-        # Also if its first sync failed: it may be registered.
-        if self.prover.owner is not None:
-            last = self._parts.replication.unregister(self._database)
-            synced = await tolerate(last, self.tenant_id)
-            never = synced is False and not self._registered
-            self.ended_whole = None if never else bool(synced)
-            if synced and self._registered and not self.prover.fenced:
-                self._copies.settle(self.tenant_id)
-        if self._acks is not None:
-            self._acks.stop(Reason.STOPPED)
-        self._acks, self._registered, self._replicated = None, False, None
+        await self.replication.end()
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release()
-
-    async def register_again(self) -> None:
-        """Litestream was started anew and knows nothing. :raises PBClusterError: it failed."""
-        if (self._registered or self._registering) and not self.leaving:
-            await self._parts.replication.register(self.tenant_id, self.epoch, self._database)
-            await self._auxiliary.begin(self.epoch)
 
     # -- inside --
 

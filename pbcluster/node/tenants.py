@@ -298,7 +298,7 @@ class Tenants:
     def _victim(self) -> Tenant | None:
         """Who must go; one that is stopping already makes room by itself, and one that was given
         away gives up its place without being asked. None: nobody may, or there is room."""
-        leaving = {each.tenant_id for each in self if each.leaving or each.only_here}
+        leaving = {each.tenant_id for each in self if each.leaving or each.replication.only_here}
         busy = self._loading | self._stopping | leaving
         while (name := self.cache.victim(self._parts.clock.seconds(), busy)) is not None:
             victim = self._tenants.get(name)
@@ -417,7 +417,7 @@ class Tenants:
             self._forget_unloaded(tenant.tenant_id)
         for tenant_id in self.cache.idle(self._parts.clock.seconds(), self._idle_stop_s):
             idle = self._tenants.get(tenant_id)
-            busy = idle is None or idle.waiting_writes or idle.only_here
+            busy = idle is None or idle.replication.waiting_writes or idle.replication.only_here
             if idle is not None and idle.state is State.ACTIVE and not busy:
                 spawn(self._rest(idle), f"idle stop of {tenant_id}")
         self._ending = {key: done for key, done in self._ending.items() if not done.called}
@@ -438,7 +438,8 @@ class Tenants:
             try:
                 await self._parts.replication.start()
                 for tenant in self:
-                    await tenant.register_again()
+                    if not tenant.leaving:
+                        await tenant.replication.register_again()
             except PBClusterError as error:
                 log.error("Litestream cannot be started: {error}", error=error)
                 await pause(self._parts.clock, delay_s)

@@ -117,8 +117,8 @@ class NodeCase(Parts):
         return found.life.cause
 
     async def client(self, tenant: Tenant) -> Http:
-        assert isinstance(tenant._workload, PocketBaseProcess)
-        http = Http(tenant._workload)
+        assert isinstance(tenant.process.running, PocketBaseProcess)
+        http = Http(tenant.process.running)
         await http.log_in()
         return http
 
@@ -131,7 +131,7 @@ class NodeCase(Parts):
         await http.make_collection()
         for word in words:
             await http.add(word)
-        await tenant.acknowledge()
+        await tenant.replication.acknowledge()
         return name
 
     async def words(self, tenant: str) -> set[str]:
@@ -292,7 +292,7 @@ class DamageTests(NodeCase):
             loaded = self.tenants.find(tenant)
             assert loaded is not None
             await (await self.client(loaded)).add("a")
-            await loaded.acknowledge()
+            await loaded.replication.acknowledge()
             await self.house.round()
         self.assertEqual(len(await self.store.epochs(tenant)), 3)
 
@@ -336,7 +336,7 @@ class FullDiskTests(NodeCase):
         for number in range(40):
             try:
                 await http.add(f"{number}" + "x" * 3000)
-                await loaded.acknowledge()
+                await loaded.replication.acknowledge()
                 acked.add(f"{number}" + "x" * 3000)
             except (AssertionError, Withheld):
                 break
@@ -358,7 +358,7 @@ class FullDiskTests(NodeCase):
         for _ in range(50):
             try:
                 await http.add("again")
-                await loaded.acknowledge()
+                await loaded.replication.acknowledge()
                 return
             except (AssertionError, Withheld):
                 waiting: Deferred[None] = Deferred()

@@ -291,7 +291,7 @@ class World:
         node.fake.workloads.running[T].write(row)
         await pass_time(node.clock, self.latency() / 10)
         try:
-            await tenant.acknowledge()
+            await tenant.replication.acknowledge()
         except PBClusterError:
             return
         self.acked.append(row)

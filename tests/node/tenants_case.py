@@ -20,7 +20,7 @@ class Base(SynchronousTestCase):
         """PocketBase commits a row; the Deferred fires when the node acknowledges it."""
         node = node or self.node
         node.fake.workloads.running[T].write(row)
-        return Deferred.fromCoroutine(node.tenant().acknowledge())
+        return Deferred.fromCoroutine(node.tenant().replication.acknowledge())
 
     def prove(self, node: NodeHarness | None = None) -> Deferred[None]:
         return Deferred.fromCoroutine((node or self.node).tenant().prove())

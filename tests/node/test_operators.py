@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pbcluster.errors import NotFound, OwnershipLost, ProcessFailed
 from pbcluster.node.lifecycle import State
 from pbcluster.node.operators import MAX_LIFETIME_S, Operators
-from pbcluster.node.tenant import NoProof
+from pbcluster.node.prover import NoProof
 from pbcluster.node.tenant_logs import TenantLogs
 from pbcluster.node.tenants import Loading
 from pbcluster.testing.node_fakes import FakeS3

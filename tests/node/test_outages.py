@@ -72,10 +72,10 @@ class OutageCase(SynchronousTestCase):
 
     def write(self, row: str) -> Deferred[Level]:
         self.node.fake.workloads.running[T].write(row)
-        return Deferred.fromCoroutine(self.node.tenant().acknowledge())
+        return Deferred.fromCoroutine(self.node.tenant().replication.acknowledge())
 
     def read(self) -> Deferred[Level]:
-        return Deferred.fromCoroutine(self.node.tenant().acknowledge_read())
+        return Deferred.fromCoroutine(self.node.tenant().replication.acknowledge_read())
 
     def away(self, down: bool = True) -> None:
         self.node.fake.s3.faults.down = down
@@ -90,7 +90,7 @@ class OutageCase(SynchronousTestCase):
         return self.s3.rows(T, 1)
 
     def mode(self) -> Mode:
-        acks = self.node.tenant()._acks
+        acks = self.node.tenant().replication.acks
         assert acks is not None
         return acks.mode
 
@@ -120,15 +120,15 @@ class OutageTests(OutageCase):
         self.assertEqual(self.keeper.flags(), [True])
         self.assertIs(self.successResultOf(self.write("b")), Level.LOCAL)
         self.run_for(30.0)
-        self.assertTrue(self.node.tenant().only_here)
-        self.assertGreater(self.node.tenant().lag_s, 30.0)
+        self.assertTrue(self.node.tenant().replication.only_here)
+        self.assertGreater(self.node.tenant().replication.lag_s, 30.0)
         self.assertEqual(self.keeper.flags(), [True])
         self.away(False)
         self.run_for(2.5)
         self.assertEqual(self.rows(), ["a", "b"])
         self.assertEqual(self.keeper.flags(), [True, False])
         self.assertIs(self.successResultOf(self.write("c")), Level.S3)
-        self.assertEqual((self.mode(), self.node.tenant().lag_s), (Mode.DURABLE, 0.0))
+        self.assertEqual((self.mode(), self.node.tenant().replication.lag_s), (Mode.DURABLE, 0.0))
 
     def test_reject(self) -> None:
         """With ``reject`` writes wait 5 s and are refused; reads are proven by the lease."""
@@ -273,18 +273,18 @@ class DurableReadTests(OutageCase):
         """After a commit of anybody's the next read waits for a sync; all further ones do not."""
         self.successResultOf(self.write("a"))
         asked = len(self.node.fake.replication.syncs)
-        self.assertTrue(self.node.tenant().read_may_pass())
+        self.assertTrue(self.node.tenant().replication.read_may_pass())
         self.successResultOf(self.read())
         self.assertEqual(len(self.node.fake.replication.syncs), asked)
         self.node.fake.workloads.running[T].write("by a job")
-        self.assertFalse(self.node.tenant().read_may_pass())
+        self.assertFalse(self.node.tenant().replication.read_may_pass())
         self.node.fake.replication.sync_delay_s = 0.5
         waiting = self.read()
         self.assertNoResult(waiting)
         self.run_for(0.6)
         self.assertIs(self.successResultOf(waiting), Level.S3)
         self.assertIn("by a job", self.rows())
-        self.assertTrue(self.node.tenant().read_may_pass())
+        self.assertTrue(self.node.tenant().replication.read_may_pass())
 
     def test_waits_in_an_async_tenant_too(self) -> None:
         """What an ``async`` tenant acknowledged early is not shown before it lasts."""

@@ -9,7 +9,8 @@ from pbcluster.node.acks import Withheld
 from pbcluster.node.durability import Reason
 from pbcluster.node.lifecycle import State
 from pbcluster.node.parts import spawn
-from pbcluster.node.tenant import MAX_HELD, NoProof
+from pbcluster.node.prover import NoProof
+from pbcluster.node.tenant import MAX_HELD
 from pbcluster.node.tenants import Loading
 from tests.node.harness import NodeHarness, T, assignment
 from tests.node.tenants_case import Base
@@ -224,7 +225,7 @@ class TakeOverTests(Base):
         self.node.tenants.opened(tenant)
         self.node.assign()
         self.node.fake.workloads.running[T].write("last")
-        self.successResultOf(Deferred.fromCoroutine(tenant.acknowledge()))
+        self.successResultOf(Deferred.fromCoroutine(tenant.replication.acknowledge()))
         self.assertIn(T, self.node.fake.workloads.running)
         self.node.tenants.closed(tenant, stream=False)
         self.assertNotIn(T, self.node.fake.workloads.running)

@@ -132,7 +132,7 @@ class DurabilityTests(Base):
         self.node.run(3.0)
         self.node.fake.s3.faults.delay_s = 0.0
         self.node.fake.workloads.running[U].write("a")
-        self.successResultOf(Deferred.fromCoroutine(self.node.tenant(U).acknowledge()))
+        self.successResultOf(Deferred.fromCoroutine(self.node.tenant(U).replication.acknowledge()))
         self.assertEqual(self.s3.rows(U, 1), ["a"])
 
     def test_async_tenant(self) -> None:
@@ -141,7 +141,7 @@ class DurabilityTests(Base):
         self.node.load(U)
         self.node.fake.workloads.running[U].write("a")
         tenant = self.node.tenant(U)
-        self.successResultOf(Deferred.fromCoroutine(tenant.acknowledge()))
+        self.successResultOf(Deferred.fromCoroutine(tenant.replication.acknowledge()))
         self.assertEqual(self.s3.rows(U, 1), [])
         self.node.run(2.1)
         self.assertEqual(self.s3.rows(U, 1), ["a"])

@@ -124,7 +124,7 @@ class Clients:
         world, tenant_id, epoch = self._world, tenant.tenant_id, tenant.epoch
         journal = world.journals[tenant_id]
         try:
-            level = await tenant.acknowledge()
+            level = await tenant.replication.acknowledge()
         except Withheld:
             return
         if not row:

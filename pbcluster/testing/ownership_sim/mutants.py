@@ -19,6 +19,7 @@ from pbcluster.node.interfaces import Owner, OwnerSeen, OwnerState, Prefixes, Wr
 from pbcluster.node.ownership import Claim, ClaimStep
 from pbcluster.node.proofs import Proofs
 from pbcluster.node.tenant import Tenant
+from pbcluster.node.tenant_replication import TenantReplication
 from pbcluster.node.tenants import Tenants
 from pbcluster.records import Durability
 from pbcluster.testing.node_fakes import FakeDirectories, FakeLock, FakeReplication
@@ -233,6 +234,6 @@ async def released_before_the_end(
 # -- a tenant that replaces its own database (rule 9) -----------------------
 
 
-@_mutant(Tenant, "_check_not_replaced", "ack_is_durable")
-def replaced_before_the_first_sync(self: Tenant) -> None:
+@_mutant(TenantReplication, "_check_not_replaced", "ack_is_durable")
+def replaced_before_the_first_sync(self: TenantReplication) -> None:
     return None
