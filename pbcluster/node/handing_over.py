@@ -100,9 +100,8 @@ class HandingOver:
             return None
         database = self._parts.directories.path(tenant.tenant_id) / "data" / "data.db"
         if ended_whole is None and self._parts.directories.has_wal(tenant.tenant_id):
-            return (
-                None  # an earlier process was killed: what is in the log file may be nowhere else
-            )
+            # An earlier process was killed: what is in the log file may be nowhere else.
+            return None
         note = self._parts.directories.claim_note(tenant.tenant_id)
         if note is None or note.epoch != tenant.epoch:
             return 0  # nothing of this epoch was ever here

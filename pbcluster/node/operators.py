@@ -14,9 +14,10 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 
 from pbcluster.errors import NotFound, OwnershipLost, ProcessFailed
+from pbcluster.node.arrivals import Loading
 from pbcluster.node.tenant import Tenant
 from pbcluster.node.tenant_logs import TenantLogs
-from pbcluster.node.tenants import Loading, Tenants
+from pbcluster.node.tenants import Tenants
 from pbcluster.transport.interfaces import Asked
 from pbcluster.wire import Body, Login, LogLines, MintLogin, ReadLog
 

@@ -24,8 +24,6 @@ from pbcluster.node.tenant import Tenant
 from pbcluster.node.uses import Uses
 from pbcluster.wire import Assignment, NodeAssignments, TenantUsage
 
-__all__ = ["Loading", "Tenants"]
-
 log = Logger()
 
 #: Loads at once: each holds S3 transfers and a starting process; more only slow each other down.

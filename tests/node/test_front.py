@@ -12,7 +12,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster import signing
-from pbcluster.node.front import Front, upstream_lines
+from pbcluster.node.front import Front
+from pbcluster.node.heads import upstream_lines
 from pbcluster.node.streams import Streams
 from pbcluster.signing import SIGNED, Signed, sign
 from pbcluster.testing.node_fakes import FakeS3
@@ -126,6 +127,7 @@ class Base(SynchronousTestCase):
         self.node = NodeHarness(self.clock, self.s3)
         self.streams = Streams(self.clock, self.clock.seconds, 2.0)
         self.answers: list[int] = []
+        self.limited: list[str] = []
         self.front = Front(
             tenants=self.node.tenants,
             streams=self.streams,
@@ -133,6 +135,7 @@ class Base(SynchronousTestCase):
             clock=self.clock,
             unix_ms=lambda: NOW_MS,
             answered=self.answers.append,
+            limited=self.limited.append,
         )
         self.front.starting = False
 

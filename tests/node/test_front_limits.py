@@ -10,7 +10,7 @@ from pbcluster.node.quotas import Defaults, Quotas
 from pbcluster.node.storage import Storage
 from pbcluster.records import TenantQuotas
 from pbcluster.signing import SIGNED, Signed, sign
-from pbcluster.web.interfaces import Outcome, RequestHead, ResponseHead
+from pbcluster.web.interfaces import Outcome, Refuse, RequestHead, ResponseHead
 from tests.node.harness import T, U, assignment
 from tests.node.test_front import KEY, NOW_MS, Base, FakeExchange
 
@@ -21,8 +21,6 @@ EVENTS = ResponseHead(200, b"OK", [(b"Content-Type", b"text/event-stream")])
 class LimitCase(Base):
     def setUp(self) -> None:
         super().setUp()
-        self.limited: list[str] = []
-        self.front._limited = self.limited.append
         self.front._quotas = Quotas(Defaults(), max_held=5)
         self.of_t = TenantQuotas()
 
@@ -156,7 +154,7 @@ class ConcurrencyTests(LimitCase):
         third = self.request(target=b"/api/realtime")
         assert third.plan is not None
         assert third.plan.on_response is not None
-        with self.assertRaises(front_module.Refuse):
+        with self.assertRaises(Refuse):
             third.plan.on_response(EVENTS)
         third.end(Outcome.REFUSED)
         self.assertEqual((third.status, third.mark, len(self.streams)), (429, None, 2))

@@ -9,11 +9,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.errors import NotFound, OwnershipLost, ProcessFailed
+from pbcluster.node.arrivals import Loading
 from pbcluster.node.lifecycle import State
 from pbcluster.node.operators import MAX_LIFETIME_S, Operators
 from pbcluster.node.prover import NoProof
 from pbcluster.node.tenant_logs import TenantLogs
-from pbcluster.node.tenants import Loading
 from pbcluster.testing.node_fakes import FakeS3
 from pbcluster.transport.interfaces import Asked
 from pbcluster.wire import Login, LogLines, MintLogin, ReadLog

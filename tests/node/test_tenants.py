@@ -6,12 +6,12 @@ from twisted.internet.defer import Deferred
 
 from pbcluster.errors import OwnershipLost, Unavailable
 from pbcluster.node.acks import Withheld
+from pbcluster.node.arrivals import Loading
 from pbcluster.node.durability import Reason
 from pbcluster.node.lifecycle import State
 from pbcluster.node.parts import spawn
 from pbcluster.node.prover import NoProof
 from pbcluster.node.tenant import MAX_HELD
-from pbcluster.node.tenants import Loading
 from tests.node.harness import NodeHarness, T, assignment
 from tests.node.tenants_case import Base
 

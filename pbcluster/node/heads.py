@@ -1,0 +1,94 @@
+"""What the front door reads from heads of requests and answers, and what it makes of them.
+
+What holds:
+
+* A mark of the platform passes in neither direction: neither a client nor a tenant's hook speaks in
+  the node's name.
+* What depends on a head's lines alone is computed once for all heads with the same lines
+  (``head.memo``).
+
+It decides nothing: who is let in stands in ``front``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from pbcluster import signing
+from pbcluster.node.acks import Level
+from pbcluster.web.headers import encode_lines, end_to_end
+from pbcluster.web.interfaces import RequestHead, ResponseHead
+
+#: PocketBase's in-place restore, in every spelling that its router takes for it.
+_RESTORE = re.compile(rb"/+api/+backups/+(.*)/restore/*", re.DOTALL)
+#: Made anew: Host by us, the length by the core.
+_OWN_FIELDS = frozenset((b"host", b"content-length"))
+
+
+class SeenRequest(NamedTuple):
+    """What was read from a request's fields; requests with the same lines share it.
+
+    :ivar lines: for PocketBase: the Host that came, no marks, nothing of the connection.
+    """
+
+    lines: bytes
+    traced: bool
+    signed: bytes
+
+
+def see_request(head: RequestHead) -> SeenRequest:
+    """What is to be known of its fields.
+
+    :raises Unauthorized: it is signed twice.
+    """
+    memo = head.memo
+    if memo is not None and memo.value is not None:
+        known: SeenRequest = memo.value
+        return known
+    fields = end_to_end(signing.without_marks(head.headers), _OWN_FIELDS)
+    fields.insert(0, (b"Host", head.get(b"host") or head.host))
+    traced = head.get(b"traceparent") is not None
+    seen = SeenRequest(encode_lines(fields), traced, signing.found_in(head.headers))
+    if memo is not None:
+        memo.value = seen
+    return seen
+
+
+def upstream_lines(head: RequestHead, request_id: str) -> bytes:
+    """The field lines for PocketBase.
+
+    :param request_id: 32 hex digits; of a trace that began here, its id.
+    """
+    seen, number = see_request(head), request_id.encode()
+    if seen.traced:
+        return b"%bX-Request-ID: %b\r\n" % (seen.lines, number)
+    trace = (seen.lines, number, number, number[:16])
+    return b"%bX-Request-ID: %b\r\ntraceparent: 00-%b-%b-00\r\n" % trace
+
+
+def marked(head: ResponseHead, level: Level) -> ResponseHead:
+    """The head with the word on how durable the write is."""
+    mark = (signing.DURABILITY, level.value.encode())
+    return ResponseHead(head.status, head.reason, [*head.headers, mark])
+
+
+def see_answer(head: ResponseHead) -> tuple[ResponseHead, bool]:
+    """PocketBase's head without marks, and whether it begins an event stream; remembered."""
+    content_type = head.get(b"content-type") or b""
+    head.memo = (
+        ResponseHead(head.status, head.reason, signing.without_marks(head.headers)),
+        content_type.lower().startswith(b"text/event-stream"),
+    )
+    answer: tuple[ResponseHead, bool] = head.memo
+    return answer
+
+
+def backup_to_restore(head: RequestHead) -> str | None:
+    """The name of the backup by which PocketBase would replace its database in place, under the
+    replication: it would say that it did, and everything since would never become durable. None:
+    this is another request."""
+    path = unquote_to_bytes(head.target.partition(b"?")[0])
+    found = _RESTORE.fullmatch(path) if head.method == b"POST" else None
+    return None if found is None else found[1].decode("utf-8", "replace")

@@ -1,0 +1,221 @@
+"""One request in the hands of a tenant's PocketBase, from the hand-over to the end of its answer.
+
+What holds:
+
+* It is counted as open from :meth:`TenantRequest.forward` to its end, once, whatever happens.
+* What comes back of a write is held until ``durability`` releases it; of a read too, if the tenant
+  asks for durable reads and not all that it may show lasts.
+* No request is repeated here but a safe one that met a dead pooled connection.
+
+It opens no gate (``front`` does), and knows nothing of restores (``restore_request`` does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from pbcluster.errors import PBClusterError
+from pbcluster.node.acks import Level, Withheld
+from pbcluster.node.arrivals import Loading
+from pbcluster.node.durability import Reason
+from pbcluster.node.heads import marked, see_answer, upstream_lines
+from pbcluster.node.quotas import Use
+from pbcluster.node.refusals import Refusals
+from pbcluster.node.restoring import Restorer
+from pbcluster.node.streams import Streams
+from pbcluster.node.tenant import Tenant
+from pbcluster.node.tenants import Tenants
+from pbcluster.rates import Refusal
+from pbcluster.web.interfaces import Attempt, Exchange, Forward, Outcome, Refuse, ResponseHead
+
+#: PocketBase cuts a request after 5 minutes.
+FIRST_BYTE_TIMEOUT_S = 310.0
+#: Answers that end with their head (RFC 9112, section 6.3).
+_BODILESS = frozenset((204, 304))
+#: Withheld for these reasons, the client's connection is cut: what we say would not be ours.
+_CUT = frozenset((Reason.OWNERSHIP_LOST, Reason.DATABASE_REPLACED))
+
+
+@attrs.frozen
+class Door:
+    """What all requests of a node share.
+
+    :ivar tenants: of this node. :ivar streams: their event streams.
+    :ivar restorer: their restores of backups. :ivar refusals: answers the node's own errors.
+    """
+
+    tenants: Tenants
+    streams: Streams
+    restorer: Restorer
+    refusals: Refusals
+
+
+class TenantRequest:
+    """See the module; what holds at the start of each stands in the class."""
+
+    _is_stream = False
+    _endless = False
+    _closed = False
+    _withheld: Withheld | None = None
+    _over: Refusal | None = None
+
+    def __init__(
+        self,
+        door: Door,
+        exchange: Exchange,
+        tenant: Tenant,
+        use: Use,
+        *,
+        request_id: str,
+        write: bool,
+    ) -> None:
+        """
+        :param use: what it uses of its tenant's quotas; ended with the request.
+        :param request_id: 32 hex digits.
+        """
+        self._request_id = request_id
+        self._door = door
+        self._exchange = exchange
+        self._tenant = tenant
+        self._replication = tenant.replication
+        self._tenants = door.tenants
+        self._streams = door.streams
+        self._use = use
+        self._write = write
+        self._again = write  # a write is never sent twice
+        self._careful = tenant.assignment.durable_reads
+
+    def forward(self) -> None:
+        """Hand it over; all gates are open at this moment."""
+        self._tenants.opened(self._tenant)
+        try:
+            self._send(reuse=True)
+        except BaseException:
+            self._ended()  # a bug of ours must not leave it counted
+            raise
+
+    def _send(self, *, reuse: bool) -> None:
+        upstream = self._address()
+        if upstream is None:
+            self._use.untouched()
+            self._ended()
+            self._door.refusals.refuse(self._exchange, Loading("the tenant stopped"))
+            return
+        head = self._exchange.head
+        plan = Forward(
+            upstream[0],
+            upstream[1],
+            head.method,
+            head.target,
+            lines=upstream_lines(head, self._request_id),
+            first_byte_timeout_s=FIRST_BYTE_TIMEOUT_S,
+            on_response=self._responded,
+            on_end=self._last_chunk if self._write else None,
+            on_data=self._part if not self._write and self._careful else None,
+            reuse=reuse,
+        )
+        self._exchange.forward(plan, self._done)
+
+    def _address(self) -> tuple[str, int] | None:
+        return self._tenant.upstream(write=self._write)
+
+    def _responded(self, head: ResponseHead) -> ResponseHead | Deferred[ResponseHead]:
+        clean, is_stream = head.memo or see_answer(head)
+        if is_stream:
+            self._over = self._use.become_stream()
+            if self._over is not None and not self._write:
+                raise Refuse(self._over.message)
+            self._is_stream = True
+            self._tenants.became_stream(self._tenant)
+            self._streams.add(self._tenant, self._exchange)
+        self._endless = head.get(b"content-length") is None and head.status not in _BODILESS
+        if not self._write:
+            if not self._careful or self._replication.read_may_pass():
+                return clean
+            return Deferred.fromCoroutine(self._read_acknowledged(clean))
+        return Deferred.fromCoroutine(self._acknowledged(clean))
+
+    async def _acknowledged(self, head: ResponseHead) -> ResponseHead:
+        level = await self._acknowledge(self._replication.acknowledge)
+        return marked(head, level)
+
+    async def _read_acknowledged(self, head: ResponseHead) -> ResponseHead:
+        level = await self._acknowledge(self._replication.acknowledge_read)
+        return marked(head, level) if level is Level.LOCAL else head
+
+    def _part(self) -> Deferred[None] | None:
+        """A part of what a read answers: an event, or a piece of a body that is made meanwhile."""
+        if not self._endless or self._replication.read_may_pass():
+            return None
+        waiting = Deferred.fromCoroutine(self._acknowledge(self._replication.acknowledge_read))
+        return waiting.addCallback(lambda _: None)
+
+    def _last_chunk(self) -> Deferred[None] | None:
+        # With a length the whole answer was made before its head was sent; streamed, it may tell of
+        # what was written meanwhile.
+        if not self._endless:
+            return None
+        waiting = Deferred.fromCoroutine(self._acknowledge(self._replication.acknowledge))
+        return waiting.addCallback(lambda _: None)
+
+    async def _acknowledge(self, wait: Callable[[], Coroutine[Any, Any, Level]]) -> Level:
+        try:
+            return await wait()
+        except Withheld as error:
+            self._withheld = error
+            raise Refuse(str(error)) from None
+
+    def _done(self, attempt: Attempt) -> None:
+        outcome, refusals = attempt.outcome, self._door.refusals
+        dead_connection = outcome is Outcome.NO_RESPONSE and attempt.repeatable
+        if dead_connection and not self._again and not self._exchange.client_gone:
+            self._again = True
+            self._send(reuse=False)
+            return
+        self._ended()
+        if outcome in (Outcome.COMPLETED, Outcome.BROKEN, Outcome.CLIENT_GONE):
+            return
+        if outcome is Outcome.REFUSED and self._over is not None and not self._write:
+            refusals.turn_away(self._exchange, self._over)
+        elif outcome is Outcome.REFUSED:
+            withheld = self._withheld or Withheld(Reason.STOPPED)
+            if withheld.reason in _CUT:
+                self._exchange.abort()
+            else:
+                refusals.refuse(self._exchange, withheld)
+        elif outcome is Outcome.NOT_SENT:
+            self._use.untouched()
+            refusals.refuse(self._exchange, Loading("the tenant's PocketBase is not there"))
+        elif outcome is Outcome.TIMEOUT:
+            refusals.refuse(self._exchange, _NoAnswer("PocketBase did not answer in time"))
+        else:
+            refusals.refuse(self._exchange, _BadAnswer("PocketBase broke off"))
+
+    def _ended(self) -> None:
+        self._use.end()
+        if self._is_stream:
+            self._streams.remove(self._tenant, self._exchange)
+        self._count_no_more()
+
+    def _count_no_more(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._tenants.closed(self._tenant, stream=self._is_stream)
+
+
+class _NoAnswer(PBClusterError):
+    """The tenant's PocketBase took too long: its fault, not the node's."""
+
+    status = 504
+    code = "tenant_timeout"
+
+
+class _BadAnswer(PBClusterError):
+    """The tenant's PocketBase closed the connection without an answer."""
+
+    status = 502
+    code = "tenant_broke_off"
