@@ -11,7 +11,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.node.front import Front
-from pbcluster.node.service import LIMITS as NODE_LIMITS
+from pbcluster.node.ports import LIMITS as NODE_LIMITS
 from pbcluster.node.streams import Streams
 from pbcluster.testing.http_memory import OK, Core, Far, StandIn, Wire
 from pbcluster.testing.http_reference import Message

@@ -265,7 +265,7 @@ class NodeServiceTests(TestCase):
         self.fake.replication.sync_delay_s = 1000.0  # of a clock that the test moves
         self.fake.workloads.running[T].write("row")
         waiting = [ensureDeferred(self.ask(where["node"], b"POST"))]
-        await self.until(lambda: service._tenants.find(T).replication.waiting_writes)
+        await self.until(lambda: service._made.tenants.find(T).replication.waiting_writes)
         told = self.patch(sys, "__stderr__", StringIO())
         # PocketBase answers in the very turn of the look, before any connection is closed.
         self.reactor.at_end = lambda: [each.finish() for each in self.pocketbase.held]
