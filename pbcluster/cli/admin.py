@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 
 import attrs
 
-from pbcluster.cli.http import Answer, Unreachable, ask
+from pbcluster.cli.http import MAX_ANSWER_BYTES, Answer, Unreachable, ask
 from pbcluster.cli.layout import Plan
 from pbcluster.errors import (
     CallerError,
@@ -62,7 +62,7 @@ class AdminClient:
     """Asks a member's admin API; any member takes any request.
 
     :ivar url: its base URL, without a path.
-    :ivar token: the bearer token.
+    :ivar token: the bearer token; empty: what is asked needs none.
     :ivar others: base URLs of the other members, asked in turn when nobody answers.
     :ivar ca: file with the authorities of their certificates; empty: the system's.
     """
@@ -91,7 +91,9 @@ class AdminClient:
         :returns: the decoded JSON, None for an empty answer.
         :raises PBClusterError: what the API answered, or that it did not.
         """
-        headers = {"Authorization": f"Bearer {self.token}", "Accept": "application/json"}
+        headers = {"Accept": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
         content = None
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -119,7 +121,7 @@ class AdminClient:
         headers: dict[str, str],
         body: bytes | None,
         timeout_s: float,
-        **more: int,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> Answer:
         """The answer of the first member that gives one. :raises Unreachable: none does."""
         for url in (self.url, *self.others):
@@ -131,7 +133,7 @@ class AdminClient:
                     body=body,
                     timeout_s=timeout_s,
                     ca=self.ca,
-                    **more,
+                    max_answer_bytes=max_answer_bytes,
                 )
             except Unreachable as error:
                 last = error

@@ -69,10 +69,14 @@ def _write(directory: Path, issuer: Pair, role: str, name: str, now: datetime) -
         )
     ):
         return
-    made = authority.issue(issuer, role, name, now)
-    write_bytes(key, made.key)
-    write_bytes(certificate, made.certificate, 0o644)
-    write_bytes(ca, issuer.certificate, 0o644)
+    store(directory, issuer.certificate, authority.issue(issuer, role, name, now))
+
+
+def store(directory: Path, ca: bytes, pair: Pair) -> None:
+    """Write what a gateway or node needs. :raises OSError: it cannot be written."""
+    write_bytes(directory / "key.pem", pair.key)
+    write_bytes(directory / "certificate.pem", pair.certificate, 0o644)
+    write_bytes(directory / "ca.pem", ca, 0o644)
     directory.chmod(0o700)
 
 

@@ -201,15 +201,12 @@ def find(tenant: str, directory: str, as_json: bool) -> None:
 # -- nodes ----------------------------------------------------------------------------------------
 
 
-@click.command()
-@click.argument("node")
-@no_wait_option
-@timeout_option
-@dir_option
-@json_option
-def drain(node: str, no_wait: bool, timeout_s: float, directory: str, as_json: bool) -> None:
-    """Move all tenants off a node, a few at a time; it gets no others until it is undrained."""
-    _, _, client = admin_of(directory)
+def wait_drained(client: AdminClient, node: str, timeout_s: float) -> dict[str, Any]:
+    """Have all tenants moved off a node.
+
+    :param timeout_s: how long to watch; 0: not at all.
+    :returns: how far it is. :raises DeadlineExceeded: some are left after that time.
+    """
     seen = dict(client.request("POST", _path("nodes", node, "drain")))
     began_with = int(seen["left"])
 
@@ -225,9 +222,22 @@ def drain(node: str, no_wait: bool, timeout_s: float, directory: str, as_json: b
             + (f", {aborted} could not move yet" if aborted else "")
         )
 
-    if not no_wait:
-        look = lambda: dict(client.request("GET", _path("nodes", node, "drain")))  # noqa: E731
-        seen = watch(look, progress, timeout_s)
+    if not timeout_s:
+        return seen
+    look = lambda: dict(client.request("GET", _path("nodes", node, "drain")))  # noqa: E731
+    return watch(look, progress, timeout_s)
+
+
+@click.command()
+@click.argument("node")
+@no_wait_option
+@timeout_option
+@dir_option
+@json_option
+def drain(node: str, no_wait: bool, timeout_s: float, directory: str, as_json: bool) -> None:
+    """Move all tenants off a node, a few at a time; it gets no others until it is undrained."""
+    _, _, client = admin_of(directory)
+    seen = wait_drained(client, node, 0.0 if no_wait else timeout_s)
     if as_json:
         show.print_json(seen)
     elif seen["left"]:

@@ -90,6 +90,11 @@ def add(where: ClusterDir, plan: Plan, client: AdminClient, name: str) -> Plan:
     :raises CallerError: the control plane says no; nothing is left of it then.
     :raises PBClusterError: whether it joined is unknown.
     """
+    if plan.joined:
+        raise ConfigError(
+            f"{where.root} was made by `pbcluster join`: a member of another machine joins by a "
+            "token (`pbcluster join-tokens create --role member` on the first host)"
+        )
     who = _supervisor(where)
     began = _joins(where, name)
     bigger = plan if began and name in (p.id for p in plan.processes) else grown(plan, name)
@@ -153,7 +158,7 @@ def remove(where: ClusterDir, plan: Plan, client: AdminClient, name: str) -> Non
         # Perhaps it never came to be one: then the plan is all that knows it.
         if name not in (member.id for member in plan.of("member")):
             raise
-    if name not in (member.id for member in plan.of("member")):
+    if plan.joined or name not in (member.id for member in plan.of("member")):
         return
     initialise.write_all(where, shrunk(plan, name))
     who = state.supervisor(where)

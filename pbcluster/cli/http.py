@@ -42,17 +42,20 @@ def ask(
     timeout_s: float = 5.0,
     max_answer_bytes: int = MAX_ANSWER_BYTES,
     ca: str = "",
+    unverified: bool = False,
 ) -> Answer:
     """Send one request and read its whole answer.
 
     :param url: ``http://HOST:PORT/PATH?QUERY``, or https.
     :param ca: file with the authorities that are trusted; empty: the system's.
+    :param unverified: of https: whoever answers is taken at its word; for what is public and
+        checked by other means only.
     :param timeout_s: for the connection and for each wait for bytes.
     :raises Unreachable: no connection, no answer in time, or too large an answer.
     """
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    connection = _connection(parts, timeout_s, ca)
+    connection = _connection(parts, timeout_s, ca, unverified=unverified)
     try:
         connection.request(method, target, body=body, headers=dict(headers or {}))
         response = connection.getresponse()
@@ -68,7 +71,9 @@ def ask(
         connection.close()
 
 
-def _connection(parts: SplitResult, timeout_s: float, ca: str) -> http.client.HTTPConnection:
+def _connection(
+    parts: SplitResult, timeout_s: float, ca: str, *, unverified: bool
+) -> http.client.HTTPConnection:
     """:raises Unreachable: the file of authorities cannot be used."""
     host = parts.hostname or ""
     if parts.scheme != "https":
@@ -77,4 +82,7 @@ def _connection(parts: SplitResult, timeout_s: float, ca: str) -> http.client.HT
         context = ssl.create_default_context(cafile=ca or None)
     except OSError as error:
         raise Unreachable(f"cannot read the authorities in {ca}: {error}") from None
+    if unverified:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
     return http.client.HTTPSConnection(host, parts.port or 443, timeout=timeout_s, context=context)

@@ -119,6 +119,11 @@ def initialise(where: ClusterDir, wish: Wish) -> Plan:
         raise ConfigError(
             f"{where.root} holds a cluster already: `pbcluster up --dir {where.root}` starts it"
         )
+    if where.joining_file.exists():
+        raise ConfigError(
+            f"a process was to join another host's cluster from {where.root} and has not: repeat "
+            "the `pbcluster join`, or choose another directory"
+        )
     check_wish(wish)
     plan = attrs.evolve(new_plan(wish), root=where.root)
     write_all(where, plan, first=True)

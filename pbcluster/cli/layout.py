@@ -227,6 +227,11 @@ class ClusterDir:
         return self.root / "log" / f"{name}.log"
 
     @property
+    def joining_file(self) -> Path:
+        """What `join` wrote before it asked; gone when it is done. Mode 0600."""
+        return self.root / "secrets" / "joining.json"
+
+    @property
     def removed_file(self) -> Path:
         """Ids of processes that were removed from the cluster, one a line."""
         return self.root / "removed.ids"

@@ -15,6 +15,8 @@ from pbcluster import __version__
 from pbcluster.cli import (
     commands_access,
     commands_cluster,
+    commands_join,
+    commands_leave,
     commands_lives,
     commands_members,
     commands_migration,
@@ -49,7 +51,8 @@ class _Commands(click.Group):
 def cli() -> None:
     """Many PocketBase backends on many machines, as one platform.
 
-    A cluster on this machine lives in one directory (--dir, default ./cluster):
+    A cluster on this machine lives in one directory (--dir, default ./cluster); processes of other
+    machines join it by `pbcluster join`:
 
     \b
       pbcluster up                        start everything, Ctrl-C stops it
@@ -71,12 +74,16 @@ for _command in (
     commands_access.api_tokens,
     commands_access.audit,
     commands_migration.rebalance,
+    commands_join.join_tokens,
+    commands_join.join_command,
+    commands_leave.gateways,
 ):
     cli.add_command(_command)
 for _command in commands_migration.TENANT_COMMANDS:
     commands_tenants.tenants.add_command(_command)
 for _command in commands_migration.NODE_COMMANDS:
     commands_nodes.nodes.add_command(_command)
+commands_nodes.nodes.add_command(commands_leave.remove_node)
 commands_tenants.tenants.add_command(commands_tokens.domains)
 for _command in commands_lives.COMMANDS:
     commands_tenants.tenants.add_command(_command)
