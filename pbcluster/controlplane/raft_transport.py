@@ -28,7 +28,7 @@ from pbcluster.raft.frames import MAX_FRAME_BYTES, Frame, Guard, encode
 from pbcluster.records import MemberRecord, ProcessRecord
 from pbcluster.transport.addresses import MemberAddress
 from pbcluster.transport.connection import ZmqConnection
-from pbcluster.transport.curve import FORMER
+from pbcluster.transport.curve import FORMER, REMOVED
 from pbcluster.transport.sockets import Proof, Sockets
 
 #: Messages kept for one peer. Above the appends that may be in flight to it (RaftOptions), so that
@@ -167,14 +167,17 @@ class ZmqRaftNetwork:
         if now == self._admitted:
             return
         self._admitted = now
-        peers = [Peer(p.id, p.role, p.curve_public) for p in now[0] if p.curve_public]
-        gone = [process.id for process in now[1]]
+        rows = [(process, process.role) for process in now[0]]
+        # Who was removed still gets through to where nothing is done but to tell it so.
+        rows += [(process, REMOVED) for process in now[1]]
+        peers = [Peer(p.id, role, p.curve_public) for p, role in rows if p.curve_public]
+        unknown = [process.id for process in now[1] if not process.curve_public]
         try:
-            self._sockets.change(peers, gone)
+            self._sockets.change(peers, unknown)
         except ConfigError:
-            self._sockets.change((), gone)
-            for process in now[0]:
-                self._allow(process, process.role)
+            self._sockets.change((), [process.id for process in now[1]])
+            for process, role in rows:
+                self._allow(process, role)
 
     def _allow(self, record: MemberRecord | ProcessRecord, role: str) -> None:
         try:

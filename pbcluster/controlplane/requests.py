@@ -37,7 +37,7 @@ from pbcluster.errors import (
     WrongEpoch,
 )
 from pbcluster.records import NodeStatus, TenantRecord, TenantStatus, check_process_id
-from pbcluster.transport.curve import FORMER
+from pbcluster.transport.curve import FORMER, REMOVED
 from pbcluster.transport.interfaces import Asked
 
 #: A look-up that waits (for an epoch, for a take-over) looks again so often.
@@ -109,6 +109,7 @@ class Requests:
         answer = self._answers.get(type(body))
         if answer is None:
             raise RemoteProtocolError(f"{type(body).__name__} is not asked of a member")
+        self._check_present(asked)
         speaker = getattr(body, "node_id", None)
         own = not isinstance(body, wire.SuspectNode)
         if own and speaker is not None:
@@ -116,7 +117,6 @@ class Requests:
                 raise Forbidden(f"{asked.sender} may not speak for {speaker}")
             if asked.role not in ("", "node"):
                 raise Forbidden(f"{asked.sender} is a {asked.role}, not a node")
-        self._check_present(asked)
         if len(asked.idempotency_key) > MAX_KEY:
             raise RemoteProtocolError(f"an idempotency key has at most {MAX_KEY} characters")
         if isinstance(body, wire.LookupRoute):
@@ -142,7 +142,8 @@ class Requests:
         """:raises Forbidden: the sender was removed from the cluster."""
         if asked.role == FORMER:
             raise Forbidden(f"{asked.sender} is no member any more")
-        if self._consensus.registry.roster.is_former_process(asked.sender):
+        removed = self._consensus.registry.roster.is_former_process(asked.sender)
+        if removed or asked.role == REMOVED:
             raise Forbidden(f"{asked.sender} was removed: it never comes back under this id")
 
     def _need_leader(self) -> None:

@@ -50,6 +50,7 @@ from pbcluster.ending import end_process
 from pbcluster.errors import ConfigError, PBClusterError, TooLarge
 from pbcluster.records import MemberRecord
 from pbcluster.transport.broadcasts import ZmqPublisher
+from pbcluster.transport.curve import REMOVED, ROLES
 from pbcluster.transport.request_server import ZmqRequestServer
 from pbcluster.transport.sockets import Sockets
 from pbcluster.web.tls.endpoint import TLSDirectoryEndpoint
@@ -78,7 +79,8 @@ class MemberService(Service):
         self._membership: Membership | None = None
         self._executor: Executor | None = None
         self._migrating: Migrating | None = None
-        self._server = ZmqRequestServer(sockets, config.request_endpoint)
+        roles = (*ROLES, REMOVED)
+        self._server = ZmqRequestServer(sockets, config.request_endpoint, roles=roles)
         self._publisher = ZmqPublisher(sockets, config.broadcast_endpoint)
         self._admin: IListeningPort | None = None
         self._status: IListeningPort | None = None

@@ -180,11 +180,12 @@ class Assembly:
         *,
         condition: Callable[[], Condition],
         found: Callable[[str], tuple[int, str]],
+        removed: Callable[[str], None],
     ) -> Standing:
         """This node's standing with the control plane, under an id of this start.
 
         :param address: the URL by which gateways reach it.
-        :param condition: what a heartbeat carries. :param found: see :class:`Standing`.
+        :param condition: what a heartbeat carries. :param found, removed: see :class:`Standing`.
         """
         config = self._config
         facts = NodeFacts(
@@ -205,6 +206,7 @@ class Assembly:
             owned=Orders(self.tenants, HandingOver(self.parts, self.tenants), self.warming),
             found=found,
             members_changed=self.follower.changed,
+            removed=removed,
             condition=condition,
             new_key=random_word,
             handlers=Operators(self.tenants, self.shells.logs, self._reactor).handlers(),

@@ -22,6 +22,7 @@ from twisted.logger import Logger
 
 from pbcluster import __version__
 from pbcluster.errors import (
+    Forbidden,
     NotFound,
     PBClusterError,
     RemoteProtocolError,
@@ -124,14 +125,18 @@ class Standing:
         members_changed: Callable[[int], None] = lambda index: None,
         handlers: Mapping[type, Callable[[Asked, Any], Awaitable[Body]]] | None = None,
         found: Callable[[str], tuple[int, str]] = lambda tenant_id: (0, ""),
+        removed: Callable[[str], None] = lambda why: None,
     ) -> None:
         """
         :param handlers: further kinds of questions → what answers them.
         :param found: tenant id → epoch (0: nothing of it runs here) and state.
+        :param removed: called when the control plane says that this node may not come (back); with
+            its words.
         :param members_changed: told at which log index the control plane's members changed last.
         """
         self.incarnation = 0
         self._members_changed = members_changed
+        self._removed = removed
         self._handlers = handlers or {}
         self._found = found
         self.gaps = 0
@@ -222,6 +227,9 @@ class Standing:
                     )
                     self._registered(expect(answer, Registered))
                     return
+                except Forbidden as error:
+                    self._removed(str(error))
+                    return
                 except PBClusterError as error:
                     log.warn("registration is repeated: {error}", error=error)
                     if not isinstance(error, Unavailable):
@@ -279,7 +287,7 @@ class Standing:
                 question, timeout_s=self._proofs.durations.lease_proof_s
             )
             self._acked(sent, incarnation, expect(answer, LeaseAck))
-        except (NotFound, WrongEpoch) as error:
+        except (NotFound, WrongEpoch, Forbidden) as error:
             await self._told_off(str(error), incarnation)
         except PBClusterError as error:
             log.debug("lease without an answer: {error}", error=error)
@@ -323,7 +331,7 @@ class Standing:
         )
         try:
             await self._client.ask(beat, timeout_s=HEARTBEAT_INTERVAL_S)
-        except (NotFound, WrongEpoch) as error:
+        except (NotFound, WrongEpoch, Forbidden) as error:
             await self._told_off(str(error), incarnation)
         except PBClusterError as error:
             log.debug("heartbeat without an answer: {error}", error=error)

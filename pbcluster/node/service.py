@@ -147,7 +147,10 @@ class NodeService(Service):
         """Begin to hear and obey the control plane; returns once it knows this node."""
         made = self._made
         standing = self._standing = made.make_standing(
-            address, condition=self._figures.condition, found=self._figures.found
+            address,
+            condition=self._figures.condition,
+            found=self._figures.found,
+            removed=self._removed,
         )
         made.client.start(standing.handle)
         made.follower.start()
@@ -169,6 +172,12 @@ class NodeService(Service):
                     log.warn("node {id} is {phase}", id=self._config.id, phase=self._phase)
             tries += 1
             await pause(self._reactor, S3_RETRY_S)
+
+    def _removed(self, why: str) -> None:
+        """An operator removed this node: what it has is synced as at any end, then it is gone."""
+        self._fenced = True
+        log.critical("the control plane does not let this node in: {why}", why=why)
+        end_process(self._reactor, "pbnode", why)
 
     def _superseded(self, error: ForeignBucket) -> None:
         """The bucket belongs to another cluster now: answer nothing from here on, then end.

@@ -25,6 +25,8 @@ from pbcluster.errors import ConfigError
 ROLES = ("member", "node", "gateway")
 #: A member that left: it is let in where it can be told so, and nowhere else.
 FORMER = "former"
+#: A node or gateway that was removed: it may ask the members, and is refused with the reason.
+REMOVED = "removed"
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 _ZAP_VERSION = b"1.0"
 _Z85_LENGTH = 40
@@ -129,7 +131,7 @@ class AllowList:
         changes: dict[str, Peer | None] = dict(self._changes)
         for peer in allowed:
             row = self._file.get(peer.id)
-            if row is not None and peer.role not in (row.role, FORMER):
+            if row is not None and peer.role not in (row.role, FORMER, REMOVED):
                 raise ConfigError(f"{peer.id} is a {row.role} by the peers file, not a {peer.role}")
             _checked(peer.curve_public, f"curve_public of {peer.id}")
             changes[peer.id] = peer
