@@ -195,7 +195,7 @@ class Front:
         deadline = self._clock.seconds() + self._hold_s
         self._tenants.cache.asked(signed.tenant_id)
         for _ in range(MAX_ROUNDS):
-            tenant = await self._tenants.assigned(signed.tenant_id, signed.epoch)
+            tenant = await self._tenants.arrivals.assigned(signed.tenant_id, signed.epoch)
             if head.host.decode("latin-1") not in tenant.assignment.hosts:
                 raise OwnershipLost("this host name is not the tenant's", epoch=tenant.epoch)
             tenant = await self._tenants.ready(signed.tenant_id, write=write, deadline=deadline)

@@ -54,13 +54,13 @@ class Operators:
         deadline = self._clock.seconds() + asked.deadline - asked.arrived - MARGIN_S
         # A token is made from what is stored, and nothing is stored.
         tenant = await self._tenants.ready(body.tenant_id, write=False, deadline=deadline)
-        self._tenants.opened(tenant)  # not stopped for idleness meanwhile
+        self._tenants.uses.opened(tenant)  # not stopped for idleness meanwhile
         try:
             self._check(body.tenant_id, body.epoch)
             await tenant.prove()
             return await self._minted(tenant, body)
         finally:
-            self._tenants.closed(tenant, stream=False)
+            self._tenants.uses.closed(tenant, stream=False)
 
     async def _minted(self, tenant: Tenant, body: MintLogin) -> Login:
         workload = tenant.workload

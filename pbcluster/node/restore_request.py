@@ -42,7 +42,7 @@ class RestoreRequest(TenantRequest):
             self._use.end()
             self._door.refusals.refuse(self._exchange, error)
             return
-        self._tenants.opened(self._tenant)
+        self._tenants.uses.opened(self._tenant)
         self._send(reuse=False)
         if self._closed and self._restore is not None:  # PocketBase was gone: it was not asked
             await self._restore.abandon()

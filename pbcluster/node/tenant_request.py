@@ -91,7 +91,7 @@ class TenantRequest:
 
     def forward(self) -> None:
         """Hand it over; all gates are open at this moment."""
-        self._tenants.opened(self._tenant)
+        self._tenants.uses.opened(self._tenant)
         try:
             self._send(reuse=True)
         except BaseException:
@@ -130,7 +130,7 @@ class TenantRequest:
             if self._over is not None and not self._write:
                 raise Refuse(self._over.message)
             self._is_stream = True
-            self._tenants.became_stream(self._tenant)
+            self._tenants.uses.became_stream(self._tenant)
             self._streams.add(self._tenant, self._exchange)
         self._endless = head.get(b"content-length") is None and head.status not in _BODILESS
         if not self._write:
@@ -204,7 +204,7 @@ class TenantRequest:
     def _count_no_more(self) -> None:
         if not self._closed:
             self._closed = True
-            self._tenants.closed(self._tenant, stream=self._is_stream)
+            self._tenants.uses.closed(self._tenant, stream=self._is_stream)
 
 
 class _NoAnswer(PBClusterError):

@@ -4,6 +4,8 @@ Level-triggered: each list of assignments is the whole truth, and a tick each se
 lost event left behind. What is taken away stops answering within the same call in which the list is
 obeyed, before any later lease acknowledgement can count. Loads are bounded; a tenant loads once,
 and requests wait for it, bounded in number and time.
+
+How one tenant is loaded and stopped is for ``tenant``; who owns it, for the control plane.
 """
 
 from __future__ import annotations
@@ -13,13 +15,14 @@ from collections.abc import Callable, Iterator
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.logger import Logger
 
-from pbcluster.errors import Busy, OwnershipLost, PBClusterError, Unavailable
+from pbcluster.errors import Busy, OwnershipLost, Unavailable
 from pbcluster.node.arrivals import Arrivals, Loading
 from pbcluster.node.assignments import Assignments
 from pbcluster.node.cache import Cache
 from pbcluster.node.endings import Endings
 from pbcluster.node.lifecycle import State
 from pbcluster.node.parts import NodeParts, pause, spawn, tenant_report
+from pbcluster.node.revival import Revival
 from pbcluster.node.tenant import Tenant
 from pbcluster.node.uses import Uses
 from pbcluster.wire import Assignment, NodeAssignments, TenantUsage
@@ -37,21 +40,18 @@ IDLE_DRAIN_S = 1.0
 TICK_S = 1.0
 #: A request whose tenant finds no room looks for it so often: others end all the time.
 ROOM_POLL_S = 0.2
-#: Litestream is started again after so long, doubling.
-REVIVE_BACKOFF_S = 0.2
-REVIVE_BACKOFF_MAX_S = 5.0
 
 
 class Tenants:
     """See the module. Call :meth:`start` first.
 
-    :ivar replication_up: whether Litestream runs.
+    :ivar parts: what its tenants work with. :ivar cache: which of them have a place.
+    :ivar uses: told of their requests. :ivar arrivals: waits for assignments yet to come.
     """
 
     def __init__(self, parts: NodeParts, *, capacity: int, idle_stop_s: float) -> None:
         self.cache = Cache(capacity)
-        self.replication_up = True
-        self._parts = parts
+        self.parts = parts
         self._idle_stop_s = idle_stop_s
         self._assignments = Assignments(parts.node_id)
         self._tenants: dict[str, Tenant] = {}
@@ -61,22 +61,18 @@ class Tenants:
         self._started_once: set[tuple[str, int]] = set()
         self._slots = DeferredSemaphore(MAX_LOADS)
         database_bytes = parts.directories.database_bytes
-        self._uses = Uses(self.cache, parts.clock.seconds, parts.utc_now, database_bytes)
+        self.uses = Uses(self.cache, parts.clock.seconds, parts.utc_now, database_bytes)
         self._endings = Endings(parts, lambda: self._assignments.incarnation, self._end_of)
-        self._arrivals = Arrivals(parts, self.find, lambda: self._closed)
+        self.arrivals = Arrivals(parts, self.find, lambda: self._closed)
+        self._revival = Revival(parts, self, lambda: self._closed)
         self._adopted: dict[str, int] = {}
         self._replaced: Callable[[Tenant], None] | None = None
         self._ticking: Deferred[None] | None = None
         self._closed = False
 
-    @property
-    def parts(self) -> NodeParts:
-        """What its tenants work with."""
-        return self._parts
-
     def start(self) -> None:
         """Begin to tick."""
-        self._parts.replication.when_lost(self._replication_lost)
+        self._revival.start()
         self._ticking = spawn(self._tick(), "tick of the tenants")
 
     # -- what is there --
@@ -99,13 +95,18 @@ class Tenants:
         return frozenset(busy | {each.tenant_id for each in self._assignments.endings()})
 
     @property
+    def replication_up(self) -> bool:
+        """Whether Litestream runs."""
+        return self._revival.replication_up
+
+    @property
     def obeyed_index(self) -> int:
         """Index of the list obeyed, -1: none yet."""
         return self._assignments.index
 
     def usage(self) -> tuple[TenantUsage, ...]:
         """What happened to each tenant since the last call."""
-        return self._arrivals.followed() + self._uses.since_last(self)
+        return self.arrivals.followed() + self.uses.since_last(self)
 
     # -- assignments --
 
@@ -121,7 +122,7 @@ class Tenants:
         change = None if self._closed else self._assignments.obey(new)
         if change is None:
             return False
-        self._parts.proofs.obey(new.index, self._assignments.epochs())
+        self.parts.proofs.obey(new.index, self._assignments.epochs())
         orders = self._assignments.endings()
         gone = dict.fromkeys((*change.removed, *change.replaced, *(o.tenant_id for o in orders)))
         leaving = [self._tenants.pop(key) for key in gone if key in self._tenants]
@@ -133,7 +134,7 @@ class Tenants:
         for tenant in leaving:
             self._let_go(tenant, released=tenant.tenant_id in change.removed)
         self._endings.obey(orders)
-        self._arrivals.fire()
+        self.arrivals.fire()
         self._load_wanted()
         return True
 
@@ -142,7 +143,7 @@ class Tenants:
         return Tenant(
             assignment,
             self._assignments.incarnation,
-            self._parts,
+            self.parts,
             adopts=adopted is not None and assignment.epoch > adopted,
             replaced=self._replaced,
         )
@@ -161,7 +162,7 @@ class Tenants:
         """Stop answering now, the rest as it comes; a successor's load waits for its end."""
         before, done = self._ending.get(tenant.tenant_id), Deferred[None]()
         self._ending[tenant.tenant_id] = done
-        self._arrivals.remember_gone(tenant)
+        self.arrivals.remember_gone(tenant)
         tenant.begin_leaving(for_good=True)
         ending = self._end(tenant, before, released=released)
         spawn(ending, f"release of {tenant.tenant_id}").chainDeferred(done)
@@ -171,29 +172,21 @@ class Tenants:
             await before
         await self._drained(tenant, RELEASE_DRAIN_S)
         await tenant.stop()
-        self._parts.proofs.forget(tenant.tenant_id, tenant.epoch)
+        self.parts.proofs.forget(tenant.tenant_id, tenant.epoch)
         if tenant.tenant_id not in self._loading:
             self.cache.remove(tenant.tenant_id)
         self._started_once.discard((tenant.tenant_id, tenant.epoch))
         if released:
-            self._uses.forget(tenant.tenant_id)
+            self.uses.forget(tenant.tenant_id)
             self._report(tenant, "released")
 
     def _load_wanted(self) -> None:
         for tenant in self:
             key = (tenant.tenant_id, tenant.epoch)
             if tenant.assignment.wanted and key not in self._started_once:
-                self._want(tenant)
+                self.want(tenant)
 
     # -- loading --
-
-    async def assigned(self, tenant_id: str, epoch: int) -> Tenant:
-        """The tenant under ``epoch`` or a newer one; waits a moment if the sender knows more.
-
-        :raises OwnershipLost: it is not on this node. ``data["epoch"]`` is what we know of.
-        :raises Loading: only an older epoch of it is known here.
-        """
-        return await self._arrivals.assigned(tenant_id, epoch)
 
     async def ready(self, tenant_id: str, *, write: bool, deadline: float) -> Tenant:
         """Wait until a request for the tenant may be handed on (under a proof).
@@ -205,16 +198,16 @@ class Tenants:
         while True:
             tenant = self._tenants.get(tenant_id)
             if tenant is None:
-                raise self._arrivals.lost(tenant_id)
+                raise self.arrivals.lost(tenant_id)
             if tenant.upstream(write=write) is not None:
                 return tenant
             if tenant.refused_by > tenant.epoch:
                 raise OwnershipLost("another node owns this tenant", epoch=tenant.refused_by)
-            now = self._parts.clock.seconds()
+            now = self.parts.clock.seconds()
             if self._closed or now >= deadline:
                 raise Loading(f"the tenant is {tenant.state.value}")
             if tenant.can_load:
-                if not self._want(tenant):
+                if not self.want(tenant):
                     await self._wait_for_room(tenant, deadline)
                     continue
                 if tenant_id not in self._loading or tenant.upstream(write=write) is not None:
@@ -223,7 +216,7 @@ class Tenants:
 
     async def _wait_for_room(self, tenant: Tenant, deadline: float) -> None:
         """:raises Unavailable: it failed a moment ago. :raises Busy: no room in time."""
-        now = self._parts.clock.seconds()
+        now = self.parts.clock.seconds()
         if now < tenant.retry_at:
             wait_s = tenant.retry_at - now
             raise Unavailable(f"the tenant failed: {tenant.life.cause}", retry_after_s=wait_s)
@@ -233,18 +226,21 @@ class Tenants:
             raise Busy(told, retry_after_s=5.0)
         await tenant.changes.wait(min(ROOM_POLL_S, left))
 
-    def want(self, tenant: Tenant) -> None:
-        """Load it, asked for or not."""
-        self._want(tenant)
+    def want(self, tenant: Tenant) -> bool:
+        """Begin to load it, asked for or not, unless that is under way.
 
-    def _want(self, tenant: Tenant) -> bool:
-        """Begin to load it unless that is under way. False: it cannot be loaded now."""
+        :returns: False: it cannot be loaded now.
+        """
         if tenant.tenant_id in self._loading or not tenant.can_load:
             return True
-        now = self._parts.clock.seconds()
+        now = self.parts.clock.seconds()
         if self._closed or now < tenant.retry_at:
             return False
-        if tenant.tenant_id not in self.cache and not self._can_make_room():
+        if (
+            tenant.tenant_id not in self.cache
+            and self._victim() is None
+            and not self.cache.has_room()
+        ):
             return False
         self._loading.add(tenant.tenant_id)
         spawn(self._load(tenant), f"load of {tenant.tenant_id}")
@@ -282,7 +278,7 @@ class Tenants:
         while tenant_id not in self.cache:
             victim = self._victim()
             if self.cache.has_room():
-                self.cache.add(tenant_id, self._parts.clock.seconds())
+                self.cache.add(tenant_id, self.parts.clock.seconds())
                 break
             if victim is None:
                 return False
@@ -290,15 +286,12 @@ class Tenants:
             await self._rest(victim)
         return True
 
-    def _can_make_room(self) -> bool:
-        return self._victim() is not None or self.cache.has_room()
-
     def _victim(self) -> Tenant | None:
         """Who must go; one that is stopping already makes room by itself, and one that was given
         away gives up its place without being asked. None: nobody may, or there is room."""
         leaving = {each.tenant_id for each in self if each.leaving or each.replication.only_here}
         busy = self._loading | self._stopping | leaving
-        while (name := self.cache.victim(self._parts.clock.seconds(), busy)) is not None:
+        while (name := self.cache.victim(self.parts.clock.seconds(), busy)) is not None:
             victim = self._tenants.get(name)
             if victim is not None:
                 return victim
@@ -345,14 +338,14 @@ class Tenants:
         self._load_wanted()
 
     async def _drained(self, tenant: Tenant, limit_s: float) -> None:
-        deadline = self._parts.clock.seconds() + limit_s
+        deadline = self.parts.clock.seconds() + limit_s
         while self.cache.open_requests(tenant.tenant_id):
-            left = deadline - self._parts.clock.seconds()
+            left = deadline - self.parts.clock.seconds()
             try:
                 if not await tenant.changes.wait(left):
                     return
             except Unavailable:  # a crowd waits for its change; it must be stopped all the same
-                await pause(self._parts.clock, min(DRAIN_POLL_S, left))
+                await pause(self.parts.clock, min(DRAIN_POLL_S, left))
 
     def _forget_unloaded(self, tenant_id: str) -> None:
         """Free the place of a tenant of which nothing runs."""
@@ -385,25 +378,11 @@ class Tenants:
         await self._drained(tenant, drain_s)
         await tenant.stop()
 
-    # -- use --
-
-    def opened(self, tenant: Tenant) -> None:
-        """A request was handed to its PocketBase."""
-        self._uses.opened(tenant)
-
-    def became_stream(self, tenant: Tenant) -> None:
-        """Its answer is an event stream."""
-        self._uses.became_stream(tenant)
-
-    def closed(self, tenant: Tenant, *, stream: bool) -> None:
-        """It ended."""
-        self._uses.closed(tenant, stream=stream)
-
     # -- each second --
 
     async def _tick(self) -> None:
         while not self._closed:
-            await pause(self._parts.clock, TICK_S)
+            await pause(self.parts.clock, TICK_S)
             try:
                 self._repair()
             except Exception:  # one tenant's trouble must not end the watch over all others
@@ -413,7 +392,7 @@ class Tenants:
         for tenant in self:
             tenant.tick()
             self._forget_unloaded(tenant.tenant_id)
-        for tenant_id in self.cache.idle(self._parts.clock.seconds(), self._idle_stop_s):
+        for tenant_id in self.cache.idle(self.parts.clock.seconds(), self._idle_stop_s):
             idle = self._tenants.get(tenant_id)
             busy = idle is None or idle.replication.waiting_writes or idle.replication.only_here
             if idle is not None and idle.state is State.ACTIVE and not busy:
@@ -421,30 +400,5 @@ class Tenants:
         self._ending = {key: done for key, done in self._ending.items() if not done.called}
         self._load_wanted()
 
-    # -- Litestream ended by itself --
-
-    def _replication_lost(self, reason: str) -> None:
-        if self._closed or not self.replication_up:
-            return
-        self.replication_up = False
-        log.error("Litestream ended: {reason}; no write is acknowledged", reason=reason)
-        spawn(self._revive(), "restart of Litestream")
-
-    async def _revive(self) -> None:
-        delay_s = REVIVE_BACKOFF_S
-        while not self._closed:
-            try:
-                await self._parts.replication.start()
-                for tenant in self:
-                    if not tenant.leaving:
-                        await tenant.replication.register_again()
-            except PBClusterError as error:
-                log.error("Litestream cannot be started: {error}", error=error)
-                await pause(self._parts.clock, delay_s)
-                delay_s = min(2 * delay_s, REVIVE_BACKOFF_MAX_S)
-            else:
-                self.replication_up = True
-                return
-
     def _report(self, tenant: Tenant, outcome: str) -> None:
-        self._parts.report(tenant_report(self._parts, tenant.assignment, outcome))
+        self.parts.report(tenant_report(self.parts, tenant.assignment, outcome))

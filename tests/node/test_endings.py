@@ -49,11 +49,11 @@ class ArchiveTests(EndCase):
     def test_open_requests_finish_first(self) -> None:
         """As at every release; the claim waits for the stop."""
         tenant = self.node.tenant()
-        self.node.tenants.opened(tenant)
+        self.node.tenants.uses.opened(tenant)
         self.order("archived")
         self.assertIn(T, self.node.fake.workloads.running)
         self.assertIs(self.owner().state, OwnerState.SERVING)
-        self.node.tenants.closed(tenant, stream=False)
+        self.node.tenants.uses.closed(tenant, stream=False)
         self.assertIs(self.owner().state, OwnerState.ARCHIVED)
 
     def test_s3_away(self) -> None:

@@ -80,18 +80,18 @@ class SourceTests(OrdersCase):
         """It is stopped when the last one ended, at once."""
         self.serving()
         tenant = self.node.tenant()
-        self.node.tenants.opened(tenant)
+        self.node.tenants.uses.opened(tenant)
         self.hand_over()
         self.node.run(OPEN_REQUESTS_S - 1)
         self.assertIn(T, self.node.fake.workloads.running)
-        self.node.tenants.closed(tenant, stream=False)
+        self.node.tenants.uses.closed(tenant, stream=False)
         self.node.run(0.5)
         self.assertEqual(self.last().outcome, "drained")
 
     def test_a_request_that_takes_too_long_ends_the_move_not_itself(self) -> None:
         """It is reported, PocketBase was not touched, and the abort's list serves on."""
         self.serving()
-        self.node.tenants.opened(self.node.tenant())
+        self.node.tenants.uses.opened(self.node.tenant())
         self.hand_over()
         self.node.run(OPEN_REQUESTS_S + 1)
         self.assertEqual(self.last().outcome, "not_drained")

@@ -233,7 +233,7 @@ class OldEpochTests(HousekeepingCase):
         def now() -> datetime:
             return BEGAN + timedelta(seconds=self.clock.seconds())
 
-        self.node.tenants._parts = attrs.evolve(self.node.parts, utc_now=now)
+        self.node.tenants.parts = attrs.evolve(self.node.parts, utc_now=now)
         self.node.tenants._idle_stop_s = 1e9
         for epoch in (1, 2, 3):
             self.move(epoch)

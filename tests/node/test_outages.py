@@ -58,7 +58,7 @@ class OutageCase(SynchronousTestCase):
         keeper: Any = self.keeper
         outages = NodeOutages(self.clock, self.node.fake.claims, keeper, "node_a", lambda: 1)
         self.node.parts = attrs.evolve(self.node.parts, outages=outages)
-        self.node.tenants._parts = self.node.parts
+        self.node.tenants.parts = self.node.parts
         self.serve()
 
     def serve(self, **more: Any) -> None:

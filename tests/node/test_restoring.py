@@ -75,7 +75,7 @@ class RestoreTests(Base):
 
     def test_requests_under_way(self) -> None:
         """A request that does not end refuses the restore; the tenant goes on."""
-        self.node.tenants.opened(self.tenant)
+        self.node.tenants.uses.opened(self.tenant)
         beginning = self.begin()
         self.run_with_leases(DRAIN_S + 0.5)
         self.failureResultOf(beginning, NotRestored)

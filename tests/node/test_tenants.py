@@ -222,18 +222,18 @@ class TakeOverTests(Base):
     def test_release_lets_open_requests_finish(self) -> None:
         """A write under way when the tenant is taken away is still acknowledged, then it stops."""
         tenant = self.node.tenant()
-        self.node.tenants.opened(tenant)
+        self.node.tenants.uses.opened(tenant)
         self.node.assign()
         self.node.fake.workloads.running[T].write("last")
         self.successResultOf(Deferred.fromCoroutine(tenant.replication.acknowledge()))
         self.assertIn(T, self.node.fake.workloads.running)
-        self.node.tenants.closed(tenant, stream=False)
+        self.node.tenants.uses.closed(tenant, stream=False)
         self.assertNotIn(T, self.node.fake.workloads.running)
         self.assertEqual(self.s3.rows(T, 1), ["last"])
 
     def test_release_waits_for_no_one_for_ever(self) -> None:
         """A request that does not end is cut."""
-        self.node.tenants.opened(self.node.tenant())
+        self.node.tenants.uses.opened(self.node.tenant())
         self.node.assign()
         self.node.run(6.0)
         self.assertNotIn(T, self.node.fake.workloads.running)
@@ -280,7 +280,7 @@ class TakeOverTests(Base):
     def test_a_crowd_does_not_keep_a_tenant_from_ending(self) -> None:
         """However many wait for a tenant's next change, it is stopped and reported."""
         tenant = self.node.tenant()
-        self.node.tenants.opened(tenant)
+        self.node.tenants.uses.opened(tenant)
 
         async def wait() -> None:
             while await tenant.changes.wait(60.0):
@@ -418,7 +418,7 @@ class ResumeTests(Base):
 
 class ArrivalTests(Base):
     def assigned(self, epoch: int) -> Deferred[object]:
-        return Deferred.fromCoroutine(self.node.tenants.assigned(T, epoch))
+        return Deferred.fromCoroutine(self.node.tenants.arrivals.assigned(T, epoch))
 
     def test_gateway_knows_first(self) -> None:
         """A request that comes before its assignment waits a moment for it."""

@@ -165,7 +165,7 @@ class RoomTests(Base):
     def test_open_request_is_never_evicted(self) -> None:
         """A tenant with an open request stays; the other one waits for room, then is told that
         there is none."""
-        self.node.tenants.opened(self.node.tenant(T))
+        self.node.tenants.uses.opened(self.node.tenant(T))
         waiting = self.node.ready(U, within_s=3.0)
         self.node.run(2.0)
         self.assertNoResult(waiting)
@@ -175,17 +175,17 @@ class RoomTests(Base):
 
     def test_room_is_waited_for(self) -> None:
         """A request that finds no room is served as soon as there is some, not refused."""
-        self.node.tenants.opened(self.node.tenant(T))
+        self.node.tenants.uses.opened(self.node.tenant(T))
         waiting = self.node.ready(U)
         self.node.run(1.0)
-        self.node.tenants.closed(self.node.tenant(T), stream=False)
+        self.node.tenants.uses.closed(self.node.tenant(T), stream=False)
         self.node.run(0.5)
         self.successResultOf(waiting)
 
     def test_what_was_given_away_takes_no_room(self) -> None:
         """A tenant that is finishing its requests here, given away already, keeps another one out
         no longer than that takes."""
-        self.node.tenants.opened(self.node.tenant(T))
+        self.node.tenants.uses.opened(self.node.tenant(T))
         self.node.assign(assignment(U))
         waiting = self.node.ready(U)
         self.node.run(6.0)
@@ -231,7 +231,7 @@ class StopTests(Base):
         """Each heartbeat tells the requests since the last one."""
         self.node.assign(assignment())
         self.node.load()
-        self.node.tenants.opened(self.node.tenant())
+        self.node.tenants.uses.opened(self.node.tenant())
         (usage,) = self.node.tenants.usage()
         self.assertEqual((usage.state, usage.epoch, usage.request_count), ("active", 1, 1))
         (usage,) = self.node.tenants.usage()
