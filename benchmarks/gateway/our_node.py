@@ -13,7 +13,8 @@ from typing import Any
 
 from pbcluster.node import shells
 from pbcluster.node.generations import S3Generations
-from pbcluster.testing.node_fakes import FakeS3, fake_node
+from pbcluster.testing.node_fakes.node import fake_node
+from pbcluster.testing.node_fakes.s3 import FakeS3
 
 
 def fake_shells(reactor: Any, config: Any, *_: Any) -> shells.Shells:

@@ -227,20 +227,14 @@ class Tenants:
         await tenant.changes.wait(min(ROOM_POLL_S, left))
 
     def want(self, tenant: Tenant) -> bool:
-        """Begin to load it, asked for or not, unless that is under way.
-
-        :returns: False: it cannot be loaded now.
-        """
+        """Begin to load it unless that is under way. :returns: False: it cannot be now."""
         if tenant.tenant_id in self._loading or not tenant.can_load:
             return True
         now = self.parts.clock.seconds()
         if self._closed or now < tenant.retry_at:
             return False
-        if (
-            tenant.tenant_id not in self.cache
-            and self._victim() is None
-            and not self.cache.has_room()
-        ):
+        placed = tenant.tenant_id in self.cache
+        if not (placed or self._victim() is not None or self.cache.has_room()):
             return False
         self._loading.add(tenant.tenant_id)
         spawn(self._load(tenant), f"load of {tenant.tenant_id}")

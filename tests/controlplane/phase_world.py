@@ -41,7 +41,8 @@ from pbcluster.node.orders import Orders
 from pbcluster.node.parts import spawn
 from pbcluster.node.warming import Warming
 from pbcluster.raft import Entry, EntryKind
-from pbcluster.testing.node_fakes import FakeS3, FakeWarmFiles
+from pbcluster.testing.node_fakes.s3 import FakeS3
+from pbcluster.testing.node_fakes.warm_files import FakeWarmFiles
 from pbcluster.transport.interfaces import Asked
 from tests.controlplane.raft_world import STEP_S, RaftWorld
 from tests.node.harness import NodeHarness

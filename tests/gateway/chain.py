@@ -15,7 +15,7 @@ from pbcluster.node.ports import LIMITS as NODE_LIMITS
 from pbcluster.node.streams import Streams
 from pbcluster.testing.http_memory import OK, Core, Far, StandIn, Wire
 from pbcluster.testing.http_reference import Message
-from pbcluster.testing.node_fakes import FakeS3
+from pbcluster.testing.node_fakes.s3 import FakeS3
 from tests.gateway.fakes import KEY, World, route
 from tests.node.harness import NodeHarness, T, assignment
 

@@ -16,7 +16,9 @@ from pbcluster.node.proofs import Proofs
 from pbcluster.node.tenant import Tenant
 from pbcluster.node.tenants import Tenants
 from pbcluster.records import Durability, InitialSuperuser
-from pbcluster.testing.node_fakes import FakeDisk, FakeNode, FakeS3, fake_node
+from pbcluster.testing.node_fakes.disk import FakeDisk
+from pbcluster.testing.node_fakes.node import FakeNode, fake_node
+from pbcluster.testing.node_fakes.s3 import FakeS3
 from pbcluster.wire import Assignment, NodeAssignments, TenantReport
 
 T = "tenant_aaaaaaaa"

@@ -31,7 +31,8 @@ from pbcluster.node.orders import Orders
 from pbcluster.node.parts import spawn
 from pbcluster.node.warming import Warming
 from pbcluster.records import MigrationPhase
-from pbcluster.testing.node_fakes import FakeDisk, FakeWarmFiles
+from pbcluster.testing.node_fakes.disk import FakeDisk
+from pbcluster.testing.node_fakes.warm_files import FakeWarmFiles
 from pbcluster.transport.interfaces import Asked
 from tests.node.harness import HOST, NodeHarness, T
 from tests.node.ownership_world import NODES, NodeClock, Plane, World, pass_time

@@ -20,7 +20,8 @@ from pbcluster.durations import Durations
 from pbcluster.errors import PBClusterError
 from pbcluster.node.parts import spawn
 from pbcluster.node.proofs import Proofs
-from pbcluster.testing.node_fakes import FakeDisk, FakeS3
+from pbcluster.testing.node_fakes.disk import FakeDisk
+from pbcluster.testing.node_fakes.s3 import FakeS3
 from pbcluster.wire import NodeAssignments
 from tests.node.harness import NodeHarness, T, assignment
 

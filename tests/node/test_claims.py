@@ -19,7 +19,7 @@ from pbcluster.node.claims import (
 )
 from pbcluster.node.interfaces import Owner, Prefixes, Ready, Written
 from pbcluster.node.s3 import S3Refused, Stored
-from pbcluster.testing.node_fakes import FakeS3, FakeS3Client
+from pbcluster.testing.node_fakes.s3 import FakeS3, FakeS3Client
 
 T = "tenant_abcdefgh"
 OWNER = Owner(epoch=3, node="node_a", incarnation=1, nonce="n")

@@ -16,7 +16,7 @@ from pbcluster.node.front import Front
 from pbcluster.node.heads import upstream_lines
 from pbcluster.node.streams import Streams
 from pbcluster.signing import SIGNED, Signed, sign
-from pbcluster.testing.node_fakes import FakeS3
+from pbcluster.testing.node_fakes.s3 import FakeS3
 from pbcluster.web.interfaces import (
     Attempt,
     Forward,

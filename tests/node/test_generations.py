@@ -14,7 +14,7 @@ from pbcluster import generations
 from pbcluster.errors import S3Unavailable, StorageCorrupt
 from pbcluster.generations import LOOK_INTERVAL_S, LOOK_TIMEOUT_S, ForeignBucket, key_of
 from pbcluster.node.generations import GenerationWatch, S3Generations
-from pbcluster.testing.node_fakes import FakeS3, FakeS3Client
+from pbcluster.testing.node_fakes.s3 import FakeS3, FakeS3Client
 
 
 class Node:

@@ -9,7 +9,7 @@ from pbcluster.node.handing_over import OPEN_REQUESTS_S, HandingOver
 from pbcluster.node.lifecycle import State
 from pbcluster.node.orders import Orders
 from pbcluster.node.warming import WarmFiles, Warming
-from pbcluster.testing.node_fakes import FakeWarmFiles
+from pbcluster.testing.node_fakes.warm_files import FakeWarmFiles
 from pbcluster.wire import MOVED, NodeAssignments, TenantReport
 from pbcluster.wire import Warming as Order
 from tests.node.harness import NodeHarness, T, assignment

@@ -14,7 +14,7 @@ from pbcluster.node.heartbeat import Condition, NodeFacts, Standing
 from pbcluster.node.proofs import Held, Proofs
 from pbcluster.node.reports import Reports
 from pbcluster.records import NodeResources, NodeStatus
-from pbcluster.testing.node_fakes import FakeS3
+from pbcluster.testing.node_fakes.s3 import FakeS3
 from pbcluster.transport.interfaces import Asked, Handler
 from pbcluster.wire import (
     Body,

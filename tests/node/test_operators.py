@@ -14,7 +14,7 @@ from pbcluster.node.lifecycle import State
 from pbcluster.node.operators import MAX_LIFETIME_S, Operators
 from pbcluster.node.prover import NoProof
 from pbcluster.node.tenant_logs import TenantLogs
-from pbcluster.testing.node_fakes import FakeS3
+from pbcluster.testing.node_fakes.s3 import FakeS3
 from pbcluster.transport.interfaces import Asked
 from pbcluster.wire import Login, LogLines, MintLogin, ReadLog
 from tests.node.harness import NodeHarness, T, U, assignment

@@ -16,7 +16,7 @@ from pbcluster.node.degrading import Mode
 from pbcluster.node.durability import Reason
 from pbcluster.node.outages import PROBE_TIMEOUT_S, NodeOutages
 from pbcluster.records import Durability, OnOutage
-from pbcluster.testing.node_fakes import FakeS3
+from pbcluster.testing.node_fakes.s3 import FakeS3
 from pbcluster.wire import Body, Ok, SetDegraded
 from tests.node.harness import NodeHarness, T, assignment
 

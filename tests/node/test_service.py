@@ -31,7 +31,8 @@ from pbcluster.node.service import NodeService
 from pbcluster.node.shells import Shells
 from pbcluster.records import MemberRecord
 from pbcluster.signing import NOT_PROCESSED, SIGNED, Signed, sign
-from pbcluster.testing.node_fakes import FakeS3, fake_node
+from pbcluster.testing.node_fakes.node import fake_node
+from pbcluster.testing.node_fakes.s3 import FakeS3
 from pbcluster.transport import following
 from pbcluster.transport.curve import PlainSockets
 from pbcluster.transport.interfaces import Asked

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pbcluster.errors import StorageFull
 from pbcluster.node.storage import LOOK_INTERVAL_S, MAX_ASKED, Storage
 from pbcluster.records import TenantQuotas
-from pbcluster.testing.node_fakes import FakeS3
+from pbcluster.testing.node_fakes.s3 import FakeS3
 from pbcluster.web.interfaces import RequestHead
 from pbcluster.wire import TenantUsage
 from tests.node.harness import HOST, NodeHarness, T, assignment

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from pbcluster.errors import S3Unavailable
 from pbcluster.node.claims import tenant_prefix
-from pbcluster.testing.node_fakes import FakeS3
+from pbcluster.testing.node_fakes.s3 import FakeS3
 from pbcluster.testing.ownership_sim.process import NodeProcess
 
 #: Point-in-time window of this world; the real one is days.

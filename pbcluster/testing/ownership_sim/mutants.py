@@ -22,7 +22,8 @@ from pbcluster.node.tenant import Tenant
 from pbcluster.node.tenant_replication import TenantReplication
 from pbcluster.node.tenants import Tenants
 from pbcluster.records import Durability
-from pbcluster.testing.node_fakes import FakeDirectories, FakeLock, FakeReplication
+from pbcluster.testing.node_fakes.directories import FakeDirectories, FakeLock
+from pbcluster.testing.node_fakes.replication import FakeReplication
 from pbcluster.testing.ownership_sim.files import Files
 from pbcluster.testing.ownership_sim.planting import Mutant, planting
 from pbcluster.testing.ownership_sim.storage import SimReplication

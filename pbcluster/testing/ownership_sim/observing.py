@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pbcluster.node.interfaces import Owner, OwnerState
-from pbcluster.testing.node_fakes import Database
+from pbcluster.testing.node_fakes.database import Database
 
 if TYPE_CHECKING:
     from pbcluster.testing.ownership_sim.process import NodeProcess

@@ -24,13 +24,11 @@ from pbcluster.node.proofs import Proofs
 from pbcluster.node.reports import Reports
 from pbcluster.node.tenants import Tenants
 from pbcluster.records import NodeResources, NodeStatus
-from pbcluster.testing.node_fakes import (
-    Database,
-    FakeDirectories,
-    FakeNode,
-    FakeS3,
-    FakeWorkloads,
-)
+from pbcluster.testing.node_fakes.database import Database
+from pbcluster.testing.node_fakes.directories import FakeDirectories
+from pbcluster.testing.node_fakes.node import FakeNode
+from pbcluster.testing.node_fakes.s3 import FakeS3
+from pbcluster.testing.node_fakes.workloads import FakeWorkloads
 from pbcluster.testing.ownership_sim.clocks import ProcessClock
 from pbcluster.testing.ownership_sim.network import Network, SimControlPlaneClient
 from pbcluster.testing.ownership_sim.storage import SimDisk, SimReplication, SimS3Client, Weather

@@ -20,13 +20,10 @@ from pbcluster.errors import S3Unavailable
 from pbcluster.node.claims import ready_key, replica_path
 from pbcluster.node.interfaces import Owner
 from pbcluster.node.s3 import S3Refused
-from pbcluster.testing.node_fakes import (
-    Database,
-    FakeDisk,
-    FakeReplication,
-    FakeS3,
-    FakeS3Client,
-)
+from pbcluster.testing.node_fakes.database import Database
+from pbcluster.testing.node_fakes.disk import FakeDisk
+from pbcluster.testing.node_fakes.replication import FakeReplication
+from pbcluster.testing.node_fakes.s3 import FakeS3, FakeS3Client
 from pbcluster.testing.ownership_sim.clocks import ProcessClock
 
 T = TypeVar("T")

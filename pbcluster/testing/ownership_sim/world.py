@@ -22,7 +22,7 @@ from pbcluster.errors import PBClusterError
 from pbcluster.node.parts import spawn
 from pbcluster.node.tenant import Tenant
 from pbcluster.records import Durability
-from pbcluster.testing.node_fakes import FakeS3
+from pbcluster.testing.node_fakes.s3 import FakeS3
 from pbcluster.testing.ownership_sim.clients import Clients
 from pbcluster.testing.ownership_sim.clocks import ProcessClock, WorldClock
 from pbcluster.testing.ownership_sim.faults import Faults
