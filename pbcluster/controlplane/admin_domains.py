@@ -35,7 +35,7 @@ class DomainRoutes(AdminRoutes):
             self._consensus.registry,
             self._liveness,
             tenant,
-            self._requests.failures.get(tenant.id, ""),
+            self._requests.reports.failures.get(tenant.id, ""),
         )
 
     @endpoint(

@@ -43,7 +43,7 @@ class DurabilityRoutes(AdminRoutes):
             )
         await self._consensus.read_barrier()
         tenant = self._living(key)
-        stranded = self._requests.stranded.get(tenant.id) == tenant.epoch
+        stranded = self._requests.reports.stranded.get(tenant.id) == tenant.epoch
         if not tenant.degraded:
             raise Conflict(f"tenant {tenant.name!r} is not degraded: nothing has to be given up")
         if self._liveness.alive(tenant.node_id) and not stranded:

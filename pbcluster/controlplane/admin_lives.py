@@ -138,5 +138,5 @@ class LifeRoutes(AdminRoutes):
             self._consensus.registry,
             self._liveness,
             tenant,
-            self._requests.failures.get(tenant.id, ""),
+            self._requests.reports.failures.get(tenant.id, ""),
         )

@@ -2,7 +2,8 @@
 
 Every question was checked by the transport (cluster, sender, size, types). Here its sender is held
 against what it says of itself, then it is answered from applied state or turned into a command with
-its idempotency key. A node's word is taken for itself only: no node speaks for another.
+its idempotency key. A node's word is taken for itself only: no node speaks for another. What a node
+says of its tenants is ``tenant_reports``'s.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from pbcluster.config import http_url
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.consensus import Consensus
 from pbcluster.controlplane.executor import Executor, utc_now
+from pbcluster.controlplane.incarnations import check_incarnation
 from pbcluster.controlplane.liveness import Liveness
-from pbcluster.controlplane.migrating import OUTCOMES, Migrating
+from pbcluster.controlplane.migrating import Migrating
 from pbcluster.controlplane.planner import Planner
 from pbcluster.controlplane.registry import LIVING
+from pbcluster.controlplane.tenant_reports import TenantReports
 from pbcluster.errors import (
     Archived,
-    Conflict,
     Forbidden,
     InvalidInput,
     NotFound,
@@ -47,8 +49,6 @@ MAX_WORD = 200
 MAX_KEY = 200
 #: As in the node's settings.
 MAX_CAPACITY = 10_000
-#: 19 digits less a margin: no node may drive an epoch to where it cannot grow any more.
-MAX_OBSERVED_EPOCH = 10**15
 #: It stops waiting so long before its asker's deadline, so that the answer still arrives.
 ANSWER_MARGIN_S = 0.1
 
@@ -62,7 +62,10 @@ log = Logger()
 
 
 class Requests:
-    """Answers questions; :meth:`__call__` is the transport's ``Handler``."""
+    """Answers questions; :meth:`__call__` is the transport's ``Handler``.
+
+    :ivar reports: what nodes said of their tenants.
+    """
 
     def __init__(
         self,
@@ -74,6 +77,9 @@ class Requests:
         wall_clock: Callable[[], datetime] = utc_now,
         migrating: Migrating | None = None,
     ) -> None:
+        self.reports = TenantReports(
+            clock, consensus, planner, executor, wall_clock, migrating=migrating
+        )
         self._migrating = migrating
         self._clock = clock
         self._consensus = consensus
@@ -86,18 +92,14 @@ class Requests:
             wire.Heartbeat: self._heartbeat,
             wire.Lease: self._lease,
             wire.NodeCapacity: self._capacity,
-            wire.TenantReport: self._report,
-            wire.SetDegraded: self._set_degraded,
+            wire.TenantReport: self.reports.report,
+            wire.SetDegraded: self.reports.set_degraded,
             wire.LookupRoute: self._lookup,
             wire.SuspectNode: self._suspect,
             wire.SnapshotRequest: self._snapshot,
             wire.ListMembers: self._members,
             wire.ListTokenKeys: self._token_keys,
         }
-        #: What a node said of a tenant that failed: soft, shown to operators, one line a tenant.
-        self.failures: dict[str, str] = {}
-        #: Degraded tenants whose owner cannot go on under its epoch → that epoch. Soft.
-        self.stranded: dict[str, int] = {}
 
     async def __call__(self, asked: Asked, body: wire.Body) -> wire.Body:
         """Answer one question.
@@ -171,22 +173,14 @@ class Requests:
         return wire.Registered(outcome.incarnation, assignments)
 
     async def _heartbeat(self, asked: Asked, body: wire.Heartbeat) -> wire.Body:
-        self._check_incarnation(body.node_id, body.incarnation)
+        check_incarnation(self._consensus.registry, body.node_id, body.incarnation)
         self._liveness.heartbeat(body, self._clock.seconds())
         if self._migrating is not None:
             self._migrating.heartbeat(body)
         return wire.Ok()
 
-    def _check_incarnation(self, node_id: str, incarnation: int) -> None:
-        node = self._consensus.registry.node(node_id)
-        if node.incarnation != incarnation:
-            raise WrongEpoch(
-                f"node {node_id!r} is at incarnation {node.incarnation}, not {incarnation}",
-                incarnation=node.incarnation,
-            )
-
     async def _lease(self, asked: Asked, body: wire.Lease) -> wire.Body:
-        self._check_incarnation(body.node_id, body.incarnation)
+        check_incarnation(self._consensus.registry, body.node_id, body.incarnation)
         await self._consensus.read_barrier()
         # From here to the answer nothing may wait: what is covered is decided now.
         now = self._clock.seconds()
@@ -219,143 +213,6 @@ class Requests:
                 c.SetNodeStatus(at, body.node_id, body.incarnation, status),
                 key and f"{key}/status",
             )
-        return wire.Ok()
-
-    async def _report(self, asked: Asked, body: wire.TenantReport) -> wire.Body:
-        try:
-            self._check_incarnation(body.node_id, body.incarnation)
-        except WrongEpoch as error:
-            # Not the report is wrong but the standing: it must be told again, not thrown away.
-            told = f"{error.message}: register, then repeat"
-            raise Unavailable(told, retry_after_s=0.2) from None
-        if body.outcome in OUTCOMES and self._migrating is not None:
-            await self._migrating.reported(body)
-            return wire.Ok()
-        tenant = self._consensus.registry.tenant(body.tenant_id)
-        if (tenant.node_id, tenant.epoch) != (body.node_id, body.epoch):
-            # Late, from before a take-over: true then, of no consequence now.
-            return wire.Ok()
-        handlers = {
-            "ready": self._ready,
-            "refused": self._refused,
-            "failed": self._failed,
-            "released": self._released,
-            "stopped": self._stopped,
-            "ended": self._ended,
-            "deleted": self._deleted,
-            "settled": self._settled,
-            "restored": self._restored,
-        }
-        if not 0 <= body.observed_epoch <= MAX_OBSERVED_EPOCH:
-            raise InvalidInput(
-                f"observed_epoch {body.observed_epoch} is not allowed: 0 to {MAX_OBSERVED_EPOCH}",
-                field="observed_epoch",
-                allowed=f"0 to {MAX_OBSERVED_EPOCH}",
-            )
-        handler = handlers.get(body.outcome)
-        if handler is None:
-            known = ", ".join((*handlers, *sorted(OUTCOMES)))
-            raise RemoteProtocolError(f"outcome {body.outcome!r} is unknown; known are: {known}")
-        await handler(asked.idempotency_key, tenant, body)
-        return wire.Ok()
-
-    async def _ready(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
-        self.failures.pop(tenant.id, None)
-        if self._migrating is not None:
-            await self._migrating.ready(tenant.id, body.epoch)
-        if tenant.ever_ready and tenant.status is TenantStatus.ACTIVE:
-            return
-        command = c.MarkReady(self._wall_clock(), tenant.id, body.node_id, body.epoch)
-        await self._consensus.propose(command, key)
-
-    async def _refused(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
-        if tenant.degraded and self.stranded.get(tenant.id) != tenant.epoch:
-            self.stranded[tenant.id] = tenant.epoch
-            log.critical(
-                "{tenant} is degraded and its owner {node} cannot go on: {detail}; "
-                "only an operator gives it away (pbcluster tenants give-away)",
-                tenant=tenant.id,
-                node=body.node_id,
-                detail=body.detail,
-            )
-        effect = self._planner.replace_epoch(tenant, body.observed_epoch, self._clock.seconds())
-        log.warn(
-            "{node} cannot own {tenant} under epoch {epoch}: {detail}",
-            node=body.node_id,
-            tenant=tenant.id,
-            epoch=body.epoch,
-            detail=body.detail,
-        )
-        self.stranded.pop(tenant.id, None)
-        if effect is None:
-            # Done only when a new epoch is committed: told too early and followed by a crash, it
-            # would leave a tenant that nobody brings up again.
-            raise Unavailable(f"tenant {tenant.name!r} is being placed", retry_after_s=0.2)
-        try:
-            await self._executor.assign(effect)
-        except (Conflict, WrongEpoch) as error:
-            # Something else was committed first. Whether the report still matters shows when it
-            # comes again; a refusal would make the node forget it.
-            raise Unavailable(error.message, retry_after_s=0.2) from None
-
-    async def _failed(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
-        self.failures[tenant.id] = body.detail[:500]
-
-    async def _released(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
-        self.failures.pop(tenant.id, None)
-        command = c.TenantReleased(self._wall_clock(), tenant.id, body.node_id, body.epoch)
-        await self._consensus.propose(command, key)
-
-    async def _ended(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
-        self.failures.pop(tenant.id, None)
-        command = c.TenantEnded(self._wall_clock(), tenant.id, body.node_id, body.epoch)
-        await self._consensus.propose(command, key)
-
-    async def _deleted(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
-        """After a recovery the registry may be older than a deletion: it is made again."""
-        log.warn("{tenant} is deleted, says S3: {detail}", tenant=tenant.id, detail=body.detail)
-        await self._consensus.propose(c.DeleteTenant(self._wall_clock(), tenant.id), key)
-
-    async def _stopped(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
-        if tenant.status is TenantStatus.IDLE:
-            return
-        at = self._wall_clock()
-        command = c.SetTenantStatus(at, tenant.id, body.epoch, TenantStatus.IDLE)
-        await self._consensus.propose(command, key)
-
-    async def _settled(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
-        if tenant.wanted_durability is None or tenant.wanted_durability.value != body.detail:
-            return  # an operator has changed its mind
-        wanted = tenant.wanted_durability
-        at = self._wall_clock()
-        command = c.SettleDurability(at, tenant.id, body.node_id, body.epoch, wanted)
-        await self._consensus.propose(command, key)
-
-    async def _restored(self, key: str, tenant: TenantRecord, body: wire.TenantReport) -> None:
-        effect = self._planner.renew(tenant, self._clock.seconds())
-        if effect is None:
-            raise Unavailable(f"tenant {tenant.name!r} is being placed", retry_after_s=0.2)
-        await self._executor.assign(effect)
-
-    async def _set_degraded(self, asked: Asked, body: wire.SetDegraded) -> wire.Body:
-        self._check_incarnation(body.node_id, body.incarnation)
-        command = c.SetDegraded(
-            self._wall_clock(),
-            body.tenant_id,
-            body.node_id,
-            body.epoch,
-            body.incarnation,
-            body.degraded,
-        )
-        await self._consensus.propose(command, asked.idempotency_key)
-        if body.degraded:
-            log.critical(
-                "{tenant} is degraded: {node} acknowledges writes that only its disk has",
-                tenant=body.tenant_id,
-                node=body.node_id,
-            )
-        else:
-            log.info("{tenant} is degraded no more: all is in S3", tenant=body.tenant_id)
         return wire.Ok()
 
     # -- gateways ---------------------------------------------------------------------------------

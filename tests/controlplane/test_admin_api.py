@@ -324,7 +324,7 @@ class TestTenants(AdminCase):
         status, told = await self.ask("POST", give, accept)
         self.assertEqual(status, 409)
         self.assertIn("answers", told["message"])
-        self.world.requests.stranded[created["id"]] = created["epoch"]
+        self.world.requests.reports.stranded[created["id"]] = created["epoch"]
         status, told = await self.ask("POST", give, accept)
         self.assertEqual((status, told["degraded"]), (200, False))
         self.assertEqual((await self.ask("GET", "/health"))[1]["alarms"], [])
@@ -360,7 +360,7 @@ class TestOthers(AdminCase):
     async def test_a_failure_of_the_node_is_shown(self) -> None:
         """An operator sees why a tenant does not run."""
         created = await self.create("shop")
-        self.world.requests.failures[created["id"]] = "restore failed"
+        self.world.requests.reports.failures[created["id"]] = "restore failed"
         _, shown = await self.ask("GET", "/tenants/shop")
         self.assertEqual(shown["lastError"], "restore failed")
 

@@ -136,7 +136,7 @@ class RequestTests(RequestCase):
         report = self.report(self.owner, "refused", observed_epoch=1, detail="no trusted note")
         self.assertIn("operator", self.refusal(Unavailable, self.owner, report, key="r1"))
         self.assertEqual(self.tenant.epoch, 1)
-        self.assertEqual(self.world.requests.stranded, {self.tenant.id: 1})
+        self.assertEqual(self.world.requests.reports.stranded, {self.tenant.id: 1})
 
     def test_settled(self) -> None:
         """The owner's word settles what is wanted, and nothing else."""
