@@ -90,8 +90,14 @@ class MemberService(Service):
         """Start; what cannot be started ends the process with one sentence."""
         super().startService()
         ready_file.remove(self._config.data_dir)
-        started = Deferred.fromCoroutine(self._start())
-        started.addErrback(self._cannot_start)
+        # Not before the reactor runs: nothing here has to wait, and whoever reads that this member
+        # serves may send SIGTERM at once, which ends the process at once while nobody handles it.
+        self._reactor.callWhenRunning(self._begin)
+
+    def _begin(self) -> None:
+        if not self._stopping:
+            started = Deferred.fromCoroutine(self._start())
+            started.addErrback(self._cannot_start)
 
     def _cannot_start(self, failure: Any) -> None:
         if failure.check(PBClusterError):
@@ -206,6 +212,8 @@ class MemberService(Service):
         }
 
     def _tell_ready(self) -> None:
+        if self._stopping:
+            return
         admin = self._admin_url()
         ready_file.write(
             self._config.data_dir,
@@ -242,7 +250,7 @@ class MemberService(Service):
         """Stop; fires when everything is closed."""
         super().stopService()
         self._stopping = True
-        ready_file.remove(self._config.data_dir)
+        ready_file.leave(self._config.data_dir)
         return Deferred.fromCoroutine(self._stop())
 
 

@@ -123,7 +123,7 @@ class Entrance:
         if self._place.is_worker:
             worker.tell_master(leaves=True)
         else:
-            ready_file.remove_own(self._config.data_dir)
+            ready_file.leave(self._config.data_dir)
 
     def closes(self) -> None:
         """Nothing is open any more that could be handed over."""

@@ -35,7 +35,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool, _HTTP11ClientFactory
 
 import pbcluster
-from pbcluster import processes
+from pbcluster import processes, sd_notify
 from pbcluster.config import GatewayConfig, settings_of
 from pbcluster.errors import PBClusterError
 from pbcluster.gateway import master_pages, warm_start, worker
@@ -400,6 +400,7 @@ class MasterService(Service):
 def _environment() -> dict[str, str]:
     """Ours, and where the workers find this very package."""
     environment = dict(os.environ)
+    environment.pop(sd_notify.VARIABLE, None)  # who serves, the master alone tells
     root = Path(pbcluster.__file__).parent.parent
     installed = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
     if root not in installed:

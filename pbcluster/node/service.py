@@ -219,7 +219,7 @@ class NodeService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop; fires when everything ended."""
         super().stopService()
-        ready_file.remove(self._config.data_dir)
+        ready_file.leave(self._config.data_dir)
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:

@@ -28,7 +28,8 @@ class TestProcess(SynchronousTestCase):
         (self.directory / "data").mkdir()
         (self.directory / "data" / FIRST_START).write_text("found\n")
 
-    def start(self, *flags: str) -> subprocess.Popen[str]:
+    def start(self, *flags: str, before: str = "") -> subprocess.Popen[str]:
+        """:param before: code that runs before twistd does."""
         given = {
             "id": "member_1",
             "cluster-id": "c1",
@@ -44,7 +45,7 @@ class TestProcess(SynchronousTestCase):
         given.update(flag.split("=", 1) for flag in flags)
         process = subprocess.Popen(
             [
-                *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()"),
+                *(sys.executable, "-c", f"{before}\nfrom twisted.scripts.twistd import run; run()"),
                 *("--nodaemon", "--pidfile=", "pbcp"),
                 *(f"--{name}={value}" for name, value in given.items()),
             ],
@@ -102,6 +103,23 @@ class TestProcess(SynchronousTestCase):
         process.terminate()
         process.wait(WAIT_S)
         self.assertFalse((self.directory / "data" / "ready.json").exists())
+
+    def test_it_says_that_it_serves_once_it_heeds_signals(self) -> None:
+        """Before the reactor runs SIGTERM ends a process at once, and leaves its ready file: until
+        then there is none."""
+        ready = self.directory / "data" / "ready.json"
+        before = (
+            "import os\nfrom twisted.internet import reactor\n"
+            "reactor.addSystemEventTrigger('before', 'startup', lambda: "
+            f"print('ready file:', os.path.exists({str(ready)!r}), flush=True))"
+        )
+        process = self.start(before=before)
+        self.ready(process)
+        process.terminate()
+        told = process.communicate(timeout=WAIT_S)[0]
+        self.assertIn("ready file: False", told)
+        self.assertIn("Server Shut Down", told)
+        self.assertFalse(ready.exists())
 
     def test_a_port_in_use_ends_it_with_one_sentence(self) -> None:
         """It names port and option, and the process ends instead of waiting for ever."""
