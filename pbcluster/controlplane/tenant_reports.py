@@ -43,7 +43,7 @@ MAX_OBSERVED_EPOCH = 10**15
 log = Logger()
 
 #: Carries one outcome out: idempotency key, the tenant, the report.
-Outcome = Callable[[str, TenantRecord, wire.TenantReport], Awaitable[None]]
+_Handler = Callable[[str, TenantRecord, wire.TenantReport], Awaitable[None]]
 
 
 class TenantReports:
@@ -71,7 +71,7 @@ class TenantReports:
         self._executor = executor
         self._wall_clock = wall_clock
         self._migrating = migrating
-        self._outcomes: dict[str, Outcome] = {
+        self._outcomes: dict[str, _Handler] = {
             "ready": self._ready,
             "refused": self._refused,
             "failed": self._failed,

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from pbcluster.gateway.admission import Admission
-from pbcluster.web.server import HTTPServerConnection, HTTPServerFactory
+from pbcluster.web.server import HTTPServerFactory
+from pbcluster.web.server_connection import HTTPServerConnection
 
 
 class LimitedFactory(HTTPServerFactory):

@@ -1,7 +1,8 @@
 """One request and its response on a server connection: implements ``interfaces.Exchange``.
 
-It stands between the connection (``server``), the handler and the attempts (``attempt``), and holds
-what outlives an attempt: the request's body and whether the client is still there.
+It stands between the connection (``server_connection``), the handler and the attempts
+(``attempt``), and holds what outlives an attempt: the request's body and whether the client is
+still there.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from pbcluster.gateway.limits import AddressLimits, AddressQuota
 from pbcluster.gateway.shedding import Overload, Shedding
 from pbcluster.web.interfaces import RequestHead
 from pbcluster.web.limits import Limits
-from pbcluster.web.server import HTTPServerConnection
+from pbcluster.web.server_connection import HTTPServerConnection
 from tests.gateway.fakes import FakeExchange, World, answer, head, route
 
 PORT = 8090

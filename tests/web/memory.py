@@ -18,7 +18,8 @@ from pbcluster.web.interfaces import Attempt, Exchange, Forward
 from pbcluster.web.limits import Limits
 from pbcluster.web.pool import UpstreamPool
 from pbcluster.web.replay import ReplayBudget
-from pbcluster.web.server import HTTPServerConnection, HTTPServerFactory
+from pbcluster.web.server import HTTPServerFactory
+from pbcluster.web.server_connection import HTTPServerConnection
 
 
 class MemoryTransport(StringTransport):
