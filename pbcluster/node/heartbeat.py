@@ -228,6 +228,7 @@ class Standing:
                     self._registered(expect(answer, Registered))
                     return
                 except Forbidden as error:
+                    self._stopped = True
                     self._removed(str(error))
                     return
                 except PBClusterError as error:

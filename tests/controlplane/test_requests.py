@@ -23,6 +23,19 @@ class TestNodes(RequestCase):
         self.assertIn("gateway", self.refusal(Forbidden, "node_a", lease, role="gateway"))
         self.answer("node_a", lease, role="node")
 
+    def test_who_was_removed_is_told_so(self) -> None:
+        """Whatever it asks, by its key as by its id, of any member."""
+        self.renewing.discard("node_b")
+        removal = c.RemoveProcess(utc_now(), "node_b", "node")
+        Deferred.fromCoroutine(self.world.consensus.propose(removal))
+        self.run_for(0.1)
+        for body in (wire.ListMembers(), wire.Lease("node_b", 1, 0), wire.LookupRoute(name="t0")):
+            for role in ("", "node", "removed"):
+                told = self.refusal(Forbidden, "node_b", body, role=role)
+                self.assertIn("was removed", told)
+        self.refusal(Forbidden, "gateway_9", wire.ListMembers(), role="removed")
+        self.answer("node_a", wire.ListMembers(), role="node")
+
     def test_a_registration_is_checked_field_by_field(self) -> None:
         """Each wrong field is named."""
         good = ("node_c", "s1", "http://127.0.0.1:1", 5)

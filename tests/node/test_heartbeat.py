@@ -9,7 +9,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbcluster.errors import Conflict, DeadlineExceeded, NotFound, RemoteProtocolError
+from pbcluster.errors import (
+    Conflict,
+    DeadlineExceeded,
+    Forbidden,
+    NotFound,
+    RemoteProtocolError,
+)
 from pbcluster.node.heartbeat import Condition, NodeFacts, Standing
 from pbcluster.node.proofs import Held, Proofs
 from pbcluster.node.reports import Reports
@@ -82,6 +88,7 @@ class StandingTests(SynchronousTestCase):
         self.granted = True
         self.incarnation = 3
         self.errors: list[Exception] = []
+        self.told_off: list[str] = []
         self.bring_along: NodeAssignments | None = None
         self.plane = FakeControlPlane(self.clock, self.answer)
         self.keys = iter(f"key-{n}" for n in range(1000))
@@ -105,6 +112,7 @@ class StandingTests(SynchronousTestCase):
                 tenants=self.node.tenants.usage(),
             ),
             new_key=lambda: next(self.keys),
+            removed=self.told_off.append,
         )
         self.addCleanup(self.standing.stop)
 
@@ -137,6 +145,22 @@ class StandingTests(SynchronousTestCase):
         self.assertEqual(len(set(map(repr, asked))), 1)
         self.assertEqual(self.standing.incarnation, 3)
         self.assertIsNotNone(self.node.tenants.find(T))
+
+    def test_a_removed_node_asks_no_more(self) -> None:
+        """It is told so when it starts, and when it runs: once, without another registration."""
+        self.errors = [Forbidden("node_a was removed")]
+        self.start()
+        self.node.run(2.0)
+        self.assertEqual(self.told_off, ["node_a was removed"])
+        self.assertEqual(len(self.plane.of(RegisterNode)), 1)
+
+    def test_a_node_that_is_removed_while_it_runs(self) -> None:
+        """Its next lease is refused; it asks once more, and is told for good."""
+        self.start()
+        self.node.run(3.0)
+        self.errors = [Forbidden("node_a was removed")] * 100
+        self.node.run(0.5)
+        self.assertEqual(self.told_off, ["node_a was removed"])
 
     def test_leases_and_heartbeats(self) -> None:
         """A lease each 0.4 s with the obeyed index, a heartbeat each 5 s with the tenants."""

@@ -17,6 +17,7 @@ from pbcluster.transport.addresses import (
     to_bind,
 )
 from pbcluster.transport.curve import (
+    REMOVED,
     AllowList,
     Curve,
     KeyPair,
@@ -73,6 +74,22 @@ class Keys(SynchronousTestCase):
         self.assertEqual(allowed.key_of("a"), new.public)
         self.assertIsNone(allowed.by_key(old.public))
         self.assertIsNone(allowed.by_key("c"))
+
+    def test_many_at_once(self) -> None:
+        """All changes or none; a removed node is let in only where removed ones are."""
+        a, b, fresh = (generate_keys() for _ in range(3))
+        allowed = AllowList({"a": Peer("a", "node", a.public)})
+        removed = Peer("a", REMOVED, a.public)
+        allowed.change([Peer("b", "node", b.public), removed], ["c"])
+        self.assertEqual(allowed.by_key(a.public), removed)
+        with self.assertRaises(ConfigError):
+            allowed.change([Peer("c", "node", fresh.public), Peer("d", "node", b.public)], [])
+        self.assertIsNone(allowed.by_key(fresh.public))
+        handler = ZapHandler(allowed)
+        for roles, code in ((b"member,removed", b"200"), (b"member,node", b"400")):
+            reply = handler.reply(request(a, roles))
+            assert reply is not None
+            self.assertEqual(reply[4], code)
 
     def test_revoked(self) -> None:
         """Who is revoked is not known any more, though it stands in the file; it may come back."""

@@ -144,6 +144,21 @@ class FollowerTests(SynchronousTestCase):
             self.assertGreater(how["timeout_s"], 0)
         self.assertEqual(self.told, [])
 
+    def test_who_the_gateways_are_is_told(self) -> None:
+        """With each answer that is no older than the newest, and that knows anything."""
+        heard: list[wire.Members] = []
+        self.stopped(self.follower)
+        self.follower = MemberFollower(
+            self.clock, self.keys, self.client, Random(1), first=FIRST, heard=heard.append
+        )
+        self.follower.start()
+        self.addCleanup(self.stopped, self.follower)
+        for index, records in ((5, (record(2),)), (4, (record(2),)), (6, ()), (6, (record(2),))):
+            self.client.answer = wire.Members(index, records, (f"gateway_{index}",))
+            self.round()
+        self.assertEqual([told.gateways for told in heard][:1], [("gateway_5",)])
+        self.assertEqual({told.index for told in heard}, {5, 6})
+
     def test_an_answer_is_applied(self) -> None:
         """Keys before sessions, sessions before the revocation; the same again does nothing."""
         self.know(5, record(2, curve_public="k"), record(3))
