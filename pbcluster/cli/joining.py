@@ -106,7 +106,7 @@ def join(
         processes=(Process(attempt.role, attempt.id, attempt.ports),),
         node_tls=parcel["node_tls"],
         address=attempt.address,
-        joined=tuple(member["admin"] for member in joined["members"] if member["id"] != attempt.id),
+        joined=_admin_urls(attempt, joined["members"]),
         root=where.root,
     )
     try:
@@ -114,6 +114,13 @@ def join(
     except OSError as error:
         raise ConfigError(f"cannot write {error.filename}: {error.strerror}") from None
     return plan
+
+
+def _admin_urls(attempt: Attempt, members: list[dict[str, str]]) -> tuple[str, ...]:
+    """Of all members, its own first if it is one."""
+    others = (member["admin"] for member in members if member["id"] != attempt.id)
+    own = (_reached_at(attempt)["admin"],) if attempt.role == "member" else ()
+    return (*own, *others)
 
 
 # -- before anything is asked ---------------------------------------------------------------------

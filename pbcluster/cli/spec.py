@@ -142,12 +142,24 @@ def cluster_serves(where: ClusterDir, plan: Plan) -> bool:
 
 
 def _leaders_view(plan: Plan, token: str) -> dict[str, Any]:
-    """The health that the leader tells: it alone knows who lives. Empty: nobody leads now."""
+    """The health that the leader tells: it alone knows who lives. Empty: nobody leads now.
+
+    Members of other machines may lead too: any member names them.
+    """
+    told: list[str] = []
     for url in plan.admin_urls:
+        client = AdminClient(url, token, ca=plan.admin_ca)
         try:
-            health = AdminClient(url, token, ca=plan.admin_ca).health()
+            health = client.health()
+            if health.get("leader") is True:
+                return health
+            if health.get("leader") and not told:
+                rows = client.all("members")
+                told = [str(row["admin"]) for row in rows if row.get("role") == "leader"]
         except PBClusterError:
             continue
+    for url in told:
+        health = AdminClient(url, token, ca=plan.admin_ca).health()
         if health.get("leader") is True:
             return health
     return {}

@@ -227,10 +227,12 @@ class Migrating:
         :returns: how many gateways do. One that is silent is not waited for: what it lets through
             waits at the node.
         """
-        nodes = {node.id for node in self._consensus.registry.nodes()}
+        registry = self._consensus.registry
+        nodes = {node.id for node in registry.nodes()}
+        gone = {process.id for process in registry.roster.former_processes()}
         order = wire.HoldTenant(effect.tenant_id, effect.epoch, int(m.HOLD_LIMIT_S * 1000))
         answers = await self._server.survey(
-            order, timeout_s=m.HOLD_ACK_S, among=lambda peer: peer not in nodes
+            order, timeout_s=m.HOLD_ACK_S, among=lambda peer: peer not in nodes | gone
         )
         return sum(any(isinstance(each, wire.Ok) for each in all_) for all_ in answers.values())
 

@@ -5,12 +5,15 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbcluster.cli import ports
+from pbcluster.cli import initialise, ports, spec
 from pbcluster.cli.admin import AdminClient
 from pbcluster.cli.http import Unreachable
+from pbcluster.cli.initialise import Wish
 from pbcluster.errors import Unavailable
+from tests.cli.support import DirectoryTestCase
 
 
 class FakeMember:
@@ -90,3 +93,21 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(len(final.asked), 1)
         alone = self.member(refusal("not_leader"), (200, {"ok": True}))
         self.assertEqual(AdminClient(alone.url, "token").request("GET", "/"), {"ok": True})
+
+
+class LeaderTests(DirectoryTestCase):
+    def test_the_leader_may_be_of_another_machine(self) -> None:
+        """Who of this directory is asked names it; what it says of the nodes counts."""
+        wish = Wish(nodes=1, members=1, gateway_port=0, admin_port=0)
+        plan = initialise.initialise(self.where, wish)
+        told = {"leader": True, "nodes": {"node_1": {"alive": True}}}
+        leader = FakeMember((200, told))
+        rows = {"items": [{"id": "member_9", "role": "leader", "admin": leader.url}]}
+        own = FakeMember((200, {"leader": "member_9"}), (200, rows))
+        for each in (leader, own):
+            self.addCleanup(each.close)
+        (member,) = plan.of("member")
+        moved = attrs.evolve(member, ports=member.ports | {"admin": own.server.server_address[1]})
+        processes = tuple(moved if each is member else each for each in plan.processes)
+        view = spec._leaders_view(attrs.evolve(plan, processes=processes), "token")
+        self.assertEqual(view, told)

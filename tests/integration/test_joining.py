@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pbcluster
 from pbcluster.cli import procfs
 from pbcluster.cli.http import Answer, Unreachable, ask
 from pbcluster.cli.layout import ClusterDir
@@ -26,6 +28,11 @@ WITHIN_S = 60.0
 
 
 class JoiningTests(CommandCase):
+    def setUp(self) -> None:
+        super().setUp()
+        #: The words of each command that was typed.
+        self.typed: list[tuple[str, ...]] = []
+
     def wait(self, what: str, true: Callable[[], Any]) -> Any:
         until = time.monotonic() + WITHIN_S
         while not (found := true()):
@@ -33,17 +40,24 @@ class JoiningTests(CommandCase):
             time.sleep(0.05)
         return found
 
-    def token(self, role: str) -> str:
-        return str(self.json("a", "join-tokens", "create", "--role", role)["token"])
+    def cli(self, directory: str, *arguments: str, **more: Any) -> Any:
+        self.typed.append(("pbcluster", *arguments, "--dir"))
+        return super().cli(directory, *arguments, **more)
 
-    def join(self, directory: str, token: str, address: str) -> str:
-        """The token comes by standard input: it stands in no argument."""
-        at = ("--address", address, "--port", "0", "--token-file", "-")
-        return str(self.json(directory, "join", *at, given=token)["id"])
+    def token(self, role: str, *more: str) -> Path:
+        file = self.root / f"{role}.token"
+        made = self.json("a", "join-tokens", "create", "--role", role, "--out", str(file), *more)
+        self.assertEqual(made["status"], "open")
+        return file
+
+    def join(self, directory: str, token: Path, address: str) -> str:
+        at = ("--token-file", str(token), "--address", address, "--port", "0")
+        return str(self.json(directory, "join", *at)["id"])
 
     def twistd(self, directory: str, name: str) -> subprocess.Popen[str]:
         """As an operator's own service manager starts it."""
         config = ClusterDir.at(self.root / directory).config(name)
+        self.typed.append(("twistd", "--nodaemon", "--pidfile", "--reactor", "pbnode", "--config"))
         argv = [str(Path(sys.executable).parent / "twistd"), "--nodaemon", "--pidfile="]
         argv += ["--reactor=pbuvloop", "pbnode", f"--config={config}"]
         process = subprocess.Popen(
@@ -75,14 +89,15 @@ class JoiningTests(CommandCase):
         A token lets nobody in twice. The removed node ends and is refused at its return, the
         removed gateway is refused by nodes. No log has a token or a secret in it."""
         ports = ("--gateway-port", "0", "--admin-port", "0", "--members", "1", "--nodes", "1")
-        self.up("a", "--address", FIRST, "--node-tls", *ports)
+        names = ("--base-domain", "localhost", "--node-tls")
+        self.json("a", "init", "--address", FIRST, *names, *ports)
+        self.up("a")
         self.create("a", "shop")
-        tokens = [self.token("member"), self.token("node")]
+        tokens = [self.token("member"), self.token("node", "--id", "node_london")]
         member = self.join("m", tokens[0], SECOND)
         node = self.join("n", tokens[1], THIRD)
-        refused = self.cli(
-            "x", "join", "--token-file", "-", "--port", "0", given=tokens[1], fails=True
-        )
+        self.assertEqual(node, "node_london")
+        refused = self.cli("x", "join", "--token-file", str(tokens[1]), "--port", "0", fails=True)
         self.assertIn(f"{node} joined by this token already", refused.stderr)
         self.cli("x", "up", fails=True)  # no cluster of its own in the place of what was to join
         self.up("m")
@@ -90,7 +105,7 @@ class JoiningTests(CommandCase):
         self.wait("the member votes", lambda: self.members()[member]["voter"])
         self.cli("a", "members", "transfer", member)
         self.wait("the member leads", lambda: self.members()[member]["role"] == "leader")
-        tokens.append(self.token("gateway"))
+        tokens.append(self.token("gateway", "--ttl", "30m"))
         gateway = self.join("g", tokens[2], FOURTH)
         url = self.up("g")["processes"][0]["address"]
         self.wait("the node is up", lambda: node in self.alive())
@@ -102,7 +117,42 @@ class JoiningTests(CommandCase):
         own = ClusterDir.at(self.root / "a").load_plan().gateway_url
         self.assertEqual(self.ask(own, "/api/health").status, 200)
         self.assertEqual([row["id"] for row in self.json("a", "gateways", "list")], ["gateway_1"])
-        self.nothing_given_away(tokens)
+        self.nothing_given_away([file.read_text().strip() for file in tokens])
+        self.members_leave(member)
+        self.all_commands_of_the_page_were_typed()
+
+    def members_leave(self, member: str) -> None:
+        """The member is removed and its process ends; a token that nobody used is revoked."""
+        self.cli("a", "members", "remove", member, "--yes")
+        self.assertEqual(list(self.members()), ["member_1"])
+        made = self.json("a", "join-tokens", "create", "--role", "node")
+        self.cli("a", "join-tokens", "revoke", made["id"])
+        left = {row["id"]: row["status"] for row in self.json("a", "join-tokens", "list")}
+        self.assertNotIn(made["id"], left)
+
+    def all_commands_of_the_page_were_typed(self) -> None:
+        """docs/several-machines.rst shows no command, and none of its options, but those."""
+        page = Path(pbcluster.__file__).parent.parent / "docs" / "several-machines.rst"
+        shown = [
+            shlex.split(line)
+            for line in page.read_text(encoding="utf-8").splitlines()
+            if line.startswith(("    pbcluster ", "    twistd "))
+        ]
+        self.assertGreater(len(shown), 15)
+        for words in shown:
+            options = {word.partition("=")[0] for word in words if word.startswith("--")}
+            first = next(n for n, word in enumerate(words) if word.startswith("--"))
+            # Of the words before the options the last may be an id.
+            commands = (tuple(words[:first]), tuple(words[: first - 1]))
+            self.assertTrue(
+                any(
+                    typed[: len(command)] == command and options <= set(typed)
+                    for typed in self.typed
+                    for command in commands
+                    if len(command) > 1 or command == ("twistd",)
+                ),
+                " ".join(words),
+            )
 
     def answers(self, gateway: str) -> bool:
         """A gateway that is refused tries again for as long as a request may take."""
