@@ -1,4 +1,4 @@
-"""``init``, ``up``, ``down``, ``status``, ``restart``; hidden: ``supervise``, a detached ``up``."""
+"""``init``, ``up``, ``down``, ``status``; hidden: ``supervise``, a detached ``up``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pbcluster.cli import demo as demo_tenant
-from pbcluster.cli import initialise, replacing, running, show, state
+from pbcluster.cli import initialise, running, show, state
 from pbcluster.cli.initialise import Wish
 from pbcluster.cli.layout import ClusterDir, Plan
 from pbcluster.cli.options import dir_option, json_option, plan_options
@@ -127,27 +127,6 @@ def status(directory: str, as_json: bool) -> None:
     show.table(("process", "state", "pid", "address", "admin"), rows)
 
 
-@click.command()
-@click.argument("gateway")
-@dir_option
-@json_option
-def restart(gateway: str, directory: str, as_json: bool) -> None:
-    """Replace a gateway's process by a new one; no connection is refused, no request fails.
-
-    The new one has the settings of cluster.toml as they are now.
-
-    \b
-    Example:
-      pbcluster restart gateway_1
-    """
-    where = ClusterDir.at(directory)
-    pid = replacing.restart(where, where.load_plan(), gateway)
-    if as_json:
-        show.print_json({"id": gateway, "pid": pid})
-    else:
-        show.say(f"{gateway} is process {pid} now; the former one ends when its requests are over")
-
-
 @click.command(hidden=True)
 @dir_option
 @click.option("--no-restart", is_flag=True)
@@ -196,4 +175,4 @@ class _AfterUp:
             show.say("\n" + login.text(self._where))
 
 
-COMMANDS = (init_command, up, down, status, restart, supervise)
+COMMANDS = (init_command, up, down, status, supervise)

@@ -21,6 +21,7 @@ from pbcluster.cli import (
     commands_members,
     commands_migration,
     commands_nodes,
+    commands_restart,
     commands_tenants,
     commands_tokens,
     show,
@@ -58,7 +59,7 @@ def cli() -> None:
       pbcluster up                        start everything, Ctrl-C stops it
       pbcluster tenants create shop --superuser me@example.com
       pbcluster status                    what runs where
-      pbcluster restart gateway_1         replace a gateway; no request fails
+      pbcluster restart --all             replace every process in turn; requests go on
       pbcluster down                      stop a cluster started with --detach
 
     Every command takes --json for output that programs read.
@@ -67,6 +68,7 @@ def cli() -> None:
 
 for _command in (
     *commands_cluster.COMMANDS,
+    *commands_restart.COMMANDS,
     commands_tenants.tenants,
     commands_nodes.nodes,
     commands_members.members,

@@ -1,8 +1,10 @@
-"""``restart``: another process in the place of a gateway, without a refused connection.
+"""Another process in the place of one that runs, by the supervisor.
 
-The command leaves a note for the supervisor (``run/replace-ID``) and wakes it. The supervisor
-starts a successor that takes the listening sockets over (``--take-over``); when that serves, the
-former process drains and ends by itself. If it does not come to serve, the former one goes on.
+A command leaves a note (``run/replace-ID``) and wakes the supervisor. For a gateway that starts a
+successor, which takes the listening sockets over (``--take-over``); when it serves, the former
+process drains and ends by itself. If it does not come to serve, the former one goes on. Anything
+else is ended in order, then started anew at once. Either way with the settings that the plan has
+now. What should be done before and after stands in ``restarting``.
 """
 
 from __future__ import annotations
@@ -13,20 +15,28 @@ import time
 import attrs
 
 from pbcluster.cli import initialise, procfs, state
-from pbcluster.cli.child import Child, ProcessSpec
+from pbcluster.cli.child import Child, ProcessSpec, tail
 from pbcluster.cli.layout import ClusterDir, Plan
-from pbcluster.errors import ConfigError, DeadlineExceeded, InvalidInput, ProcessFailed
+from pbcluster.errors import ConfigError, DeadlineExceeded, ProcessFailed
 
 TAKE_OVER = "--take-over=true"
-#: A gateway serves about two seconds after its start, ten while the control plane is away.
-WITHIN_S = 60.0
-_POLL_S = 0.1
+#: A process serves some seconds after its start, and ends within the half minute of a node's grace.
+WITHIN_S = 120.0
+_POLL_S = 0.05
+#: States in which a process may be replaced.
+_REPLACEABLE = (state.SERVING, state.RESTARTING, state.DEAD)
+
+
+def hands_over(spec: ProcessSpec) -> bool:
+    """Whether its successor takes over while it runs."""
+    return spec.kind == "gateway"
 
 
 def successor_of(spec: ProcessSpec) -> Child:
-    """A process that takes over from the one that ``spec`` is of."""
-    argv = spec.argv if TAKE_OVER in spec.argv else (*spec.argv, TAKE_OVER)
-    return Child(attrs.evolve(spec, argv=argv))
+    """A process that follows the one of this id."""
+    if not hands_over(spec) or TAKE_OVER in spec.argv:
+        return Child(spec)
+    return Child(attrs.evolve(spec, argv=(*spec.argv, TAKE_OVER)))
 
 
 def asked_for(where: ClusterDir, name: str) -> bool:
@@ -38,35 +48,35 @@ def asked_for(where: ClusterDir, name: str) -> bool:
     return True
 
 
-def restart(where: ClusterDir, plan: Plan, name: str) -> int:
-    """Have a gateway replaced, with the settings that the plan has now.
+def replace(where: ClusterDir, plan: Plan, name: str, within_s: float = WITHIN_S) -> int:
+    """Have a process replaced, with the settings that the plan has now, and wait until the new one
+    serves.
 
     :returns: the process id of the new one.
-    :raises ConfigError: the cluster does not run, or it is no gateway.
-    :raises ProcessFailed: the new one ended; the former one goes on.
-    :raises DeadlineExceeded: nothing was heard of it.
+    :raises InvalidInput: there is none of this name.
+    :raises ConfigError: the cluster does not run, or that process neither serves nor is dead.
+    :raises ProcessFailed: the new one ended; a gateway's former one goes on.
+    :raises DeadlineExceeded: nothing was heard of it within ``within_s`` seconds.
     """
-    gateways = [process.id for process in plan.of("gateway")]
-    if name not in gateways:
-        allowed = ", ".join(gateways)
-        raise InvalidInput(f"{name!r} is no gateway; allowed: {allowed}", allowed=allowed)
+    plan.process(name)
     who = state.supervisor(where)
     before = _process(where, name)
-    if who is None or before is None or before.state != state.SERVING:
+    if who is None or before is None or before.state not in _REPLACEABLE:
         raise ConfigError(f"{name} does not serve: see `pbcluster status --dir {where.root}`")
     initialise.write_all(where, plan)
     where.replace_file(name).touch(mode=0o600)
     procfs.send(who, signal.SIGUSR1)
-    until = time.monotonic() + WITHIN_S
+    until = time.monotonic() + within_s
     while time.monotonic() < until:
-        now = _process(where, name)
-        if now is not None and now.identity != before.identity and now.identity is not None:
-            return now.identity.pid
         found = state.read_state(where)
-        if found is not None and not where.replace_file(name).exists():
-            _check(found.message, name)
+        now = _process(where, name)
+        if found is not None and now is not None and not where.replace_file(name).exists():
+            _check(where, found.message, before, now)
+            fresh = now.identity not in (None, before.identity)
+            if fresh and now.identity is not None and now.state == state.SERVING:
+                return now.identity.pid
         time.sleep(_POLL_S)
-    raise DeadlineExceeded(f"{name} was not replaced within {WITHIN_S:.0f} s: see its log")
+    raise DeadlineExceeded(f"{name} was not replaced within {within_s:.0f} s: see its log")
 
 
 def failed(name: str, reason: str) -> str:
@@ -74,9 +84,19 @@ def failed(name: str, reason: str) -> str:
     return f"{name} was not replaced, its successor ended ({reason}); the former one goes on"
 
 
-def _check(message: str, name: str) -> None:
-    if message.startswith(f"{name} was not replaced"):
+def _check(
+    where: ClusterDir, message: str, before: state.ProcessState, now: state.ProcessState
+) -> None:
+    """:raises ProcessFailed: the new process ended before it served."""
+    if message.startswith(f"{now.id} was not replaced"):
         raise ProcessFailed(message)
+    died = now.state in (state.RESTARTING, state.DEAD) and now.restarts > before.restarts
+    if died:
+        log = where.log(now.id)
+        raise ProcessFailed(
+            f"{now.id} ended after its restart ({now.reason}); its log is {log}, which ends:\n"
+            f"{tail(log)}"
+        )
 
 
 def _process(where: ClusterDir, name: str) -> state.ProcessState | None:

@@ -33,7 +33,11 @@ def status(where: ClusterDir) -> Status:
     plan = where.load_plan()
     noted = state.read_state(where)
     runs = state.supervisor(where) is not None
-    known = {process.id: process for process in noted.processes} if noted and runs else {}
+    known = {}
+    for process in noted.processes if noted and runs else ():
+        # One that was replaced may still drain, beside its successor of the same id.
+        if process.id not in known or process.state != state.LEAVING:
+            known[process.id] = process
     rows = []
     for spec in specs(where, plan):
         seen = known.get(spec.id)

@@ -100,7 +100,7 @@ class Supervisor:
         :param on_change: called in the loop with each new state; must not block.
         :param check_before_start: called when nothing of an earlier run lives any more; may raise.
         :param read_again: gives the specs as they are now, at SIGUSR1: who is new is started, who
-            is gone is stopped, everybody else goes on as it is.
+            is gone is stopped, who is to be replaced (``replacing``) is, everybody else goes on.
         :param also_serves: asked, when every process says so, whether the cluster really serves.
         """
         self._where = where
@@ -233,13 +233,33 @@ class Supervisor:
             one = known[name]
             one.state, one.due_at = state.LEAVING, time.monotonic() + one.spec.stop_grace_s
             one.child.send(signal.SIGTERM)
-        for name in known.keys() & {spec.id for spec in specs}:
-            one = known[name]
-            wanted = replacing.asked_for(self._where, name)
-            if wanted and one.state == state.SERVING and one.successor is None:
-                self._message = ""
-                one.successor = replacing.successor_of(one.spec)
+        for spec in specs:
+            if spec.id in known and replacing.asked_for(self._where, spec.id):
+                self._replace(known[spec.id], spec)
+
+    def _replace(self, one: _Managed, spec: ProcessSpec) -> None:
+        """Another process in its place: beside it where it can hand over, else after its end."""
+        now = time.monotonic()
+        if one.state in (state.RESTARTING, state.DEAD):
+            one.child, one.state, one.due_at = Child(spec), state.RESTARTING, now
+        elif one.state == state.SERVING and one.successor is None:
+            self._message = ""
+            one.successor = replacing.successor_of(spec)
+            if replacing.hands_over(spec):
                 one.successor.start()
+            else:
+                one.state, one.due_at = state.STOPPING, now + one.spec.stop_grace_s
+                one.child.send(signal.SIGTERM)
+
+    def _renew(self, one: _Managed, successor: Child, now: float) -> None:
+        """See to one that is being replaced and ends first; it is killed when its time is over."""
+        if one.child.ended() is None:
+            if now >= one.due_at:
+                one.child.kill(with_children=True)
+            return
+        one.child, one.successor = successor, None
+        one.restarts += 1
+        self._start(one)
 
     def _succeed(self, one: _Managed, successor: Child, now: float) -> None:
         """See to one that is being replaced: the former process drains once the new one serves."""
@@ -270,7 +290,9 @@ class Supervisor:
         now = time.monotonic()
         self._managed = [one for one in self._managed if not self._left(one, now)]
         for one in list(self._managed):
-            if one.successor is not None:
+            if one.successor is not None and one.state == state.STOPPING:
+                self._renew(one, one.successor, now)
+            elif one.successor is not None:
                 self._succeed(one, one.successor, now)
             if one.state in (state.STARTING, state.SERVING):
                 reason = one.child.ended()

@@ -77,8 +77,8 @@ class RestartCommandTests(CommandCase):
 
     def test_restart_under_load(self) -> None:
         """`pbcluster restart` puts another process in the gateway's place: whoever asks all the
-        time, over new connections, gets every answer. A node cannot be restarted like that, and a
-        gateway whose new settings are wrong goes on with the former ones."""
+        time, over new connections, gets every answer. Who is no process is named, and a gateway
+        whose new settings are wrong goes on with the former ones."""
         ports = ("--gateway-port", "0", "--admin-port", "0", "--nodes", "1", "--members", "1")
         found = self.up("one", *ports)
         self.create("one", "shop")
@@ -112,8 +112,8 @@ class RestartCommandTests(CommandCase):
         self.assertEqual(errors, [])
         self.assertGreater(answers, 20)
         self.assertEqual(len(pids), 3)
-        refused = self.cli("one", "restart", "node_1", fails=True)
-        self.assertIn("'node_1' is no gateway; allowed: gateway_1", refused.stderr)
+        refused = self.cli("one", "restart", "node_7", fails=True)
+        self.assertIn("no process 'node_7'; there are: s3_1, member_1", refused.stderr)
 
         with (self.root / "one" / "cluster.toml").open("a") as plan:
             plan.write("\n[settings.gateway]\nhold_s = 9999\n")
