@@ -12,13 +12,10 @@ file does not trip over it.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
 import os
 import shutil
 import sys
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,15 +24,11 @@ from prometheus_client import CollectorRegistry, Gauge
 from treq.client import HTTPClient
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool, _HTTP11ClientFactory
 
-import pbcluster
-from pbcluster import processes, sd_notify
+from pbcluster import processes
 from pbcluster.config import GatewayConfig, settings_of
 from pbcluster.errors import PBClusterError
 from pbcluster.gateway import master_pages, warm_start, worker
@@ -46,6 +39,7 @@ from pbcluster.gateway.reloading import Reloading
 from pbcluster.gateway.remembered import DIRECTORY
 from pbcluster.gateway.watchdog import Watchdog
 from pbcluster.gateway.worker import Place
+from pbcluster.gateway.worker_process import WorkerProcess, environment
 from pbcluster.options import Parsed
 from pbcluster.web.listening import Listener
 from pbcluster.web.streams import streams_of
@@ -54,8 +48,6 @@ from pbcluster.web.streams import streams_of
 READY_WAIT_S = 20.0
 #: After its own two drains a worker has so long to end.
 END_GRACE_S = 5.0
-#: Longest line that a worker tells.
-MAX_TOLD_BYTES = 4096
 COPY = "workers.toml"
 #: Settings that a worker applies while it runs; the master has no part in them.
 LIVE = frozenset(
@@ -79,47 +71,6 @@ log = Logger()
 
 class _Quiet(_HTTP11ClientFactory):
     noisy = False
-
-
-class Worker(ProcessProtocol):
-    """A running worker.
-
-    :ivar metrics: base URL of its own pages; empty before it serves.
-    """
-
-    transport: Any
-
-    def __init__(
-        self, told: Callable[[dict[str, Any]], None], ended: Callable[[str], None]
-    ) -> None:
-        self.metrics = ""
-        self._told = told
-        self._ended = ended
-        self._line = b""
-
-    def order(self, text: str) -> None:
-        """Send an order."""
-        if self.transport is not None:
-            self.transport.writeToChild(worker.ORDERS_FD, text.encode() + b"\n")
-
-    def signal(self, name: str) -> None:
-        """Send a signal, unless it has ended."""
-        with contextlib.suppress(ProcessExitedAlready):
-            self.transport.signalProcess(name)
-
-    def childDataReceived(self, childFD: int, data: bytes) -> None:
-        """It tells something."""
-        self._line = (self._line + data)[:MAX_TOLD_BYTES]
-        if b"\n" in self._line:
-            line, _, self._line = self._line.partition(b"\n")
-            self._told(json.loads(line))
-
-    def childConnectionLost(self, childFD: int) -> None:
-        """A pipe is closed; its end is told by ``processExited``."""
-
-    def processExited(self, reason: Failure) -> None:
-        """It is gone."""
-        self._ended(processes.how_ended(reason))
 
 
 class MasterService(Service):
@@ -155,7 +106,7 @@ class MasterService(Service):
         self._listen = listen if listen is not None else streams_of(reactor).listen
         self._entrance = Entrance(reactor, config, Place(), save=self._save, end=end)
         self._doors: Doors | None = None
-        self._workers: dict[int, Worker] = {}
+        self._workers: dict[int, WorkerProcess] = {}
         self._timers: set[Any] = set()
         self._all_gone: Deferred[None] = Deferred()
         self._told = False
@@ -268,7 +219,7 @@ class MasterService(Service):
         assert self._doors is not None
         public = [door for door in self._doors.all if door.option != METRICS]
         text, fds = worker.described(number, self._config.workers, public)
-        one = Worker(
+        one = WorkerProcess(
             lambda content: self._tells(number, content), lambda how: self._ended(number, how)
         )
         command = processes.launched(self._command())
@@ -276,9 +227,9 @@ class MasterService(Service):
         child_fds |= {worker.FIRST_SOCKET_FD + place: fd for place, fd in enumerate(fds)}
         self.crew.started(number)
         self._workers[number] = one
-        environment = _environment() | {worker.VARIABLE: text}
+        variables = environment() | {worker.VARIABLE: text}
         try:
-            self._reactor.spawnProcess(one, command[0], command, environment, childFDs=child_fds)
+            self._reactor.spawnProcess(one, command[0], command, variables, childFDs=child_fds)
         except OSError as error:
             self._ended(number, f"it cannot be started: {error.strerror}")
 
@@ -395,15 +346,3 @@ class MasterService(Service):
         for number, one in self._workers.items():
             log.error("worker {number} does not end and is killed", number=number)
             one.signal("KILL")
-
-
-def _environment() -> dict[str, str]:
-    """Ours, and where the workers find this very package."""
-    environment = dict(os.environ)
-    environment.pop(sd_notify.VARIABLE, None)  # who serves, the master alone tells
-    root = Path(pbcluster.__file__).parent.parent
-    installed = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
-    if root not in installed:
-        more = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = f"{root}{os.pathsep}{more}" if more else str(root)
-    return environment

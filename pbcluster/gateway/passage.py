@@ -5,18 +5,7 @@ usual case) nothing waits and no coroutine is made. Otherwise the request is *he
 unread: the control plane is asked, pauses are made, attempts repeated as ``retries`` allows, until
 an answer begins, the client goes, or ``hold_s`` is over.
 
-What an attempt says of the node (its breaker):
-
-==================================================  ==========================================
-any answer without the node's mark                  success, a tenant's 5xx included
-503 marked ``no-proof`` or ``busy``                 failure: the node as a whole is in trouble
-401 marked ``unsigned``                             the same: keys or clocks differ
-421 or 503 marked ``moved, loading, draining``      nothing: it is about one tenant, or planned
-no connection; no byte or junk before the answer    failure
-a pooled connection that ended without an answer    nothing: it was stale
-no answer in time                                   slow: counts if several tenants see it
-client gone, refused by ourselves                   nothing
-==================================================  ==========================================
+What an attempt says of its node stands in ``breaker_words``, how a request ends in ``request_end``.
 """
 
 from __future__ import annotations
@@ -31,28 +20,19 @@ from twisted.python.failure import Failure
 from pbcluster.errors import Busy, NotFound, PBClusterError, TooLarge, Unavailable
 from pbcluster.gateway import retries
 from pbcluster.gateway.breaker import Ticket
-from pbcluster.gateway.forwarding import (
-    HSTS,
-    epoch_of,
-    is_stream,
-    mark_of,
-    node_at,
-    to_client,
-)
-from pbcluster.gateway.pages import error_page
-from pbcluster.gateway.parts import Parts, Record
+from pbcluster.gateway.breaker_words import reason_of, tell_of_failure, tell_of_mark
+from pbcluster.gateway.forwarding import epoch_of, is_stream, mark_of, node_at, to_client
+from pbcluster.gateway.request_end import RequestEnd
 from pbcluster.gateway.retries import Verdict
 from pbcluster.gateway.rewriting import rewritten_lines
 from pbcluster.gateway.tenant_id import UNKNOWN_HOST, Found, TenantKey, objection
 from pbcluster.gateway.tokens import UnknownKey
-from pbcluster.web.interfaces import Attempt, Exchange, Forward, Outcome, Refuse, ResponseHead
+from pbcluster.web.interfaces import Attempt, Forward, Outcome, Refuse, ResponseHead
 from pbcluster.wire import Route
 
 #: PocketBase cuts a request after 5 minutes; the node, which waits as long, answers first.
 FIRST_BYTE_TIMEOUT_S = 315.0
 CONNECT_TIMEOUT_S = 1.0
-#: These marks mean that the node as a whole is in trouble.
-_NODE_IN_TROUBLE = (b"no-proof", b"busy", b"unsigned")
 #: Methods of which one may find out whether a node answers again.
 _PROBES = frozenset((b"GET", b"HEAD"))
 _NOTHING = Found(TenantKey("name", ""))
@@ -60,17 +40,14 @@ _NOTHING = Found(TenantKey("name", ""))
 log = Logger()
 
 
-class Passage:
+class Passage(RequestEnd):
     """See the module.
 
     What holds at the start of each stands in the class: most requests change little of it.
-
-    :ivar record: filled in as the request goes on.
     """
 
     _found = _NOTHING
     _key = _NOTHING.key
-    _route: Route | None = None
     _ticket: Ticket | None = None
     _why: PBClusterError = Unavailable("the tenant is not available")
     #: Ask the control plane before the next attempt.
@@ -82,14 +59,6 @@ class Passage:
     _pauses = 0
     _budgeted = False
     _limited = False
-    _finished = False
-
-    def __init__(self, parts: Parts, exchange: Exchange) -> None:
-        self.record = Record(parts.new_id(), exchange.head)
-        self._parts = parts
-        self._exchange = exchange
-        self._head = exchange.head
-        self._started = parts.clock.seconds()
 
     @property
     def _deadline(self) -> float:
@@ -238,10 +207,8 @@ class Passage:
         mark = mark_of(head)
         if mark is None:
             nodes.succeeded(route, ticket, now)
-        elif mark in _NODE_IN_TROUBLE:
-            nodes.failed(route, ticket, f"marked {mark.decode()}", unreachable=False)
         else:
-            nodes.dropped(route, ticket)
+            tell_of_mark(nodes, route, ticket, mark)
         # At the end of its time a request gets the node's own reason, if that is one for clients.
         if mark is not None and (now < self._deadline or head.status != 503):
             raise Refuse(mark.decode("latin-1"))
@@ -262,7 +229,9 @@ class Passage:
             self._finish()
             return
         self._return_budget()
-        self._tell_breaker(attempt)
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None and self._route is not None:
+            tell_of_failure(self._parts.nodes, self._route, ticket, attempt)
         self._marked = attempt.head is not None and mark_of(attempt.head) is not None
         verdict = retries.judge(
             attempt, self._head.method, marked=self._marked, repeats=self._repeats
@@ -270,7 +239,7 @@ class Passage:
         if verdict is Verdict.OVER:
             self._finish()
         elif verdict is Verdict.FAILED:
-            self._refuse(self._reason(attempt))
+            self._refuse(reason_of(attempt, marked=self._marked))
         else:
             self._prepare_again(attempt)
             self._hold()
@@ -291,45 +260,17 @@ class Passage:
             self._budgeted = False
             self._parts.budget.give_back()
 
-    def _tell_breaker(self, attempt: Attempt) -> None:
-        ticket, self._ticket = self._ticket, None
-        route, nodes = self._route, self._parts.nodes
-        if ticket is None or route is None:
-            return
-        why = attempt.error or attempt.outcome.value
-        if attempt.outcome is Outcome.NOT_SENT:
-            nodes.failed(route, ticket, why, unreachable=True)
-        elif attempt.outcome is Outcome.NO_RESPONSE and not attempt.reused:
-            nodes.failed(route, ticket, why, unreachable=False)
-        elif attempt.outcome is Outcome.TIMEOUT:
-            nodes.slow(route, ticket)
-        else:
-            nodes.dropped(route, ticket)
-
     def _prepare_again(self, attempt: Attempt) -> None:
         """Remember what the attempt taught, for the next one."""
         route = self._route
         assert route is not None
         self._fresh = True
         self._failed_on = _life(route)
-        self._why = self._reason(attempt)
+        self._why = reason_of(attempt, marked=self._marked)
         if attempt.outcome is Outcome.NO_RESPONSE:
             self._repeats += 1
         if self._marked and attempt.head is not None and mark_of(attempt.head) == b"moved":
             self._parts.routes.doubt(route.tenant_id, epoch_of(attempt.head))
-
-    def _reason(self, attempt: Attempt) -> PBClusterError:
-        """What the client is told if this was the last attempt."""
-        if attempt.outcome is Outcome.TIMEOUT:
-            return _NoAnswer("the tenant did not answer in time")
-        if self._marked and attempt.head is not None:
-            mark = (mark_of(attempt.head) or b"").decode("latin-1")
-            return Unavailable(f"the tenant is not ready ({mark})")
-        if attempt.outcome is Outcome.NOT_SENT:
-            return Unavailable("the tenant's node cannot be reached")
-        return _BrokenOff(
-            "the connection to the tenant broke; whether the request was carried out is not known"
-        )
 
     # -- holding ----------------------------------------------------------------------------------
 
@@ -429,58 +370,6 @@ class Passage:
         pause = min(retries.pause_s(self._pauses, parts.random), left)
         self._pauses += 1
         await parts.waits.pause(self._key.value, pause)
-
-    # -- the end ----------------------------------------------------------------------------------
-
-    def _refuse(self, error: PBClusterError) -> None:
-        """Answer with an error."""
-        if self._finished:
-            return
-        record = self.record
-        if self._exchange.client_gone:
-            self._finish_gone()
-            return
-        record.status, record.outcome = error.status, record.outcome or "answered"
-        retry_after_s = error.retry_after_s if isinstance(error, Unavailable) else 0.0
-        page = error_page(self._head, error.status, error.message, record.request_id, retry_after_s)
-        headers = [*page.headers, (HSTS, self._hsts)] if self._hsts else page.headers
-        self._exchange.respond(
-            page.status, page.body, content_type=page.content_type, headers=headers
-        )
-        self._finish()
-
-    @property
-    def _hsts(self) -> bytes:
-        return self._parts.hsts if self._head.secure else b""
-
-    def _finish_gone(self) -> None:
-        self.record.outcome = Outcome.CLIENT_GONE.value
-        self._finish()
-
-    def _finish(self) -> None:
-        if self._finished:
-            return
-        self._finished = True
-        parts = self._parts
-        now = parts.clock.seconds()
-        self.record.duration_s = now - self._started
-        if self._route is not None:
-            self.record.breaker = parts.nodes.state(self._route, now).value
-        parts.over(self.record)
-
-
-class _NoAnswer(PBClusterError):
-    """The tenant took too long."""
-
-    status = 504
-    code = "gateway_timeout"
-
-
-class _BrokenOff(PBClusterError):
-    """The node went away with the request in its hands."""
-
-    status = 502
-    code = "broken_off"
 
 
 def _life(route: Route) -> tuple[str, int, int]:

@@ -8,8 +8,8 @@ writer; a response is never ended cleanly if its source broke off.
 Pure: ``rules`` (request heads), ``response_head``, ``headers``, ``chunked`` (bodies), ``replay``
 (bodies that can be sent again), ``answers`` (bytes of responses), ``limits``.
 Shells: ``server`` (``HTTPServerFactory``), ``server_connection`` and ``closing`` (one client's
-connection and its end), ``exchange`` and ``attempt`` (one request, one try to forward it),
-``client`` and ``pool`` (upstream connections), ``deadline``.
+connection and its end), ``exchange`` and ``attempt`` (one request, one try to forward it;
+``upstream_request``: its bytes), ``client`` and ``pool`` (upstream connections), ``deadline``.
 
     pool = UpstreamPool(reactor, tcp_endpoints(reactor))
     factory = HTTPServerFactory(handler, Limits(), reactor, pool=pool)

@@ -14,68 +14,26 @@ NO_RESPONSE. A gate that is still waiting when its attempt ends is left to end b
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from inspect import iscoroutine
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pbcluster.errors import LocalProtocolError
 from pbcluster.web.answers import passed_on_head
 from pbcluster.web.chunked import LAST_CHUNK, encode_chunk
 from pbcluster.web.client import UpstreamConnection
-from pbcluster.web.headers import encode_lines
-from pbcluster.web.interfaces import (
-    Attempt,
-    Forward,
-    Outcome,
-    Refuse,
-    RequestHead,
-    ResponseHead,
-)
+from pbcluster.web.client_side import ClientSide
+from pbcluster.web.interfaces import Attempt, Forward, Outcome, Refuse, ResponseHead
 from pbcluster.web.limits import HIGH_WATER_BYTES
 from pbcluster.web.pool import UpstreamPool
-from pbcluster.web.replay import NO_BODY, NoBody, RequestBody
+from pbcluster.web.replay import NO_BODY
 from pbcluster.web.response_head import ParsedResponse
 from pbcluster.web.rules import SAFE_METHODS
+from pbcluster.web.upstream_request import framed, request_head
+from pbcluster.web.waiting import as_deferred
 
 _log = Logger()
-
-
-class ClientSide(Protocol):
-    """What an attempt needs of its exchange."""
-
-    @property
-    def head(self) -> RequestHead:
-        """The request."""
-
-    @property
-    def body(self) -> NoBody | RequestBody:
-        """Its body."""
-
-    @property
-    def awaits_continue(self) -> bool:
-        """Whether the client waits for 100 Continue."""
-
-    @property
-    def slow(self) -> bool:
-        """Whether the client takes no more bytes for now."""
-
-    def send_continue(self) -> None:
-        """Pass on a 100 Continue."""
-
-    def choose_close(self, forced: bool) -> bool:
-        """Decide, before the response's head is written, whether the connection ends after it."""
-
-    def write(self, data: bytes) -> None:
-        """Send response bytes to the client."""
-
-    def cut(self) -> None:
-        """Abort the client's connection."""
-
-    def update_reading(self) -> None:
-        """Something changed that may pause or resume the upload."""
 
 
 class ForwardAttempt:
@@ -114,7 +72,7 @@ class ForwardAttempt:
         self._pool = pool
         self._plan = plan
         self._done = done
-        self._request_head = self._encode_request_head()
+        self._request_head = request_head(plan, client)
 
     @property
     def upload_blocked(self) -> bool:
@@ -162,22 +120,6 @@ class ForwardAttempt:
 
     # -- the request ------------------------------------------------------------------------------
 
-    def _encode_request_head(self) -> bytes:
-        plan, head = self._plan, self._client.head
-        lines = [plan.method + b" " + plan.target + b" HTTP/1.1\r\n", plan.lines]
-        if plan.headers:
-            lines.append(encode_lines(plan.headers))
-        if head.chunked:
-            lines.append(b"Transfer-Encoding: chunked\r\n")
-        elif head.content_length is not None:
-            lines.append(b"Content-Length: %d\r\n" % head.content_length)
-        if head.expects_continue and self._client.awaits_continue:
-            lines.append(b"Expect: 100-continue\r\n")
-        if len(lines[0].split()) != 3 or lines[0].count(b" ") != 2:
-            raise LocalProtocolError("method or target to be sent has white space in it")
-        lines.append(b"\r\n")
-        return b"".join(lines)
-
     def _connect(self) -> None:
         plan = self._plan
         self._reused = False
@@ -208,7 +150,7 @@ class ForwardAttempt:
             return
         kept = body.open(self._upload)
         self._request_bytes = len(kept)
-        connection.write(self._request_head + self._framed(kept, body.complete))
+        connection.write(self._request_head + framed(kept, body.complete, client.head.chunked))
         client.update_reading()
 
     def _upload(self, data: bytes, complete: bool) -> None:
@@ -216,16 +158,10 @@ class ForwardAttempt:
         if connection is None:
             return
         self._request_bytes += len(data)
-        framed = self._framed(data, complete)
-        if framed:
-            connection.write(framed)
+        sent = framed(data, complete, self._client.head.chunked)
+        if sent:
+            connection.write(sent)
             connection.progress(self._plan.first_byte_timeout_s)
-
-    def _framed(self, data: bytes, complete: bool) -> bytes:
-        if not self._client.head.chunked:
-            return data
-        chunk = encode_chunk(data) if data else b""
-        return chunk + LAST_CHUNK if complete else chunk
 
     def upload_paused(self) -> None:
         """See :class:`ResponseListener`."""
@@ -306,7 +242,7 @@ class ForwardAttempt:
             return
         self._holding = True
         self._hold(data)
-        _deferred(answer).addCallbacks(self._head_allowed, self._refused).addErrback(self._bug)
+        as_deferred(answer).addCallbacks(self._head_allowed, self._refused).addErrback(self._bug)
 
     def _head_allowed(self, head: ResponseHead) -> None:
         self._pass_head(head, self._take_held())
@@ -344,7 +280,7 @@ class ForwardAttempt:
         if answer is None:
             self._part_allowed(ended)
         else:
-            waiting = _deferred(answer).addCallback(lambda _: self._part_allowed(ended))
+            waiting = as_deferred(answer).addCallback(lambda _: self._part_allowed(ended))
             waiting.addErrback(self._end_refused).addErrback(self._bug)
 
     def _part_allowed(self, ended: bool) -> None:
@@ -451,15 +387,3 @@ class ForwardAttempt:
 
 def _text(failure: Failure) -> str:
     return failure.getErrorMessage() or type(failure.value).__name__
-
-
-def _deferred(answer: Awaitable[Any]) -> Deferred[Any]:
-    if isinstance(answer, Deferred):
-        return answer
-    if iscoroutine(answer):
-        return Deferred.fromCoroutine(answer)
-
-    async def wait() -> Any:
-        return await answer
-
-    return Deferred.fromCoroutine(wait())

@@ -1,0 +1,67 @@
+"""How a request ends at the gateway: answered by an error of ours, given up, or over.
+
+What holds: a request ends once, and its record is handed over complete. Why it ends is for
+``passage`` to say.
+"""
+
+from __future__ import annotations
+
+from pbcluster.errors import PBClusterError, Unavailable
+from pbcluster.gateway.forwarding import HSTS
+from pbcluster.gateway.pages import error_page
+from pbcluster.gateway.parts import Parts, Record
+from pbcluster.web.interfaces import Exchange, Outcome
+from pbcluster.wire import Route
+
+
+class RequestEnd:
+    """A request, as far as its end is concerned.
+
+    :ivar record: filled in as the request goes on.
+    """
+
+    _route: Route | None = None
+    _finished = False
+
+    def __init__(self, parts: Parts, exchange: Exchange) -> None:
+        self.record = Record(parts.new_id(), exchange.head)
+        self._parts = parts
+        self._exchange = exchange
+        self._head = exchange.head
+        self._started = parts.clock.seconds()
+
+    def _refuse(self, error: PBClusterError) -> None:
+        """Answer with an error."""
+        if self._finished:
+            return
+        record = self.record
+        if self._exchange.client_gone:
+            self._finish_gone()
+            return
+        record.status, record.outcome = error.status, record.outcome or "answered"
+        retry_after_s = error.retry_after_s if isinstance(error, Unavailable) else 0.0
+        page = error_page(self._head, error.status, error.message, record.request_id, retry_after_s)
+        headers = [*page.headers, (HSTS, self._hsts)] if self._hsts else page.headers
+        self._exchange.respond(
+            page.status, page.body, content_type=page.content_type, headers=headers
+        )
+        self._finish()
+
+    @property
+    def _hsts(self) -> bytes:
+        return self._parts.hsts if self._head.secure else b""
+
+    def _finish_gone(self) -> None:
+        self.record.outcome = Outcome.CLIENT_GONE.value
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._finished:
+            return
+        self._finished = True
+        parts = self._parts
+        now = parts.clock.seconds()
+        self.record.duration_s = now - self._started
+        if self._route is not None:
+            self.record.breaker = parts.nodes.state(self._route, now).value
+        parts.over(self.record)
