@@ -27,7 +27,8 @@ import attrs
 from pbcluster.cli import procfs, replacing, state
 from pbcluster.cli.child import Child, ProcessSpec, bound_log
 from pbcluster.cli.layout import ClusterDir
-from pbcluster.cli.state import ClusterState, ProcessState
+from pbcluster.cli.managed import Managed
+from pbcluster.cli.state import ClusterState
 from pbcluster.errors import ConfigError, PBClusterError, ProcessFailed
 
 #: What is started together, group after group; a group waits until the one before it serves.
@@ -35,10 +36,6 @@ from pbcluster.errors import ConfigError, PBClusterError, ProcessFailed
 START_GROUPS = (("s3", "member", "gateway"), ("node",))
 #: Requests stop first, then what they need.
 STOP_ORDER = ("gateway", "node", "member", "s3")
-FIRST_DELAY_S = 1.0
-LONGEST_DELAY_S = 15.0
-#: Who served that long starts with the first delay again.
-STEADY_AFTER_S = 60.0
 #: Deaths of one process before it ever served, after which ``up`` gives up.
 MAX_EARLY_DEATHS = 3
 #: From the first start until everything serves. A loaded machine needs a few seconds.
@@ -47,38 +44,6 @@ SERVE_WITHIN_S = 90.0
 LEFTOVER_GRACE_S = 15.0
 _LOOK_S = 0.25
 _LOGS_EVERY_S = 5.0
-
-
-@attrs.define
-class _Managed:
-    """A child with what the supervisor remembers of it."""
-
-    child: Child
-    state: str = state.WAITING
-    delay_s: float = FIRST_DELAY_S
-    due_at: float = 0.0
-    served_at: float | None = None
-    early_deaths: int = 0
-    restarts: int = 0
-    reason: str = ""
-    successor: Child | None = None
-
-    @property
-    def spec(self) -> ProcessSpec:
-        return self.child.spec
-
-    def shown(self) -> ProcessState:
-        who = self.child.identity if self.child.pid is not None else None
-        return ProcessState(
-            kind=self.spec.kind,
-            id=self.spec.id,
-            state=self.state,
-            address=self.spec.address,
-            admin=self.spec.admin,
-            identity=who,
-            restarts=self.restarts,
-            reason=self.reason,
-        )
 
 
 class Supervisor:
@@ -104,7 +69,7 @@ class Supervisor:
         :param also_serves: asked, when every process says so, whether the cluster really serves.
         """
         self._where = where
-        self._managed = [_Managed(Child(spec)) for spec in specs]
+        self._managed = [Managed(Child(spec)) for spec in specs]
         self._restart = restart
         self._on_change = on_change
         self._check_before_start = check_before_start
@@ -180,25 +145,25 @@ class Supervisor:
             why = f"{names} did not come to serve within {SERVE_WITHIN_S:.0f} s"
             raise self._failure(late[0] if late else self._managed[-1], why)
 
-    def _can_be_spared(self, one: _Managed) -> bool:
+    def _can_be_spared(self, one: Managed) -> bool:
         """Whether the cluster works without it: a member of whose group most are left."""
         group = [other for other in self._managed if other.spec.kind == one.spec.kind]
         dead = sum(other.state == state.DEAD for other in group)
         return one.spec.kind == "member" and 2 * dead < len(group)
 
-    def _failure(self, one: _Managed, why: str) -> ProcessFailed:
+    def _failure(self, one: Managed, why: str) -> ProcessFailed:
         log = one.spec.log_file
         return ProcessFailed(f"{why}; its log is {log}, which ends:\n{one.child.tail()}")
 
-    def _start(self, one: _Managed) -> None:
+    def _start(self, one: Managed) -> None:
         one.state = state.STARTING
         one.served_at = None
         try:
             one.child.start()
         except ProcessFailed as error:
-            self._died(one, str(error))
+            one.died(str(error), time.monotonic(), restart=self._restart)
 
-    def _serves(self, one: _Managed) -> bool:
+    def _serves(self, one: Managed) -> bool:
         if one.state == state.STARTING and one.child.serving():
             one.state = state.SERVING
             one.served_at = time.monotonic()
@@ -227,7 +192,7 @@ class Supervisor:
         known = {one.spec.id: one for one in self._managed if one.state != state.LEAVING}
         for spec in specs:
             if spec.id not in known:
-                self._managed.append(_Managed(Child(spec)))
+                self._managed.append(Managed(Child(spec)))
                 self._start(self._managed[-1])
         for name in known.keys() - {spec.id for spec in specs}:
             one = known[name]
@@ -261,7 +226,7 @@ class Supervisor:
         one.restarts += 1
         self._start(one)
 
-    def _succeed(self, one: _Managed, successor: Child, now: float) -> None:
+    def _succeed(self, one: Managed, successor: Child, now: float) -> None:
         """See to one that is being replaced: the former process drains once the new one serves."""
         reason = successor.ended()
         if reason is not None:
@@ -269,13 +234,13 @@ class Supervisor:
             self._message = replacing.failed(one.spec.id, reason)
         elif successor.serving() or one.child.ended() is not None:
             due_at = now + one.spec.stop_grace_s
-            self._managed.append(_Managed(one.child, state=state.LEAVING, due_at=due_at))
+            self._managed.append(Managed(one.child, state=state.LEAVING, due_at=due_at))
             one.child, one.successor = successor, None
             one.state, one.served_at = state.STARTING, None
             one.restarts += 1
             self._serves(one)
 
-    def _left(self, one: _Managed, now: float) -> bool:
+    def _left(self, one: Managed, now: float) -> bool:
         """Whether one that was told to go is gone; it is killed when its time is over."""
         if one.state != state.LEAVING:
             return False
@@ -297,7 +262,7 @@ class Supervisor:
             if one.state in (state.STARTING, state.SERVING):
                 reason = one.child.ended()
                 if reason is not None:
-                    self._died(one, reason)
+                    one.died(reason, time.monotonic(), restart=self._restart)
                 else:
                     self._serves(one)
             if one.state == state.RESTARTING and now >= one.due_at:
@@ -309,23 +274,6 @@ class Supervisor:
                 bound_log(one.spec.log_file)
             bound_log(self._where.supervisor_log)
 
-    def _died(self, one: _Managed, reason: str) -> None:
-        now = time.monotonic()
-        one.reason = reason
-        if one.served_at is None:
-            one.early_deaths += 1
-        else:
-            one.early_deaths = 0
-            if now - one.served_at >= STEADY_AFTER_S:
-                one.delay_s = FIRST_DELAY_S
-        one.served_at = None
-        if not self._restart:
-            one.state = state.DEAD
-            return
-        one.state = state.RESTARTING
-        one.due_at = now + one.delay_s
-        one.delay_s = min(one.delay_s * 2, LONGEST_DELAY_S)
-
     # -- stopping ---------------------------------------------------------------------------------
 
     def _stop_all(self, phase: str) -> None:
@@ -334,7 +282,7 @@ class Supervisor:
             return
         self._phase = state.STOPPING
         rising = [one.successor for one in self._managed if one.successor is not None]
-        self._managed += [_Managed(child) for child in rising]
+        self._managed += [Managed(child) for child in rising]
         # A signal from here on means: faster.
         patience = self._stop_signals
         for kind in STOP_ORDER:
@@ -356,7 +304,7 @@ class Supervisor:
         self._phase = phase
         self._publish()
 
-    def _kill(self, group: list[_Managed]) -> None:
+    def _kill(self, group: list[Managed]) -> None:
         for one in group:
             one.child.kill(with_children=True)
         for one in group:

@@ -26,8 +26,9 @@ from typing import Any
 import h11
 import httptools
 
-from pbcluster.testing.http_memory import BAD_ANSWER, Core, Far, Seen, Wire, answers_of
+from pbcluster.testing.http_memory import BAD_ANSWER, Core, Seen, answers_of
 from pbcluster.testing.http_reference import Doubtful, Message, read_request, read_response
+from pbcluster.testing.http_wire import Far, Wire
 
 #: What the core itself may answer.
 STATUSES = frozenset((200, 400, 405, 408, 413, 414, 417, 431, 501, 502, 505))

@@ -7,7 +7,7 @@ again, it finds the names in the file ``DIR/names``, one a line.
 import sys
 from pathlib import Path
 
-from pbcluster.cli import supervisor
+from pbcluster.cli import managed, supervisor
 from pbcluster.cli.child import ProcessSpec, clean_environment
 from pbcluster.cli.layout import ClusterDir
 from pbcluster.cli.supervisor import Supervisor
@@ -38,8 +38,8 @@ def main() -> int:
     where = ClusterDir.at(sys.argv[1])
     how = dict(word.split("=") for word in sys.argv[2:] if "=" in word)
     # The relations stay, the test does not wait for minutes.
-    supervisor.FIRST_DELAY_S = 0.1
-    supervisor.LONGEST_DELAY_S = 0.4
+    managed.FIRST_DELAY_S = 0.1
+    managed.LONGEST_DELAY_S = 0.4
     supervisor.SERVE_WITHIN_S = 4.0
     supervisor.LEFTOVER_GRACE_S = 1.0
     kinds = PROCESSES | {name: name.split("_")[0] for name in how}

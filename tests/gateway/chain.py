@@ -13,8 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from pbcluster.node.front import Front
 from pbcluster.node.ports import LIMITS as NODE_LIMITS
 from pbcluster.node.streams import Streams
-from pbcluster.testing.http_memory import OK, Core, Far, StandIn, Wire
+from pbcluster.testing.http_memory import OK, Core, StandIn
 from pbcluster.testing.http_reference import Message
+from pbcluster.testing.http_wire import Far, Wire
 from pbcluster.testing.node_fakes.s3 import FakeS3
 from tests.gateway.fakes import KEY, World, route
 from tests.node.harness import NodeHarness, T, assignment

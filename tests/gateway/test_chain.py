@@ -6,8 +6,9 @@ import json
 
 from pbcluster import signing
 from pbcluster.testing.http_corpus import REQUESTS, RequestCase, get, line, post
-from pbcluster.testing.http_memory import OK, Far, Seen, answers_of
+from pbcluster.testing.http_memory import OK, Seen, answers_of
 from pbcluster.testing.http_reference import Message, read_request
+from pbcluster.testing.http_wire import Far
 from tests.gateway.chain import ADDED, HOST, PEER, Chain, ChainCase
 from tests.web.test_corpus import plain
 

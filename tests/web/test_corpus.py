@@ -12,8 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.testing.http_corpus import GROUPS, REQUESTS, RESPONSES, RequestCase, get, table
 from pbcluster.testing.http_corpus.cases import ResponseCase
-from pbcluster.testing.http_memory import Core, Far, Seen, StandIn, answers_of
+from pbcluster.testing.http_memory import Core, Seen, StandIn, answers_of
 from pbcluster.testing.http_reference import Message
+from pbcluster.testing.http_wire import Far
 
 #: Cases longer than this are split near both ends and now and then between; with
 #: PBCLUSTER_ALL_SPLITS=1 everywhere.

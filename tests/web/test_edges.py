@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbcluster.testing.http_memory import OK, Core, Far, answers_of
+from pbcluster.testing.http_memory import OK, Core, answers_of
+from pbcluster.testing.http_wire import Far
 from pbcluster.web.interfaces import Outcome
 from tests.web.corpus import chunked, get, post
 from tests.web.server_case import WebCase
