@@ -2,7 +2,11 @@
 
 from typing import Any, cast
 
+from twisted.internet.defer import Deferred
+
 from pbcluster import wire
+from pbcluster.controlplane import commands as c
+from pbcluster.controlplane.executor import utc_now
 from pbcluster.errors import (
     Forbidden,
     InvalidInput,
