@@ -202,7 +202,7 @@ class Supervisor:
             if spec.id in known and replacing.asked_for(self._where, spec.id):
                 self._replace(known[spec.id], spec)
 
-    def _replace(self, one: _Managed, spec: ProcessSpec) -> None:
+    def _replace(self, one: Managed, spec: ProcessSpec) -> None:
         """Another process in its place: beside it where it can hand over, else after its end."""
         now = time.monotonic()
         if one.state in (state.RESTARTING, state.DEAD):
@@ -216,7 +216,7 @@ class Supervisor:
                 one.state, one.due_at = state.STOPPING, now + one.spec.stop_grace_s
                 one.child.send(signal.SIGTERM)
 
-    def _renew(self, one: _Managed, successor: Child, now: float) -> None:
+    def _renew(self, one: Managed, successor: Child, now: float) -> None:
         """See to one that is being replaced and ends first; it is killed when its time is over."""
         if one.child.ended() is None:
             if now >= one.due_at:
