@@ -4,7 +4,7 @@ Inputs (ticks, messages, proposals, reads) go into the core as they come; the ef
 once a turn of the reactor, so that what arrives together shares messages and one fsync. At most one
 transaction of entries is under way; what becomes ready meanwhile goes into the next.
 
-It knows the state machine by :class:`StateMachine` alone and gives nobody an answer: that is
+It knows the state machine by ``raft_machine`` alone and gives nobody an answer: that is
 ``raft_member``'s. Any failure of the disk or of the core's invariants ends the member: ``failed``
 is called once, and from then on nothing is sent, written or applied.
 """
@@ -12,113 +12,56 @@ is called once, and from then on nothing is sent, written or applied.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
 
-from pbcluster.controlplane.raft_snapshots import (
-    KEEP_ENTRIES,
-    SNAPSHOT_EVERY,
-    Imaged,
-    Snapshots,
-)
+from pbcluster.controlplane.raft_intervals import TICK_S, NewCore, new_core
+from pbcluster.controlplane.raft_leader_watch import LeaderWatch
+from pbcluster.controlplane.raft_machine import StateMachine
+from pbcluster.controlplane.raft_snapshots import KEEP_ENTRIES, SNAPSHOT_EVERY, Snapshots
 from pbcluster.controlplane.raft_store import MemberStore, Write
 from pbcluster.controlplane.raft_transport import RaftNetwork
-from pbcluster.errors import Busy, NotFound, StorageCorrupt
+from pbcluster.errors import Busy, StorageCorrupt
 from pbcluster.raft import (
     AnyMessage,
     ChunkToSend,
     ConfigChange,
     ConfState,
-    Entry,
     EntryKind,
     HardState,
     InvariantViolated,
     MemberId,
     Proposed,
     RaftCore,
-    RaftOptions,
     Ready,
     Role,
     Status,
-    StoredState,
 )
 from pbcluster.raft.messages import SnapshotChunk
 from pbcluster.raft.state import RandomSource
 
-#: Ticks much shorter than any interval, so that two members seldom campaign in the same one.
-TICK_S = 0.01
-#: 50 ms: a quarter of what a follower's patience is at least.
-HEARTBEAT_TICKS = 5
-#: A follower campaigns after 250 to 500 ms without a leader; a leader steps down after 250 ms
-#: without a quorum.
-ELECTION_TICKS = 25
-#: A leader that was not heard for so long, three heartbeats, is not named to anybody: it may be
-#: dead, and an election is about to begin.
-LEADER_SILENT_S = 0.15
-#: Appends in flight to one member: fewer than its socket takes, so that heartbeats find room.
-MAX_INFLIGHT_APPENDS = 64
 #: So long a commit waits for entries with which the others are told of it: longer than from one
 #: write of a single client to its next, much shorter than any look-up cares about.
 TELL_COMMIT_S = 0.003
 log = Logger()
 T = TypeVar("T")
 
-#: Makes a core of the member, its start number, what is on its disk, and chance.
-NewCore = Callable[[MemberId, int, StoredState, RandomSource], RaftCore]
-
-
-def new_core(
-    member: MemberId, incarnation: int, stored: StoredState, random: RandomSource
-) -> RaftCore:
-    """A core with the intervals and bounds above.
-
-    :raises InvariantViolated: the stored pieces do not fit together.
-    """
-    options = RaftOptions(
-        member=member,
-        incarnation=incarnation,
-        election_ticks=ELECTION_TICKS,
-        heartbeat_ticks=HEARTBEAT_TICKS,
-        max_inflight_appends=MAX_INFLIGHT_APPENDS,
-        commit_waits=True,
-    )
-    return RaftCore(options, stored, random)
-
-
-class StateMachine(Imaged, Protocol):
-    """What is replicated, as the driver sees it."""
-
-    def apply(self, entry: Entry) -> None:
-        """Apply the next committed entry.
-
-        :raises Exception: it cannot be read; the member ends.
-        """
-
-    def role_changed(self, role: Role, term: int, leader: MemberId) -> None:
-        """What this member is changed, or who leads."""
-
-    def leader_heard(self) -> None:
-        """The leader that was silent for a while is heard again."""
-
-    def read_allowed(self, context: int, index: int) -> None:
-        """The read may be answered once ``index`` is applied."""
-
-    def read_cancelled(self, context: int) -> None:
-        """The read may never be answered."""
-
 
 def _may_wait(ready: Ready) -> bool:
     """Whether nothing is lost if it is written with what comes next. That a membership change is
     committed is not forgotten: whoever left does not stay for long to tell it again, and its vote
     could be needed by who forgot."""
-    changes = any(entry.kind is EntryKind.CONFIG for entry in ready.committed)
-    return not ready.must_sync and not changes
+    return not (ready.must_sync or any(e.kind is EntryKind.CONFIG for e in ready.committed))
 
 
 class RaftDriver:
-    """One member's driver."""
+    """One member's driver.
+
+    :ivar role: as the core said last, like ``term`` and ``leader`` ("": unknown; ``leader_watch``).
+    :ivar applied: index of the last entry applied; ``applied_conf``: the members as of it.
+    """
 
     def __init__(
         self,
@@ -162,8 +105,7 @@ class RaftDriver:
         self._turn: IDelayedCall | None = None
         self._telling: IDelayedCall | None = None
         self._ticked_at = 0.0
-        self._leader_heard_at = 0.0
-        self._leader_lost = False
+        self.leader_watch = LeaderWatch(clock)
         self._waiting: list[Ready] = []
         self._writing: list[Ready] = []
         #: A commit index that was not worth a write of its own.
@@ -182,12 +124,7 @@ class RaftDriver:
         """
         stored = self._store.recover()
         if stored.snapshot.index:
-            data = self._store.read_snapshot(stored.snapshot)
-            try:
-                state = self._machine.load(data)
-            except ValueError as error:
-                raise StorageCorrupt(f"snapshot {stored.snapshot.index}: {error}") from None
-            self._machine.install(state, stored.snapshot)
+            self._snapshots.recover(stored.snapshot)
         self.applied, self.applied_conf = stored.applied, stored.conf
         self._applied_term = stored.snapshot.term
         incarnation = self._store.begin_life()
@@ -202,7 +139,8 @@ class RaftDriver:
         self.pump()
         if self._core is not None:
             self._network.start(incarnation, self._received, self._lost)
-            self._ticked_at = self._leader_heard_at = self._clock.seconds()
+            self._ticked_at = self._clock.seconds()
+            self.leader_watch.heard()
             self._timer = self._clock.callLater(TICK_S, self._tick)
 
     def stop(self) -> None:
@@ -241,19 +179,6 @@ class RaftDriver:
         """Everything worth showing, while it runs."""
         return None if self._core is None else self._core.status()
 
-    @property
-    def hands_over(self) -> bool:
-        """Whether this member leads and another one is about to."""
-        return self._core is not None and bool(self._core.transferee)
-
-    def leader_silence_s(self) -> float:
-        """Seconds since another member that leads, or led, was heard."""
-        return self._clock.seconds() - self._leader_heard_at
-
-    def leader_silent(self) -> bool:
-        """Whether the leader, another one, was not heard lately, or lost its connection."""
-        return self._leader_lost or self.leader_silence_s() > LEADER_SILENT_S
-
     def propose(self, data: bytes) -> Proposed:
         """As the core's; only while :attr:`running`."""
         return self._asked(lambda core: core.propose(data))
@@ -269,11 +194,6 @@ class RaftDriver:
     def propose_config(self, change: ConfigChange) -> Proposed:
         """As the core's; only while :attr:`running`."""
         return self._asked(lambda core: core.propose_config(change))
-
-    def check_config(self, change: ConfigChange) -> None:
-        """As the core's; only while :attr:`running`."""
-        assert self._core is not None
-        self._core.check_config(change)
 
     def _asked(self, what: Callable[[RaftCore], T]) -> T:
         assert self._core is not None
@@ -315,8 +235,8 @@ class RaftDriver:
         except Exception as error:
             self._broken(error)
         if message.sender == self.leader:
-            back = self.leader_silent()
-            self._leader_heard_at, self._leader_lost = self._clock.seconds(), False
+            back = self.leader_watch.silent()
+            self.leader_watch.heard()
             if back:
                 self._machine.leader_heard()
         self._pump_soon()
@@ -325,7 +245,7 @@ class RaftDriver:
         """The connection to ``member`` ended: if it leads, it is probably dead, and nobody is sent
         there any more."""
         if member == self.leader:
-            self._leader_lost = True
+            self.leader_watch.lost = True
         self._advance()
         if self._core is not None:
             self._core.connection_lost(member)
@@ -357,10 +277,9 @@ class RaftDriver:
             self._broken(error)
 
     def _tell_commit_later(self) -> None:
-        if self._telling is None and self._core is not None:
-            index = self._core.untold_commit()
-            if index:
-                self._telling = self._clock.callLater(TELL_COMMIT_S, self._tell_commit, index)
+        core = self._core
+        if self._telling is None and core is not None and (index := core.untold_commit()):
+            self._telling = self._clock.callLater(TELL_COMMIT_S, self._tell_commit, index)
 
     def _tell_commit(self, index: int) -> None:
         self._telling = None
@@ -371,7 +290,7 @@ class RaftDriver:
     def _handle(self, ready: Ready) -> None:
         changed = (ready.role, ready.term, ready.leader) != (self.role, self.term, self.leader)
         if ready.leader not in ("", self._member, self.leader):
-            self._leader_heard_at, self._leader_lost = self._clock.seconds(), False
+            self.leader_watch.heard()
         self.role, self.term, self.leader = ready.role, ready.term, ready.leader
         # Entries first go to the others; but where there are none, whoever waits for an answer
         # comes before the news of the commit.
@@ -402,13 +321,8 @@ class RaftDriver:
 
     def _send_chunk(self, chunk: ChunkToSend) -> None:
         assert self._core is not None
-        try:
-            data = self._store.read_piece(chunk.meta, chunk.offset, chunk.length_bytes)
-        except NotFound as error:
-            log.warn("{to} gets no snapshot: {error}", to=chunk.to, error=error.message)
-            self._core.snapshot_failed(chunk.to)
-            return
-        if not self._network.send(chunk.message(data)):
+        message = self._snapshots.message(chunk)
+        if message is None or not self._network.send(message):
             self._core.snapshot_failed(chunk.to)
 
     def _apply(self, ready: Ready) -> None:
@@ -479,11 +393,8 @@ class RaftDriver:
             if ready.snapshot is not None:
                 meta = ready.snapshot
                 self._snapshots.installed(meta)
-                self.applied, self._applied_term, self.applied_conf = (
-                    meta.index,
-                    meta.term,
-                    meta.conf,
-                )
+                self.applied, self._applied_term = meta.index, meta.term
+                self.applied_conf = meta.conf
             self._send(ready.after)
             if self._core is not None:
                 self._core.persisted(ready.token)

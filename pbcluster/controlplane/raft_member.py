@@ -30,7 +30,8 @@ from pbcluster.controlplane import commands
 from pbcluster.controlplane.commands import AnyCommand, AuditNote, Keyed, SetMember
 from pbcluster.controlplane.join_commands import Join, RemoveProcess, SetProcess
 from pbcluster.controlplane.outcomes import Outcome
-from pbcluster.controlplane.raft_driver import NewCore, RaftDriver, new_core
+from pbcluster.controlplane.raft_driver import RaftDriver
+from pbcluster.controlplane.raft_intervals import NewCore, new_core
 from pbcluster.controlplane.raft_reads import Reads
 from pbcluster.controlplane.raft_snapshots import KEEP_ENTRIES, SNAPSHOT_EVERY
 from pbcluster.controlplane.raft_store import MemberStore
@@ -165,7 +166,7 @@ class RaftMember:
         driver = self._driver
         if driver.role is Role.LEADER:
             return driver.leader
-        return "" if driver.leader_silent() else driver.leader
+        return "" if driver.leader_watch.silent() else driver.leader
 
     async def start(self) -> None:
         """Recover and take part; a leader is there soon after a majority did so.
@@ -249,7 +250,8 @@ class RaftMember:
 
     async def _need_leadership(self) -> None:
         """:raises NotLeader: this member does not lead, or it just handed over."""
-        if self.is_leader and self._driver.hands_over:
+        core = self._driver.core
+        if self.is_leader and core is not None and core.transferee:
             await self._next_leader(HAND_OVER_S)
         if not self.is_leader:
             raise self._not_leader()
@@ -326,9 +328,10 @@ class RaftMember:
         :raises NotLeader: this member does not lead.
         :raises Conflict, Unavailable: as there.
         """
-        if not self.is_leader:
+        core = self._driver.core
+        if core is None or not self.is_leader:
             raise self._not_leader()
-        self._driver.check_config(change)
+        core.check_config(change)
 
     def was_removed(self) -> None:
         """The group took this member out: its process must end, soon."""
@@ -439,7 +442,7 @@ class RaftMember:
                 "leads in term {term} from index {index}, {ms} ms after the last leader was heard",
                 term=entry.term,
                 index=entry.index,
-                ms=round(driver.leader_silence_s() * 1000),
+                ms=round(driver.leader_watch.silence_s() * 1000),
             )
             self._tell_leadership(True)
             self.leader_heard()

@@ -18,7 +18,16 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from pbcluster.controlplane.raft_store import Compaction, MemberStore, Piece, Write, pieces_of
-from pbcluster.raft import ChunkReceived, ConfState, Entry, RaftCore, SnapshotMeta
+from pbcluster.errors import NotFound, StorageCorrupt
+from pbcluster.raft import (
+    AnyMessage,
+    ChunkReceived,
+    ChunkToSend,
+    ConfState,
+    Entry,
+    RaftCore,
+    SnapshotMeta,
+)
 
 #: After so many entries, or bytes of them, a snapshot replaces the log: replay stays below a
 #: second, and the log is bounded however large commands are.
@@ -109,6 +118,29 @@ class Snapshots:
         self._snapshotting = False
         self._since_entries = 0
         self._since_bytes = 0
+
+    def recover(self, meta: SnapshotMeta) -> None:
+        """At a start: put in force what is stored.
+
+        :raises StorageCorrupt: it fails its check, or describes no state.
+        """
+        data = self._store.read_snapshot(meta)
+        try:
+            state = self._machine.load(data)
+        except ValueError as error:
+            raise StorageCorrupt(f"snapshot {meta.index}: {error}") from None
+        self._machine.install(state, meta)
+
+    # -- to others --
+
+    def message(self, chunk: ChunkToSend) -> AnyMessage | None:
+        """What brings a piece of our snapshot to another member; None: the snapshot is gone."""
+        try:
+            data = self._store.read_piece(chunk.meta, chunk.offset, chunk.length_bytes)
+        except NotFound as error:
+            log.warn("{to} gets no snapshot: {error}", to=chunk.to, error=error.message)
+            return None
+        return chunk.message(data)
 
     # -- from the leader --------------------------------------------------------------------------
 

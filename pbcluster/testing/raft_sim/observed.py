@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pbcluster.controlplane.raft_driver import TICK_S
+from pbcluster.controlplane.raft_intervals import TICK_S
 from pbcluster.raft import (
     Entry,
     PersistToken,

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReac
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pbcluster.controlplane.raft_driver import TICK_S
+from pbcluster.controlplane.raft_intervals import TICK_S
 from pbcluster.raft import MemberId
 from pbcluster.raft.messages import AnyMessage
 

@@ -14,6 +14,8 @@ from pbcluster.controlplane import (
     membership,
     outcomes,
     raft_driver,
+    raft_intervals,
+    raft_leader_watch,
     raft_member,
     raft_reads,
     raft_snapshots,
@@ -28,7 +30,7 @@ SILENT_HEARTBEATS = 3
 @contextmanager
 def at_scale(profile: Profile, logged: Callable[[dict[str, Any]], None]) -> Iterator[None]:
     """Within this context production code has the profile's bounds, and logs to ``logged``."""
-    silent_s = SILENT_HEARTBEATS * profile.heartbeat_ticks * raft_driver.TICK_S
+    silent_s = SILENT_HEARTBEATS * profile.heartbeat_ticks * raft_intervals.TICK_S
     settings: list[tuple[Any, str, Any]] = [
         (outcomes, "MAX_OUTCOMES", profile.max_outcomes),
         (raft_member, "MAX_PENDING", profile.max_pending),
@@ -39,7 +41,7 @@ def at_scale(profile: Profile, logged: Callable[[dict[str, Any]], None]) -> Iter
         (raft_member, "REMOVED_GRACE_S", 0.1),
         (raft_member, "ASK_STANDING_S", 1.0),
         (membership, "LOOK_EVERY_S", 0.05),
-        (raft_driver, "LEADER_SILENT_S", silent_s),
+        (raft_leader_watch, "LEADER_SILENT_S", silent_s),
         (raft_snapshots, "PIECES_AT_ONCE", profile.pieces_at_once),
         (raft_snapshots, "MAX_STAGING", profile.max_staging),
         (raft_store, "PIECE_BYTES", profile.snapshot_chunk_bytes),
