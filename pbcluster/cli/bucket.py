@@ -13,7 +13,7 @@ from typing import TypeVar
 from botocore.exceptions import ClientError
 
 from pbcluster import config
-from pbcluster.cli import initialise
+from pbcluster.cli import process_settings
 from pbcluster.cli.layout import ClusterDir, Plan
 from pbcluster.errors import S3Unavailable, StorageCorrupt
 from pbcluster.s3_client import (
@@ -93,7 +93,7 @@ def bucket_of(where: ClusterDir, plan: Plan) -> Bucket:
     :raises ConfigError: the keys cannot be read.
     """
     node = plan.of("node")[0]
-    settings = initialise.settings_of(where, plan, node)
+    settings = process_settings.of(where, plan, node)
     secrets = config.load_secrets(where.secrets(node.id))
     return Bucket(
         S3Address(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from pbcluster import config, signing
-from pbcluster.cli import initialise
+from pbcluster.cli import process_settings
 from pbcluster.cli.layout import ClusterDir, Plan
 from pbcluster.config import Secrets
 from pbcluster.errors import ConfigError
@@ -51,7 +51,7 @@ def check_open(where: ClusterDir, plan: Plan) -> None:
 def make(where: ClusterDir, plan: Plan, role: str, name: str) -> dict[str, Any]:
     """The parcel of a process. :raises ConfigError: a file of the directory cannot be read."""
     like = plan.of(role)[0]
-    settings = initialise.settings_of(where, plan, like)
+    settings = process_settings.of(where, plan, like)
     kept = config.load_secrets(where.secrets(like.id))
     seed = config.load_secrets(where.secrets(plan.of("node")[0].id)).gateway_seed
     if not seed:

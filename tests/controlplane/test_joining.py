@@ -81,6 +81,22 @@ class Rules(SynchronousTestCase):
         assert known is not None
         self.assertEqual(known.curve_public, KEY)
 
+    def test_another_leader_knows_the_same(self) -> None:
+        """Who lost the answer to the death of a leader asks the next one, which has the log or a
+        snapshot of it: the same process is in already, another one stays out."""
+        self.token()
+        self.join()
+        again = Registry.from_bytes("example.com", self.log.registry.to_bytes())
+        replayed = Registry("example.com")
+        for index, keyed in enumerate(self.log.entries, 1):
+            replayed.apply(index, keyed)
+        for registry in (again, replayed):
+            for key, wanted in ((KEY, ""), (OTHER_KEY, "conflict")):
+                process = ProcessRecord("node_x", "node", key, AT, TOKEN_ID)
+                command = c.Join(AT, TOKEN_ID, DIGEST, process)
+                told = registry.apply(registry.applied_index + 1, c.Keyed("", command))
+                self.assertEqual(code(told), wanted)
+
     def test_bound_and_ended(self) -> None:
         """Another role, another id, a wrong token, a time that is over: refused; nobody is in."""
         self.token()
@@ -266,6 +282,17 @@ class OverHttp(AdminCase):
                 ("join-token.create", TOKEN_ID, "admin"),
             ],
         )
+
+    async def test_two_at_once(self) -> None:
+        """Of two that show one token in the same moment one is let in."""
+        await self.make()
+        both = []
+        for _ in range(2):
+            self.keys = generate_keys()
+            both.append(Deferred.fromCoroutine(self.join()))
+        answers = [await each for each in both]
+        self.assertEqual(sorted(status for status, _ in answers), [200, 409])
+        self.assertEqual(len(list(self.world.registry.roster.processes())), 1)
 
     async def test_refusals(self) -> None:
         """Each says what is wrong; a wrong request does not spend the token."""
