@@ -161,6 +161,8 @@ class JoinRoutes(AdminRoutes):
             addresses=() if record is None else (_ip_of(record.admin),),
         )
         if not token.used_key:
+            if record is not None:
+                self._check_add(body.id)
             process = ProcessRecord(body.id, body.role.value, body.curve_public, now, token.id)
             command = c.Join(now, token.id, token.digest, process, record)
             detail = f"{body.role.value} by {token.id}"
@@ -189,6 +191,13 @@ class JoinRoutes(AdminRoutes):
         now = self._wall_clock()
         token.check(digest, body.role.value, body.id, body.curve_public, now)
         return token
+
+    def _check_add(self, member_id: str) -> None:
+        """:raises Unavailable: no member can join now; the token is not spent."""
+        try:
+            self._group.check_add(member_id)
+        except Conflict as error:
+            raise Unavailable(f"{error.message}: ask again", retry_after_s=1.0) from None
 
     async def _add(self, member_id: str) -> None:
         """It becomes a learner, as the registry knows it, unless it is one.

@@ -26,6 +26,9 @@ class Group(Protocol):
     def records(self) -> dict[MemberId, MemberRecord]:
         """Where the members are reached."""
 
+    def check_add(self, member: MemberId) -> None:
+        """:raises Conflict: a new member could not join now."""
+
     async def add_member(self, record: MemberRecord) -> None:
         """Let a new member join."""
 

@@ -64,6 +64,8 @@ class JoinChanges(RegistryRecords):
         name, role = command.process_id, command.role
         if self.roster.is_former_process(name):
             return Change(Outcome(index))  # it was done already, and the answer was lost
+        if role == "member":
+            return self._forget_member(index, name)
         node = self._nodes.get(name) if role == "node" else None
         known = self.roster.process(name)
         if node is None and (known is None or known.role != role):
@@ -82,6 +84,14 @@ class JoinChanges(RegistryRecords):
         )
         outcome = Outcome(index, incarnation=node.incarnation)
         return Change(outcome, topic="node.down", node_id=name)
+
+    def _forget_member(self, index: int, name: str) -> Change:
+        """Of one that is in no group: the group's changes do that for the others."""
+        if self.roster.member(name) is None:
+            raise NotFound(f"no member {name!r}")
+        self.roster.left([name])
+        self.join_tokens.forget_of(name)
+        return self._members_changed(index)
 
     def _members_changed(self, index: int) -> Change:
         self.roster.index = index

@@ -68,7 +68,8 @@ class RemoveProcess(Command, frozen=True):
     """A node or gateway is let in no more, and never again under its id or with its key.
 
     Fails for a node that has tenants, unless by ``force``: they are placed elsewhere then, as
-    those of a node that died.
+    those of a node that died. Also takes a member out that is known and is not in the group (who
+    is, leaves by a change of the group).
     """
 
     at: datetime

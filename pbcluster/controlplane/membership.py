@@ -129,6 +129,11 @@ class Membership:
         """Where the members are reached, as far as the registry knows."""
         return {record.id: record for record in self._member.registry.roster.members()}
 
+    def check_add(self, member: MemberId) -> None:
+        """:raises Conflict: a new member could not join now."""
+        if member not in self._member.conf.members():
+            self._member.check_change(_step(ConfigAction.ADD_LEARNER, member))
+
     async def add_member(self, record: MemberRecord) -> None:
         """Let a new member join as a learner; the leader promotes it once it has caught up. The
         same one again changes nothing.
@@ -142,9 +147,8 @@ class Membership:
         if record.id in conf.members() and self.records().get(record.id) != record:
             raise Conflict(f"{record.id} is a member already, with other addresses", field="id")
         change = _step(ConfigAction.ADD_LEARNER, record.id)
-        if record.id not in conf.members():
-            # Before anything is done: a record without its member would be in the way for ever.
-            self._member.check_change(change)
+        # Before anything is done: a record without its member would be in the way.
+        self.check_add(record.id)
         await self._member.propose(c.SetMember(self._wall_clock(), record))
         if record.id not in self._member.conf.members():
             await self._member.change_members(change)
@@ -163,6 +167,11 @@ class Membership:
         if self._member.is_leader and member not in conf.members():
             if self._member.registry.roster.is_former(member):
                 return  # it was done already, and the answer was lost
+            if self._member.registry.roster.member(member) is not None:
+                # It joined by a token, and went away before it was a learner.
+                command = c.RemoveProcess(self._wall_clock(), member, "member")
+                await self._member.propose(command)
+                return
             known = ", ".join(conf.members())
             raise NotFound(f"{member!r} is no member; there are: {known}")
         self._check_rest(member)

@@ -238,6 +238,23 @@ class Joins(DirectoryTestCase):
         for name in ("curvePublic", "certificateRequest", "token"):
             self.assertEqual(len({asked[name] for asked in self.host.asked}), 1, name)
 
+    def test_a_disk_that_was_full(self) -> None:
+        """Some files are missing; the same command completes the directory, with the same keys."""
+        token = self.host.token("gateway", secrets={"gateway_keys": {"gateway_x": "k"}})
+        whole = joining.write_file
+
+        def full(file: Path, text: str, mode: int = 0o644) -> None:
+            if file == self.where.plan_file:
+                raise OSError(28, "No space left on device", str(file))
+            whole(file, text, mode)
+
+        self.patch(joining, "write_file", full)
+        self.assertIn("No space left", self.refused(token, ConfigError))
+        key = config.load_secrets(self.where.secrets("gateway_x")).curve_secret
+        self.patch(joining, "write_file", whole)
+        self.join(token)
+        self.assertEqual(config.load_secrets(self.where.secrets("gateway_x")).curve_secret, key)
+
     def test_another_token_after_one_that_ended(self) -> None:
         """The directory of an attempt that came to nothing is used again."""
         self.host.instead = [(401, {"message": "the join token has ended"})]

@@ -16,6 +16,7 @@ from pbcluster import authority, wire
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane import join_tokens
 from pbcluster.controlplane.registry import Registry
+from pbcluster.errors import Conflict
 from pbcluster.records import MemberRecord, NodeStatus, ProcessRecord
 from pbcluster.transport.curve import generate_keys
 from tests.controlplane.test_admin_api import AUTHORITY, AdminCase
@@ -23,6 +24,7 @@ from tests.controlplane.test_registry import AT, T1, Log, code
 
 TOKEN_ID = "jointoken_0123456789abcdef"
 DIGEST = hashlib.sha256(b"the token").digest()
+PORTS = {"raft": 7009, "requests": 7109, "broadcasts": 7209}
 KEY, OTHER_KEY = "a" * 40, "b" * 40
 
 
@@ -35,6 +37,13 @@ def member(number: int, key: str) -> MemberRecord:
         f"https://127.0.0.2:{7300 + number}",
         key,
     )
+
+
+def raiser(error: Exception) -> Any:
+    def raises(*args: object) -> None:
+        raise error
+
+    return raises
 
 
 class Rules(SynchronousTestCase):
@@ -344,6 +353,25 @@ class OverHttp(AdminCase):
             [str(ip) for ip in names.get_values_for_type(x509.IPAddress)], ["127.0.0.2"]
         )
         self.assertEqual((await self.join("member", "member_9", **reach))[0], 200)
+
+    async def test_a_member_that_cannot_join_now(self) -> None:
+        """While another one is joining its token is not spent; one that went away in between is
+        removed like any other."""
+        await self.make("member", "member_9")
+        reach = {use: f"tcp://127.0.0.2:{port}" for use, port in PORTS.items()}
+        reach["admin"] = "https://127.0.0.2:7309"
+        group = self.api._group
+        self.patch(group, "check_add", raiser(Conflict("another change is under way")))
+        self.assertEqual((await self.join("member", "member_9", **reach))[0], 503)
+        _, listed = await self.ask("GET", "/join-tokens")
+        self.assertEqual([row["status"] for row in listed["items"]], ["open"])
+        self.patch(group, "check_add", lambda member: None)
+        self.patch(group, "add_member", raiser(Conflict("another change is under way")))
+        self.assertEqual((await self.join("member", "member_9", **reach))[0], 503)
+        self.assertIsNotNone(self.world.registry.roster.member("member_9"))
+        self.assertEqual((await self.ask("DELETE", "/members/member_9"))[0], 200)
+        self.assertTrue(self.world.registry.roster.is_former("member_9"))
+        self.assertEqual((await self.join("member", "member_9", **reach))[0], 401)
 
     async def test_revoked(self) -> None:
         """A revoked token lets nobody in."""
