@@ -11,7 +11,8 @@ who may use the admin API and who did, ``outcomes``, what repeated commands came
 ``admin_views`` (what comes in and goes out), ``admin_query`` (lists), ``openapi`` (the document).
 
 Shells: ``consensus`` is the seam behind which a command becomes durable. Behind it ``raft_member``
-applies and answers (``raft_reads``: reads), ``raft_driver`` does what the Raft core wants
+applies and answers (``raft_proposals``, ``raft_reads``, ``raft_leader_waits``: who waits;
+``raft_subscribers``: who is told), ``raft_driver`` does what the Raft core wants
 (``raft_snapshots``: snapshots; ``raft_machine``: the seam between the two; ``raft_intervals`` and
 ``raft_leader_watch``: time), ``raft_store`` is the disk, ``raft_transport`` the network,
 ``beginning`` the first start, ``group`` puts them together, ``membership`` adds and removes

@@ -11,7 +11,8 @@ may lack what was acknowledged by others. What waits when leadership ends is ans
 or *unknown* (to be repeated with the same idempotency key); a proposal that another entry replaced
 was *not* done.
 
-It has no socket, file or thread of its own: those are ``raft_driver``'s.
+Who waits for a commit does so in ``raft_proposals``, for a read in ``raft_reads``, for a leader in
+``raft_leader_waits``. It has no socket, file or thread of its own: those are ``raft_driver``'s.
 """
 
 from __future__ import annotations
@@ -19,9 +20,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import attrs
 import msgspec
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
@@ -32,15 +31,17 @@ from pbcluster.controlplane.join_commands import Join, RemoveProcess, SetProcess
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.raft_driver import RaftDriver
 from pbcluster.controlplane.raft_intervals import NewCore, new_core
+from pbcluster.controlplane.raft_leader_waits import LeaderWaits
+from pbcluster.controlplane.raft_proposals import Proposals
 from pbcluster.controlplane.raft_reads import Reads
 from pbcluster.controlplane.raft_snapshots import KEEP_ENTRIES, SNAPSHOT_EVERY
 from pbcluster.controlplane.raft_store import MemberStore
+from pbcluster.controlplane.raft_subscribers import Subscribers
 from pbcluster.controlplane.raft_transport import RaftNetwork
 from pbcluster.controlplane.registry import Applied, Registry
 from pbcluster.errors import (
     Busy,
     ConfigError,
-    DeadlineExceeded,
     NotLeader,
     Unavailable,
 )
@@ -50,7 +51,6 @@ from pbcluster.raft import (
     Entry,
     EntryKind,
     MemberId,
-    Proposed,
     Role,
     SnapshotMeta,
     Status,
@@ -59,10 +59,6 @@ from pbcluster.raft.confchange import after
 from pbcluster.raft.state import RandomSource
 from pbcluster.records import MemberRecord
 
-#: Nobody waits longer for a commit; a leader that lost its quorum is none after 0.5 s already.
-PROPOSAL_TIMEOUT_S = 10.0
-#: Proposals that wait for their commit. At 4,000 a second this is a second.
-MAX_PENDING = 4096
 _LOOK_EVERY_S = 0.25
 #: A leader that stops waits no longer for its successor, nor do proposals.
 HAND_OVER_S = 0.5
@@ -74,13 +70,6 @@ REMOVED_GRACE_S = 1.0
 ASK_STANDING_S = 2.0
 
 log = Logger()
-
-
-@attrs.frozen
-class _Pending:
-    term: int
-    answer: Deferred[Outcome]
-    deadline: float
 
 
 def _removed(member: MemberId) -> str:
@@ -136,12 +125,10 @@ class RaftMember:
         self._out = False
         #: The term in which this member leads and has applied an entry of its own; else 0.
         self._led_term = 0
-        self._pending: dict[int, _Pending] = {}
+        self._proposals = Proposals(clock, self._not_leader)
         self._reads = Reads(clock, self._driver, self._not_leader)
-        #: Those who wait for a leader.
-        self._curious: set[Deferred[None]] = set()
-        self._callbacks: list[Callable[[Applied], None]] = []
-        self._leadership: list[Callable[[bool], None]] = []
+        self._leader_waits = LeaderWaits(clock)
+        self._subscribers = Subscribers()
         self._overdue = LoopingCall(self._look_around)
         self._ask_standing_at = 0.0
         self._overdue.clock = clock
@@ -199,33 +186,22 @@ class RaftMember:
 
     async def _next_leader(self, timeout_s: float) -> None:
         """Wait until a leader is heard of, at most ``timeout_s``."""
-        if not self._driver.running or len(self._curious) >= MAX_PENDING:
-            return
-        waiting: Deferred[None] = Deferred()
-        timer = self._clock.callLater(timeout_s, waiting.callback, None)
-        self._curious.add(waiting)
-        try:
-            await waiting
-        finally:
-            self._curious.discard(waiting)
-            if timer.active():
-                timer.cancel()
+        if self._driver.running:
+            await self._leader_waits.wait(timeout_s)
 
     def leader_heard(self) -> None:
         """There is a leader: whoever waits for one goes on."""
-        for waiting in list(self._curious):
-            if not waiting.called:
-                waiting.callback(None)
+        self._leader_waits.heard()
 
     def subscribe(self, callback: Callable[[Applied], None]) -> None:
         """Call ``callback`` after each applied command that was not already applied here before a
         restart, at every member."""
-        self._callbacks.append(callback)
+        self._subscribers.applied.append(callback)
 
     def subscribe_leadership(self, callback: Callable[[bool], None]) -> None:
         """Call ``callback`` with True when :attr:`is_leader` becomes true, with False when it was
         and is no more; what waited has been answered by then."""
-        self._leadership.append(callback)
+        self._subscribers.leadership.append(callback)
 
     async def propose(
         self, command: AnyCommand, key: str = "", note: AuditNote | None = None
@@ -238,12 +214,11 @@ class RaftMember:
             is unknown; repeat it with the same key.
         """
         await self._need_leadership()
-        if len(self._pending) >= MAX_PENDING:
-            raise Busy(f"{MAX_PENDING} proposals wait already", retry_after_s=0.1)
+        self._proposals.check_room()
         if self._store.nearly_full():
             raise Busy("the store is nearly full: changes are refused, reads go on")
         data = commands.encode(Keyed(key, command, note))
-        outcome = await self._commit(self._driver.propose(data))
+        outcome = await self._proposals.outcome(self._driver.propose(data))
         if outcome.error is not None:
             raise outcome.error.exception()
         return outcome
@@ -255,13 +230,6 @@ class RaftMember:
             await self._next_leader(HAND_OVER_S)
         if not self.is_leader:
             raise self._not_leader()
-
-    async def _commit(self, proposed: Proposed) -> Outcome:
-        """The outcome of an entry of ours, once it is applied."""
-        answer: Deferred[Outcome] = Deferred()
-        deadline = self._clock.seconds() + PROPOSAL_TIMEOUT_S
-        self._pending[proposed.index] = _Pending(proposed.term, answer, deadline)
-        return await answer
 
     async def read_barrier(self) -> None:
         """See :class:`Consensus`. :raises Unavailable: no leader confirmed it."""
@@ -320,7 +288,7 @@ class RaftMember:
         :raises DeadlineExceeded: whether it was done is unknown.
         """
         await self._need_leadership()
-        await self._commit(self._driver.propose_config(change))
+        await self._proposals.outcome(self._driver.propose_config(change))
 
     def check_change(self, change: ConfigChange) -> None:
         """Whether :meth:`change_members` would be taken now.
@@ -381,11 +349,11 @@ class RaftMember:
             applied = self._registry.apply(entry.index, keyed)
             if isinstance(keyed.command, SetMember | Join | SetProcess | RemoveProcess):
                 self._network.follow(self._conf.members(), self._registry.roster)
-            self._tell(applied)
-            self._answer(entry, applied.outcome)
+            self._subscribers.tell(applied)
+            self._proposals.answer(entry, applied.outcome)
         else:
             self._apply_other(entry)
-            self._answer(entry, Outcome(entry.index))
+            self._proposals.answer(entry, Outcome(entry.index))
         self._begin_to_lead(entry)
         self._reads.answer(self._registry.applied_index)
 
@@ -402,7 +370,7 @@ class RaftMember:
         applied = self._registry.members_changed(entry.index, left)
         self._network.follow(conf.members(), self._registry.roster)
         log.info("the members are {members} now", members=", ".join(conf.members()))
-        self._tell(applied)
+        self._subscribers.tell(applied)
         if self.id in left:
             self.was_removed()
 
@@ -416,24 +384,6 @@ class RaftMember:
         found = [self._registry.roster.member(voter) for voter in self._conf.voters]
         return tuple(record for record in found if record) if all(found) else ()
 
-    def _tell(self, applied: Applied) -> None:
-        for callback in self._callbacks:
-            try:
-                callback(applied)
-            except Exception:
-                # The command is committed: whoever proposed it must hear so.
-                index = applied.outcome.index
-                log.failure("a subscriber failed at index {index}", index=index)
-
-    def _answer(self, entry: Entry, outcome: Outcome) -> None:
-        pending = self._pending.pop(entry.index, None)
-        if pending is None:
-            return
-        if pending.term == entry.term:
-            pending.answer.callback(outcome)
-        else:
-            pending.answer.errback(self._not_leader())
-
     def _begin_to_lead(self, entry: Entry) -> None:
         driver = self._driver
         if driver.role is Role.LEADER and entry.term == driver.term != self._led_term:
@@ -444,15 +394,8 @@ class RaftMember:
                 index=entry.index,
                 ms=round(driver.leader_watch.silence_s() * 1000),
             )
-            self._tell_leadership(True)
+            self._subscribers.tell_leadership(True)
             self.leader_heard()
-
-    def _tell_leadership(self, leads: bool) -> None:
-        for callback in self._leadership:
-            try:
-                callback(leads)
-            except Exception:
-                log.failure("a subscriber of leadership failed")
 
     def role_changed(self, role: Role, term: int, leader: MemberId) -> None:
         """What this member is changed, or who leads."""
@@ -464,14 +407,11 @@ class RaftMember:
         self._lose_leadership()
 
     def _lose_leadership(self) -> None:
-        unknown = "leadership ended before the answer: repeat with the same idempotency key"
-        pending, self._pending = self._pending, {}
-        for one in pending.values():
-            one.answer.errback(DeadlineExceeded(unknown, retry_after_s=0.1))
+        self._proposals.lose()
         if self._led_term:
             log.info("leads no more in term {term}", term=self._led_term)
             self._led_term = 0
-            self._tell_leadership(False)
+            self._subscribers.tell_leadership(False)
 
     # -- reads ------------------------------------------------------------------------------------
 
@@ -493,12 +433,7 @@ class RaftMember:
         self._end_overdue(now)
 
     def _end_overdue(self, now: float) -> None:
-        for index, pending in list(self._pending.items()):
-            if pending.deadline > now:
-                break
-            del self._pending[index]
-            told = f"no commit within {PROPOSAL_TIMEOUT_S:.0f} s: repeat with the same key"
-            pending.answer.errback(DeadlineExceeded(told))
+        self._proposals.end_overdue(now)
         self._reads.end_overdue(now)
 
     def _broke(self, reason: str) -> None:
@@ -509,7 +444,5 @@ class RaftMember:
     def _give_up(self, error: Callable[[], Unavailable]) -> None:
         """Answer everybody who waits."""
         self.leader_heard()
-        pending, self._pending = self._pending, {}
-        for one in pending.values():
-            one.answer.errback(error())
+        self._proposals.give_up(error)
         self._reads.give_up(error)

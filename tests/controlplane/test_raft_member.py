@@ -157,10 +157,10 @@ class Failures(WorldCase):
         world.create("a")
         member = world.members[leader]
         waiting = world.propose(leader, create("b"))
-        (index,) = member._pending
-        pending = member._pending[index]
+        waits = member._proposals._pending
+        ((index, pending),) = waits.items()
         # As if it had been proposed under an older term.
-        member._pending[index] = type(pending)(pending.term - 1, pending.answer, pending.deadline)
+        waits[index] = type(pending)(pending.term - 1, pending.answer, pending.deadline)
         world.run(0.1)
         self.refused(NotLeader, waiting)
 
@@ -206,7 +206,7 @@ class Failures(WorldCase):
             world.networks[member].sent.clear()
         waiting = world.propose(leader, create("a"))
         world.run(0.08)
-        index = next(iter(world.members[leader]._pending))
+        index = next(iter(world.members[leader]._proposals._pending))
 
         def acknowledged(member: str) -> bool:
             sent = world.networks[member].sent

@@ -14,6 +14,7 @@ from pbcluster.controlplane import commands
 from pbcluster.controlplane.outcomes import Outcome, Outcomes
 from pbcluster.controlplane.raft_driver import RaftDriver
 from pbcluster.controlplane.raft_member import RaftMember
+from pbcluster.controlplane.raft_proposals import Proposals
 from pbcluster.controlplane.raft_reads import Reads
 from pbcluster.controlplane.raft_snapshots import Snapshots
 from pbcluster.controlplane.raft_store import Write
@@ -162,18 +163,14 @@ class _AnyTerm(int):
     __hash__ = int.__hash__
 
 
-_lose_leadership = RaftMember._lose_leadership
+@_mutant(Proposals, "lose", "acknowledged_kept", "linearizable", "exactly_once")
+def answer_by_index_alone(self: Proposals) -> None:
+    waiting = self._pending.items()
+    self._pending = {index: evolve(one, term=_AnyTerm()) for index, one in waiting}
 
 
-@_mutant(RaftMember, "_lose_leadership", "acknowledged_kept", "linearizable", "exactly_once")
-def answer_by_index_alone(self: RaftMember) -> None:
-    waiting, self._pending = self._pending, {}
-    _lose_leadership(self)
-    self._pending = {index: evolve(one, term=_AnyTerm()) for index, one in waiting.items()}
-
-
-@_mutant(RaftMember, "_commit", "acknowledged_kept")
-async def answer_before_commit(_self: RaftMember, proposed: Any) -> Outcome:
+@_mutant(Proposals, "outcome", "acknowledged_kept")
+async def answer_before_commit(_self: Proposals, proposed: Any) -> Outcome:
     return Outcome(proposed.index)
 
 
@@ -182,7 +179,7 @@ _member_apply = RaftMember.apply
 
 @_mutant(RaftMember, "apply", "acknowledged_kept")
 def answer_before_apply(self: RaftMember, entry: Entry) -> None:
-    self._answer(entry, Outcome(entry.index))
+    self._proposals.answer(entry, Outcome(entry.index))
     _member_apply(self, entry)
 
 

@@ -15,11 +15,14 @@ from pbcluster.controlplane import (
     outcomes,
     raft_driver,
     raft_intervals,
+    raft_leader_waits,
     raft_leader_watch,
     raft_member,
+    raft_proposals,
     raft_reads,
     raft_snapshots,
     raft_store,
+    raft_subscribers,
 )
 from pbcluster.testing.raft_sim.schedule import Profile
 
@@ -33,8 +36,9 @@ def at_scale(profile: Profile, logged: Callable[[dict[str, Any]], None]) -> Iter
     silent_s = SILENT_HEARTBEATS * profile.heartbeat_ticks * raft_intervals.TICK_S
     settings: list[tuple[Any, str, Any]] = [
         (outcomes, "MAX_OUTCOMES", profile.max_outcomes),
-        (raft_member, "MAX_PENDING", profile.max_pending),
-        (raft_member, "PROPOSAL_TIMEOUT_S", profile.proposal_timeout_s),
+        (raft_proposals, "MAX_PENDING", profile.max_pending),
+        (raft_leader_waits, "MAX_WAITS", profile.max_pending),
+        (raft_proposals, "PROPOSAL_TIMEOUT_S", profile.proposal_timeout_s),
         (raft_reads, "READ_TIMEOUT_S", profile.read_timeout_s),
         (raft_member, "_LOOK_EVERY_S", 0.05),
         (raft_member, "HAND_OVER_S", 0.1),
@@ -47,7 +51,7 @@ def at_scale(profile: Profile, logged: Callable[[dict[str, Any]], None]) -> Iter
         (raft_store, "PIECE_BYTES", profile.snapshot_chunk_bytes),
         *(
             (module.log, "observer", logged)
-            for module in (membership, raft_driver, raft_member, raft_snapshots)
+            for module in (membership, raft_driver, raft_member, raft_snapshots, raft_subscribers)
         ),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in settings]
