@@ -12,14 +12,14 @@ who may use the admin API and who did, ``outcomes``, what repeated commands came
 
 Shells: ``consensus`` is the seam behind which a command becomes durable. Behind it ``raft_member``
 applies and answers (``raft_proposals``, ``raft_reads``, ``raft_leader_waits``: who waits;
-``raft_subscribers``: who is told), ``raft_driver`` does what the Raft core wants
-(``raft_snapshots``: snapshots; ``raft_machine``: the seam between the two; ``raft_intervals`` and
-``raft_leader_watch``: time), ``raft_store`` is the disk, ``raft_transport`` the network,
-``beginning`` the first start, ``group`` puts them together, ``membership`` adds and removes
-members. ``executor`` carries decisions out, ``requests`` answers nodes and gateways,
-``tenant_reports`` what nodes say of their tenants,
-``token_issuing`` makes tokens and keys, ``admin_api`` answers operators, through ``admin_guard``,
-passing on to the leader by ``admin_forward``. ``status_pages`` shows health and figures.
+``raft_subscribers``: who is told; ``raft_registry``: what is applied), ``raft_driver`` does what
+the Raft core wants (``raft_snapshots``: snapshots; ``raft_machine``: the seam between the two;
+``raft_intervals`` and ``raft_leader_watch``: time), ``raft_store`` is the disk, ``raft_transport``
+the network, ``beginning`` the first start, ``group`` puts them together, ``membership`` adds and
+removes members. ``executor`` carries decisions out, ``requests`` answers nodes and gateways,
+``tenant_reports`` what nodes say of their tenants, ``token_issuing`` makes tokens and keys,
+``admin_api`` answers operators, through ``admin_guard``, passing on to the leader by
+``admin_forward``. ``status_pages`` shows health and figures.
 
 What must hold: epochs only grow, a tenant has one owner, names are unique, ids never come back, and
 nothing is given away while its owner may still answer (section "Ownership" of

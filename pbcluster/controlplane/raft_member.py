@@ -20,9 +20,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import msgspec
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from pbcluster.controlplane import commands
@@ -30,10 +29,12 @@ from pbcluster.controlplane.commands import AnyCommand, AuditNote, Keyed, SetMem
 from pbcluster.controlplane.join_commands import Join, RemoveProcess, SetProcess
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.raft_driver import RaftDriver
+from pbcluster.controlplane.raft_handing_over import hand_over
 from pbcluster.controlplane.raft_intervals import NewCore, new_core
 from pbcluster.controlplane.raft_leader_waits import LeaderWaits
 from pbcluster.controlplane.raft_proposals import Proposals
 from pbcluster.controlplane.raft_reads import Reads
+from pbcluster.controlplane.raft_registry import ReplicatedRegistry
 from pbcluster.controlplane.raft_snapshots import KEEP_ENTRIES, SNAPSHOT_EVERY
 from pbcluster.controlplane.raft_store import MemberStore
 from pbcluster.controlplane.raft_subscribers import Subscribers
@@ -47,7 +48,6 @@ from pbcluster.errors import (
 )
 from pbcluster.raft import (
     ConfigChange,
-    ConfState,
     Entry,
     EntryKind,
     MemberId,
@@ -57,12 +57,10 @@ from pbcluster.raft import (
 )
 from pbcluster.raft.confchange import after
 from pbcluster.raft.state import RandomSource
-from pbcluster.records import MemberRecord
 
 _LOOK_EVERY_S = 0.25
 #: A leader that stops waits no longer for its successor, nor do proposals.
 HAND_OVER_S = 0.5
-_HAND_OVER_LOOK_S = 0.01
 #: From the removal of this member to its end.
 REMOVED_GRACE_S = 1.0
 #: A member asks so often whether it left meanwhile: one that does not vote would never say anything
@@ -76,7 +74,7 @@ def _removed(member: MemberId) -> str:
     return f"{member} was removed from the control plane: stop it; its id never comes back"
 
 
-class RaftMember:
+class RaftMember(ReplicatedRegistry):
     """``Consensus`` with others to agree with."""
 
     def __init__(
@@ -101,10 +99,10 @@ class RaftMember:
         :param failed: called with the reason when this member can no longer be trusted: the
             process must end.
         """
+        super().__init__(member, base_domain)
         self._clock = clock
         self._store = store
         self._failed = failed
-        self._registry = Registry(base_domain)
         self._driver = RaftDriver(
             reactor,
             clock,
@@ -120,8 +118,6 @@ class RaftMember:
             new_core=new_core,
         )
         self._network = network
-        self.id = member
-        self._conf = ConfState()
         self._out = False
         #: The term in which this member leads and has applied an entry of its own; else 0.
         self._led_term = 0
@@ -134,11 +130,6 @@ class RaftMember:
         self._overdue.clock = clock
 
     # -- Consensus --------------------------------------------------------------------------------
-
-    @property
-    def registry(self) -> Registry:
-        """Applied state; another object after a snapshot came in."""
-        return self._registry
 
     @property
     def is_leader(self) -> bool:
@@ -259,25 +250,7 @@ class RaftMember:
     async def hand_over(self) -> None:
         """Before a stop: let the member that is furthest lead, if this one does. Returns when it
         leads no more, or soon."""
-        status = self._driver.status()
-        if status is None or not self.is_leader:
-            return
-        others = [
-            (match, member)
-            for member, (match, state) in status.progress.items()
-            if state == "replicate" and member in status.conf.voters and member != status.member
-        ]
-        if not others:
-            return
-        self._driver.transfer_leadership(max(others)[1])
-        until = self._clock.seconds() + HAND_OVER_S
-        while self.is_leader and self._clock.seconds() < until:
-            await deferLater(self._clock, _HAND_OVER_LOOK_S)
-
-    @property
-    def conf(self) -> ConfState:
-        """The membership as of :attr:`registry`'s index."""
-        return self._conf
+        await hand_over(self._driver, lambda: self.is_leader, self._clock, HAND_OVER_S)
 
     async def change_members(self, change: ConfigChange) -> None:
         """Commit and apply a membership change; the rules are ``membership``'s.
@@ -320,13 +293,6 @@ class RaftMember:
 
     # -- the state machine, for the driver --------------------------------------------------------
 
-    def load(self, data: bytes) -> Registry:
-        """The registry in a snapshot, in any thread. :raises ValueError: it is none."""
-        try:
-            return Registry.from_bytes(self._registry.base_domain, data)
-        except msgspec.DecodeError as error:
-            raise ValueError(f"it holds no registry: {error}") from None
-
     def install(self, state: Registry, meta: SnapshotMeta) -> None:
         """``state`` is the registry from now on."""
         if state.applied_index != meta.index:
@@ -337,10 +303,6 @@ class RaftMember:
         if state.roster.is_former(self.id):
             self.was_removed()
         self._reads.answer(self._registry.applied_index)
-
-    def image(self) -> Callable[[], bytes]:
-        """The registry as it is now."""
-        return self._registry.image().to_bytes
 
     def apply(self, entry: Entry) -> None:
         """The next committed entry."""
@@ -373,16 +335,6 @@ class RaftMember:
         self._subscribers.tell(applied)
         if self.id in left:
             self.was_removed()
-
-    @property
-    def votes(self) -> bool:
-        """See :class:`Consensus`."""
-        return self.id in self._conf.voters
-
-    def members(self) -> tuple[MemberRecord, ...]:
-        """See :class:`Consensus`."""
-        found = [self._registry.roster.member(voter) for voter in self._conf.voters]
-        return tuple(record for record in found if record) if all(found) else ()
 
     def _begin_to_lead(self, entry: Entry) -> None:
         driver = self._driver
