@@ -21,6 +21,8 @@ MINUTES ?= 10
 TENANTS ?= 50
 # Further options of `make soak-node`, such as --no-kills.
 SOAK ?=
+# Stories and options of `make chaos`, such as "node-kill --rounds 20"; --help tells all.
+CHAOS ?=
 # Seconds of `make fuzz` and `make fuzz-http`.
 FUZZ_S ?= 60
 # Requests of each kind to each operation in `make fuzz-api`.
@@ -39,7 +41,7 @@ DEV_STAMP = $(VENV)/.installed-dev
 EDITABLE = --config-settings editable_mode=compat
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
-.PHONY: help run test lint types docs bench bench-raft bench-gateway bench-node soak-crossing soak-members soak-migration soak-litestream soak-node fuzz fuzz-api fuzz-http sim sim-mutants sim-ownership sim-ownership-mutants preflight clean
+.PHONY: help run test lint types docs bench bench-raft bench-gateway bench-node soak-crossing soak-members soak-migration soak-litestream soak-node chaos fuzz fuzz-api fuzz-http sim sim-mutants sim-ownership sim-ownership-mutants preflight clean
 .DEFAULT_GOAL = help
 
 help:
@@ -56,6 +58,7 @@ help:
 	@echo "make soak-migration N=50 move a tenant under load, the leader killed in every phase, N times"
 	@echo "make soak-litestream MINUTES=10  restore a replica again and again under writers"
 	@echo "make soak-node MINUTES=30 TENANTS=50  use tenants by fits and starts, move, kill, read back"
+	@echo "make chaos               every fault story on a real cluster, judged (CHAOS='--list', CHAOS='node-kill --rounds 20')"
 	@echo "make fuzz FUZZ_S=60      damaged Raft frames against the door of a member"
 	@echo "make fuzz-api            the admin API against its OpenAPI document, every role (EXAMPLES=200)"
 	@echo "make fuzz-http FUZZ_S=60 damaged requests and responses against the HTTP core"
@@ -126,6 +129,9 @@ soak-litestream: $(DEV_STAMP)
 
 soak-node: $(DEV_STAMP)
 	$(BIN)/python -m pbcluster.testing.soak_node --minutes $(MINUTES) --tenants $(TENANTS) $(SOAK)
+
+chaos: $(DEV_STAMP)
+	$(BIN)/python -m pbcluster.testing.chaos $(CHAOS)
 
 fuzz: $(DEV_STAMP)
 	$(BIN)/python -m pbcluster.testing.fuzz_frames --seconds $(FUZZ_S)

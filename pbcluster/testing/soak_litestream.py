@@ -67,6 +67,15 @@ def ready_epoch(bucket: Bucket, tenant_id: str) -> int:
 
 def restored_rows(cluster: RealCluster, name: str, into: Path) -> dict[str, str]:
     """Restore the tenant's current epoch and read its rows. :raises Broken: it is corrupt."""
+    with contextlib.closing(sqlite3.connect(restored(cluster, name, into))) as database:
+        return dict(database.execute(f"SELECT id, value FROM {COLLECTION}"))
+
+
+def restored(cluster: RealCluster, name: str, into: Path) -> Path:
+    """The database of a tenant's current epoch, from S3, checked whole.
+
+    :param into: an empty directory. :raises Broken: it is corrupt, or cannot be had.
+    """
     tenant_id = str(cluster.admin.tenant(name)["id"])
     bucket = bucket_of(cluster.where, cluster.plan)
     address = bucket.address
@@ -94,7 +103,7 @@ def restored_rows(cluster: RealCluster, name: str, into: Path) -> dict[str, str]
         checked = database.execute("PRAGMA integrity_check").fetchall()
         if checked != [("ok",)]:
             raise Broken(f"the replica of {name} is not whole: {checked[:5]}")
-        return dict(database.execute(f"SELECT id, value FROM {COLLECTION}"))
+    return target
 
 
 def one_restore(cluster: RealCluster, name: str, acked: dict[str, str]) -> None:

@@ -15,7 +15,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -40,17 +40,23 @@ class Client:
     """One HTTP/1.1 keep-alive connection to a tenant through the gateway.
 
     :ivar gateway: the gateway's URL. :ivar host: the tenant's host name.
+    :ivar durability: what the platform said of the last answer: ``s3``, ``async`` or ``local`` for
+        an acknowledged write, else empty.
     """
 
     gateway: str
     host: str
     token: str = ""
+    durability: str = ""
     _connection: http.client.HTTPConnection | None = None
 
-    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    def ask(
+        self, method: str, path: str, body: Any = None, more: Mapping[str, str] | None = None
+    ) -> tuple[int, Any]:
         """One request. Any failure of the connection closes it and is raised as OSError or
         ``http.client.HTTPException``: the request may have been carried out.
 
+        :param more: further headers.
         :returns: status and decoded JSON (None if there was no JSON).
         """
         if self._connection is None:
@@ -61,6 +67,7 @@ class Client:
         headers = {"Host": self.host, "Content-Type": "application/json"}
         if self.token:
             headers["Authorization"] = self.token
+        headers |= more or {}
         data = None if body is None else json.dumps(body).encode()
         try:
             self._connection.request(method, path, data, headers)
@@ -69,6 +76,7 @@ class Client:
         except BaseException:
             self.close()
             raise
+        self.durability = answer.headers.get("X-PBCluster-Durability", "")
         if answer.will_close:
             self.close()
         try:
