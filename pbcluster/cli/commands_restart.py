@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import attrs
 import click
 
@@ -11,23 +14,36 @@ from pbcluster.cli.options import admin_of, dir_option, json_option
 from pbcluster.cli.restarting import Restarter
 from pbcluster.errors import InvalidInput
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+_DRAIN_OPTIONS = (
+    click.option(
+        "--no-drain",
+        is_flag=True,
+        help="Leave a node its tenants: they are away for some seconds, and their requests wait.",
+    ),
+    click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(1, 86400),
+        default=DEFAULT_TIMEOUT_S,
+        show_default=True,
+        help="Seconds that the drain of one node may take.",
+    ),
+)
+
+
+def drain_options(command: F) -> F:
+    """The options of commands that restart nodes."""
+    for option in reversed(_DRAIN_OPTIONS):
+        command = option(command)
+    return command
+
 
 @click.command()
 @click.argument("process", required=False)
 @click.option("--all", "everything", is_flag=True, help="Every member, node and gateway in turn.")
-@click.option(
-    "--no-drain",
-    is_flag=True,
-    help="Leave a node its tenants: they are away for some seconds, and their requests wait.",
-)
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(1, 86400),
-    default=DEFAULT_TIMEOUT_S,
-    show_default=True,
-    help="Seconds that the drain of one node may take.",
-)
+@drain_options
 @dir_option
 @json_option
 def restart(

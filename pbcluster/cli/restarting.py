@@ -73,14 +73,17 @@ class Restarter:
     drain_s: float = 600.0
 
     def all(self, plan: Plan) -> Iterator[Restarted]:
-        """Every member, node and gateway; the leader last of the members."""
-        for kind in ORDER:
-            group = list(plan.of(kind))
-            if kind == "member":
-                leader = self._leader()
-                group.sort(key=lambda process: process.id == leader)
-            for process in group:
-                yield self.one(plan, process)
+        """Every member, node and gateway."""
+        for process in self.in_order(plan):
+            yield self.one(plan, process)
+
+    def in_order(self, plan: Plan) -> list[Process]:
+        """The order in which all are restarted; who leads now is the last of the members."""
+        found = [process for kind in ORDER for process in plan.of(kind)]
+        leader = self._leader()
+        place = [ORDER.index(p.kind) for p in found]
+        ranked = sorted(zip(place, found, strict=True), key=lambda r: (r[0], r[1].id == leader))
+        return [process for _, process in ranked]
 
     def one(self, plan: Plan, process: Process) -> Restarted:
         """One process.

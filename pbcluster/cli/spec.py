@@ -13,7 +13,7 @@ from typing import Any
 
 import pbcluster
 from pbcluster import binaries
-from pbcluster.cli import initialise
+from pbcluster.cli import secret_files
 from pbcluster.cli.admin import AdminClient
 from pbcluster.cli.child import ProcessSpec, clean_environment
 from pbcluster.cli.http import ask
@@ -39,7 +39,7 @@ def specs(where: ClusterDir, plan: Plan) -> list[ProcessSpec]:
 
 
 def _s3(where: ClusterDir, plan: Plan, process: Process) -> ProcessSpec:
-    access_key, secret_key = initialise.s3_keys(where, plan)
+    access_key, secret_key = secret_files.s3_keys(where, plan)
     seaweed = seaweed_spec(
         where.data(process.id),
         process.ports["s3"],
@@ -49,6 +49,7 @@ def _s3(where: ClusterDir, plan: Plan, process: Process) -> ProcessSpec:
         ports=process.ports,
         weed=weed_path(plan),
         host=plan.host,
+        also=secret_files.accepted_s3_keys(where, plan),
         closed_by=where.tls(process.id) if plan.address else None,
     )
     return ProcessSpec(

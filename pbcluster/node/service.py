@@ -12,6 +12,7 @@ What it is made of stands in ``assembly``, what it says of itself in ``figures``
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
@@ -32,6 +33,8 @@ from pbcluster.node.parts import pause
 from pbcluster.node.ports import Ports
 from pbcluster.node.shells import MakeShells
 from pbcluster.node.status_page import StatusPage
+from pbcluster.options import Parsed
+from pbcluster.rereading import Rereading
 from pbcluster.transport.sockets import Sockets
 
 #: After SIGTERM open requests may finish within this time.
@@ -56,9 +59,11 @@ class NodeService(Service):
         secrets_: Secrets,
         sockets: Sockets,
         make_shells: MakeShells,
+        again: Callable[[], Parsed[NodeConfig]] | None = None,
     ) -> None:
         """
         :param reactor: TCP, time, threads, processes and descriptors; what the tap obtained.
+        :param again: reads the secrets again; None: they stay.
         :raises ConfigError: a secret is missing.
         """
         self._reactor = reactor
@@ -74,7 +79,13 @@ class NodeService(Service):
             superseded=self._superseded,
         )
         self._lag = LoopLag(reactor, boottime)
-        self._figures = Figures(self._made, self._lag, self._gaps)
+        self._rereading = None if again is None else Rereading(again, self._use)
+        self._figures = Figures(
+            self._made,
+            self._lag,
+            self._gaps,
+            dict if self._rereading is None else self._rereading.figures,
+        )
         self._ports = Ports(reactor)
         self._phase = "starting"
         self._stopping = False
@@ -199,9 +210,14 @@ class NodeService(Service):
             end_process(self._reactor, "pbnode", str(error))
 
     def reload(self) -> None:
-        """Read again what may change while it runs: the node's certificate."""
+        """Read again what may change while it runs: the node's certificate, gateways' keys."""
         if self._made.tls is not None:
             self._made.tls.mutual.reload()
+        if self._rereading is not None:
+            self._rereading.reload()
+
+    def _use(self, new: Parsed[NodeConfig]) -> None:
+        self._made.gateway_keys.use(new.secrets)
 
     # -- what it says of itself --
 
