@@ -38,6 +38,7 @@ from pathlib import Path
 import attrs
 import click
 
+from benchmarks import report
 from benchmarks.gateway import (
     front_hop,
     large,
@@ -45,15 +46,14 @@ from benchmarks.gateway import (
     many,
     processes,
     proxied,
-    report,
     tls,
     whole,
     workers,
 )
-from benchmarks.gateway.machine import machine
 from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import checkouts
-from benchmarks.gateway.report import Measured
+from benchmarks.machine import machine
+from benchmarks.report import Measured
 
 #: Name → (what it needs, how it is made).
 MEASURES: dict[str, tuple[tuple[str, ...], Callable[[Options], Measured]]] = {

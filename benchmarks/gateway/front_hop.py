@@ -16,14 +16,14 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import Target
 from benchmarks.gateway import peers, wrk
-from benchmarks.gateway.figures import Target
 from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import Checkout, Ours
 from benchmarks.gateway.processes import free_ports
 from benchmarks.gateway.proxied import CONNECTIONS, WARM_UP_S
-from benchmarks.gateway.report import Measured
 from benchmarks.gateway.turns import take_turns, together, url, weigh
+from benchmarks.report import Measured
 
 NEEDS = ("nginx", "wrk", "taskset")
 TARGETS = (Target("cpu_us", "nginx", 1.5),)

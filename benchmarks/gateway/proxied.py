@@ -11,13 +11,13 @@ from typing import Any
 
 import click
 
+from benchmarks.figures import Load, Target
 from benchmarks.gateway import peers, wrk
-from benchmarks.gateway.figures import Load, Target
 from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import Ours
 from benchmarks.gateway.processes import free_ports, wait_until
-from benchmarks.gateway.report import Measured
 from benchmarks.gateway.turns import take_turns, together, url, weigh
+from benchmarks.report import Measured
 
 CONNECTIONS = 64
 WARM_UP_S = 1.0

@@ -19,14 +19,14 @@ from typing import Any
 
 import click
 
+from benchmarks.figures import Target
 from benchmarks.gateway import peers, records, wrk
-from benchmarks.gateway.figures import Target
 from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import Checkout, Ours
 from benchmarks.gateway.processes import cpu_s, free_ports, pin
 from benchmarks.gateway.proxied import WARM_UP_S
-from benchmarks.gateway.report import Measured
 from benchmarks.gateway.turns import child, take_turns, together, told_by, url, weigh
+from benchmarks.report import Measured
 
 NEEDS = ("nginx", "wrk", "taskset")
 CONNECTIONS = 32

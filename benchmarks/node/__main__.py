@@ -23,7 +23,7 @@ from pathlib import Path
 import attrs
 import click
 
-from benchmarks.gateway.machine import machine
+from benchmarks.machine import machine
 from benchmarks.node import capacity, waking, writes
 from benchmarks.node.options import Options, Part
 

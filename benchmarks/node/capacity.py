@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.gateway.figures import Target
+from benchmarks.figures import Target
 from benchmarks.node.options import Options, Part
 from benchmarks.node.stage import (
     cpu_share,

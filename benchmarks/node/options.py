@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from benchmarks.gateway.figures import Figures, Spread, Target
+from benchmarks.figures import Figures, Spread, Target
 
 
 @attrs.frozen(kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.gateway.figures import Target, percentile
+from benchmarks.figures import Target, percentile
 from benchmarks.node.options import Options, Part
 from benchmarks.node.stage import create_tenants, fill, first_answer_s, one_node, signed_in
 from pbcluster.testing.cluster import RealCluster

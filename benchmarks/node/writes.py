@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from benchmarks.gateway.figures import Figures, Target, percentile
+from benchmarks.figures import Figures, Target, percentile
 from benchmarks.node.options import Options, Part
 from benchmarks.node.stage import (
     RECORDS,

@@ -10,9 +10,8 @@ from pathlib import Path
 from click.testing import CliRunner
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks.gateway import __main__ as command
-from benchmarks.gateway import front_hop, peers, processes, report
-from benchmarks.gateway.figures import (
+from benchmarks import report
+from benchmarks.figures import (
     Spread,
     Target,
     parse_stat_ticks,
@@ -22,10 +21,12 @@ from benchmarks.gateway.figures import (
     ratios,
     values_for,
 )
+from benchmarks.gateway import __main__ as command
+from benchmarks.gateway import front_hop, peers, processes
 from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import HERE, checkouts
 from benchmarks.gateway.paced import Connection
-from benchmarks.gateway.report import Measured
+from benchmarks.report import Measured
 
 WRK = """Running 3s test @ http://127.0.0.1:8080/
   1 threads and 64 connections

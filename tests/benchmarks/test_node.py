@@ -8,7 +8,7 @@ import threading
 from click.testing import CliRunner
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks.gateway.figures import Target
+from benchmarks.figures import Target
 from benchmarks.node import __main__ as command
 from benchmarks.node.options import Part
 from benchmarks.node.stage import Wire

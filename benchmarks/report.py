@@ -9,7 +9,7 @@ from pathlib import Path
 
 import attrs
 
-from benchmarks.gateway.figures import Rounds, Spread, Target, ratios, values_for
+from benchmarks.figures import Rounds, Spread, Target, ratios, values_for
 
 #: Figure → how it is told.
 UNITS = {
