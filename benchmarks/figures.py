@@ -1,4 +1,4 @@
-"""Pure parts of all benchmarks: what the tools print becomes numbers, numbers become ratios, ratios meet targets."""
+"""Pure: what tools print becomes numbers, numbers become ratios, ratios meet targets."""
 
 from __future__ import annotations
 
