@@ -3,50 +3,19 @@ lost, whoever dies meanwhile."""
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import subprocess
 import sys
 import time
-from urllib.parse import urlsplit
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.errors import Conflict, PBClusterError
 from pbcluster.testing.cluster import RealCluster
-from pbcluster.testing.moving_tenants import MovingTenant
-from pbcluster.testing.workload import COLLECTION, Client
+from pbcluster.testing.moving_tenants import MovingTenant, SlowWrite
+from pbcluster.testing.workload import Client
 from tests.integration.support import new_tenant, tell
-
-
-class SlowWrite:
-    """A request that is open until :meth:`finish`: its body comes in two parts."""
-
-    def __init__(self, cluster: RealCluster, tenant: str) -> None:
-        where = urlsplit(cluster.gateway_url)
-        self._body = json.dumps({"n": 1, "value": "slow"}).encode()
-        self._connection = http.client.HTTPConnection(
-            where.hostname or "", where.port, timeout=45.0
-        )
-        self._connection.putrequest(
-            "POST", f"/api/collections/{COLLECTION}/records", skip_host=True
-        )
-        for name, value in {
-            "Host": cluster.host(tenant),
-            "Content-Type": "application/json",
-            "Content-Length": str(len(self._body)),
-        }.items():
-            self._connection.putheader(name, value)
-        self._connection.endheaders(self._body[:10])
-
-    def finish(self) -> int:
-        """Send the rest. :returns: the answer's status."""
-        self._connection.send(self._body[10:])
-        answer = self._connection.getresponse()
-        answer.read()
-        self._connection.close()
-        return answer.status
 
 
 class MigrationTestCase(SynchronousTestCase):
