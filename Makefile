@@ -49,7 +49,7 @@ help:
 	@echo "make test                everything that must hold, as continuous integration sees it"
 	@echo "make lint                ruff, mypy and the import contracts alone"
 	@echo "make docs                the documentation, into docs/_build/html"
-	@echo "make bench               the figures of docs/benchmarks, measured here"
+	@echo "make bench               every figure of docs/benchmarks, measured here (BENCH='--quick')"
 	@echo "make bench-raft          the control plane beside etcd and PySyncObj (needs etcd; BENCH='--rounds 1')"
 	@echo "make bench-gateway       the gateway beside nginx, HAProxy and Caddy (needs them and wrk; BENCH='--help')"
 	@echo "make bench-node          a node's memory, wake-ups and writes (BENCH='--only sync')"
@@ -104,7 +104,8 @@ docs: $(DEV_STAMP)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 bench: $(DEV_STAMP)
-	$(BIN)/python -m benchmarks
+	$(PIP) install $(EDITABLE) --editable '.[dev,bench]'
+	$(BIN)/python -m benchmarks $(BENCH)
 
 bench-raft: $(DEV_STAMP)
 	$(PIP) install $(EDITABLE) --editable '.[dev,bench]'

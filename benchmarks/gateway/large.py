@@ -13,7 +13,7 @@ from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import Ours
 from benchmarks.gateway.processes import cpu_s, forget_peak, free_ports, memory_kb
 from benchmarks.gateway.turns import child, take_turns, together, told_by
-from benchmarks.report import Measured
+from benchmarks.measured import Measured
 
 NEEDS = ("nginx", "taskset")
 TARGETS = (

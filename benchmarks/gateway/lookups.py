@@ -12,7 +12,7 @@ import click
 from benchmarks.figures import Target
 from benchmarks.gateway.lookup_host import CASES
 from benchmarks.gateway.options import Options
-from benchmarks.report import Measured
+from benchmarks.measured import Measured
 
 FEW, *MANY = CASES
 #: The same few of many: only the number of those that nobody asks for differs.

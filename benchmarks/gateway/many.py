@@ -26,7 +26,7 @@ from benchmarks.gateway.processes import (
     wait_until,
 )
 from benchmarks.gateway.turns import child, take_turns, together
-from benchmarks.report import Measured
+from benchmarks.measured import Measured
 
 NEEDS = ("nginx", "taskset")
 TARGETS = (Target("kb_each", "", 12.0),)

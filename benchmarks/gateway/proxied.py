@@ -17,7 +17,7 @@ from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import Ours
 from benchmarks.gateway.processes import free_ports, wait_until
 from benchmarks.gateway.turns import take_turns, together, url, weigh
-from benchmarks.report import Measured
+from benchmarks.measured import Measured
 
 CONNECTIONS = 64
 WARM_UP_S = 1.0

@@ -15,7 +15,7 @@ from benchmarks.gateway.ours import Ours
 from benchmarks.gateway.processes import free_ports
 from benchmarks.gateway.proxied import CONNECTIONS, WARM_UP_S
 from benchmarks.gateway.turns import take_turns, together, weigh
-from benchmarks.report import Measured
+from benchmarks.measured import Measured
 
 NEEDS = ("nginx", "wrk", "taskset")
 

@@ -26,7 +26,7 @@ from benchmarks.gateway.ours import Checkout, Ours
 from benchmarks.gateway.processes import cpu_s, free_ports, pin
 from benchmarks.gateway.proxied import WARM_UP_S
 from benchmarks.gateway.turns import child, take_turns, together, told_by, url, weigh
-from benchmarks.report import Measured
+from benchmarks.measured import Measured
 
 NEEDS = ("nginx", "wrk", "taskset")
 CONNECTIONS = 32
