@@ -27,7 +27,7 @@ REACTOR = "pbuvloop"
 #: Seconds from SIGTERM to SIGKILL: gateways finish open requests, nodes sync every tenant.
 #: SeaweedFS waits 15 s for connections of its own parts (measured); what it stored needs no such
 #: farewell, so it is not waited for.
-STOP_GRACE_S = {"s3": 1.0, "member": 10.0, "node": 30.0, "gateway": 20.0}
+STOP_GRACE_S = {"s3": 1.0, "member": 10.0, "node": 45.0, "gateway": 20.0}
 
 
 def specs(where: ClusterDir, plan: Plan) -> list[ProcessSpec]:
@@ -111,9 +111,13 @@ def _service(where: ClusterDir, plan: Plan, process: Process) -> ProcessSpec:
 
 
 def _stop_grace_s(plan: Plan, kind: str) -> float:
-    """As :data:`STOP_GRACE_S`; longer where a gateway is told to drain for longer."""
+    """As :data:`STOP_GRACE_S`; longer where a gateway or a node is told to drain for longer."""
     own = plan.settings.get(kind, {})
     drains = [own.get(name, 0.0) for name in ("drain_ready_s", "drain_s")]
+    if kind == "node":
+        drain_s = own.get("drain_on_stop_s", 0.0)
+        told_s = float(drain_s) if isinstance(drain_s, int | float) else 0.0
+        return max(STOP_GRACE_S[kind], told_s + 30.0)
     told = sum(float(each) for each in drains if isinstance(each, int | float))
     return max(STOP_GRACE_S[kind], told + 10.0 if told else 0.0)
 

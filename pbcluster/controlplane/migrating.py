@@ -166,6 +166,13 @@ class Migrating:
         moved = [each.tenant_id for each in beat.tenants if each.state == wire.MOVED]
         self._moves.old_route_used(beat.node_id, moved, self._clock.seconds())
 
+    def leaves(self, node_id: str, incarnation: int) -> None:
+        """A node is being stopped: its running tenants go elsewhere.
+
+        :raises NoCapacity: no other node can take any.
+        """
+        self._moves.leaves(node_id, incarnation)
+
     # -- what the plan wants --
 
     def tick(self) -> None:

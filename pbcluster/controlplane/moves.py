@@ -16,7 +16,7 @@ from pbcluster.controlplane.liveness import Liveness
 from pbcluster.controlplane.planner import Assign, Planner
 from pbcluster.controlplane.registry import LIVING, Registry
 from pbcluster.errors import NoCapacity
-from pbcluster.records import MigrationRecord, NodeStatus, TenantRecord
+from pbcluster.records import MigrationRecord, NodeRecord, NodeStatus, TenantRecord, TenantStatus
 
 #: Migrations under way in all; each costs its target a restore and a start.
 MAX_MOVES = 16
@@ -57,6 +57,8 @@ class Moves:
         self._seen: dict[str, tuple[int, float]] = {}
         #: Migration → last request that followed the old route.
         self._followed: dict[str, float] = {}
+        #: Nodes that are being stopped → the incarnation that said so. Soft: each repeats it.
+        self._leaving: dict[str, int] = {}
         self._busy: set[str] = set()
         #: Tenants whose migration is about to begin → source and target.
         self._starting: dict[str, tuple[str, str]] = {}
@@ -70,6 +72,7 @@ class Moves:
             known.clear()
         for pauses in (self._not_before, self._rest_until):
             pauses.clear()
+        self._leaving.clear()
         self._busy.clear()
         self._starting.clear()
 
@@ -91,6 +94,22 @@ class Moves:
             record = registry.last_migration(tenant_id)
             if record is not None and record.source_node == node_id:
                 self._followed[record.id] = now
+
+    def leaves(self, node_id: str, incarnation: int) -> None:
+        """A node is being stopped: its running tenants go elsewhere, as from one that is drained.
+
+        :raises NoCapacity: no other node can take any.
+        """
+        self._leaving[node_id] = incarnation
+        registry, suspected = self._current(), self._liveness.suspected()
+        if not any(
+            node.id != node_id
+            and node.status is NodeStatus.HEALTHY
+            and node.id not in suspected
+            and registry.count_of(node.id) < node.capacity
+            for node in registry.nodes()
+        ):
+            raise NoCapacity(f"no other node can take the tenants of {node_id}")
 
     # -- the plan --
 
@@ -156,9 +175,7 @@ class Moves:
         under_way |= self._starting
         effects: list[Effect] = []
         for node in self._current().nodes():
-            if not node.drain_wanted or not self._liveness.alive(node.id):
-                continue
-            for tenant_id in sorted(self._current().tenants_of(node.id)):
+            for tenant_id in self._to_move(node):
                 sources = sum(source == node.id for source, _ in under_way.values())
                 if sources >= MAX_PER_NODE or len(under_way) >= MAX_MOVES:
                     break
@@ -168,6 +185,19 @@ class Moves:
                 if effect is not None:
                     effects.append(effect)
         return effects
+
+    def _to_move(self, node: NodeRecord) -> list[str]:
+        """Tenants that are to leave a node: all of one that is drained; of one that is being
+        stopped those that run, since it has little time."""
+        if not self._liveness.alive(node.id):
+            return []
+        registry = self._current()
+        tenants = sorted(registry.tenants_of(node.id))
+        if node.drain_wanted:
+            return tenants
+        if self._leaving.get(node.id) != node.incarnation:
+            return []
+        return [t for t in tenants if registry.tenant(t).status is not TenantStatus.IDLE]
 
     def _is_resting(self, tenant_id: str, now: float) -> bool:
         return self._rest_until.get(tenant_id, 0.0) > now or self._is_busy(tenant_id, now)
@@ -186,7 +216,8 @@ class Moves:
         target = choice.node_id
         if sum(other == target for _, other in under_way.values()) >= MAX_PER_NODE:
             return None
-        reason = f"node {tenant.node_id} is drained"
+        wanted = self._current().node(tenant.node_id).drain_wanted
+        reason = f"node {tenant.node_id} is {'drained' if wanted else 'being stopped'}"
         effect: Start | Assign | None = Start(tenant.id, target, tenant.epoch, reason)
         if not tenant.ever_ready:
             effect = self._planner.move_off(tenant, target, reason)

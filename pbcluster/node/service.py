@@ -2,10 +2,11 @@
 
 Start: listen (answering "starting"), check the binaries, end orphans of a former life, wait for S3,
 test what ownership rests on and whose the bucket is, start Litestream, register, serve. A node
-whose S3 is away stays up, says so, and serves when it comes. End: take nothing new, let requests
-finish within a bound, stop every tenant with a last sync, then Litestream. Nothing is reported at
-an end: the assignments stay, and a restart resumes the copies. A node whose cluster is not the
-bucket's any more answers nothing from that moment on, and ends.
+whose S3 is away stays up, says so, and serves when it comes. End: let running tenants go to other
+nodes within a bound (``leaving``), then take nothing new, let requests finish within a bound, stop
+every tenant that is left with a last sync, then Litestream. Of those nothing is reported at an end:
+the assignments stay, and a restart resumes the copies. A node whose cluster is not the bucket's any
+more answers nothing from that moment on, and ends.
 
 What it is made of stands in ``assembly``, what it says of itself in ``figures``.
 """
@@ -27,6 +28,7 @@ from pbcluster.generations import ForeignBucket
 from pbcluster.node.assembly import Assembly
 from pbcluster.node.figures import Figures
 from pbcluster.node.heartbeat import Standing
+from pbcluster.node.leaving import leave, running
 from pbcluster.node.loop_lag import LoopLag
 from pbcluster.node.machine import boottime
 from pbcluster.node.parts import pause
@@ -238,7 +240,16 @@ class NodeService(Service):
         ready_file.leave(self._config.data_dir)
         return Deferred.fromCoroutine(self._stop())
 
+    async def _leave(self) -> None:
+        """Serve on while the tenants go elsewhere, within the bound of ``drain_on_stop_s``."""
+        standing, tenants = self._standing, self._made.tenants
+        if standing is None or not standing.incarnation or self._fenced:
+            return
+        limit_s = self._config.drain_on_stop_s
+        await leave(self._reactor, standing.announce_leaving, lambda: running(tenants), limit_s)
+
     async def _stop(self) -> None:
+        await self._leave()
         self._stopping = self._made.front.draining = True
         self._lag.stop()
         self._made.generation.stop()

@@ -15,6 +15,7 @@ from pbcluster.controlplane import commands as c
 from pbcluster.controlplane import migration as m
 from pbcluster.controlplane.registry import LIVING, Registry
 from pbcluster.errors import Conflict, PBClusterError
+from pbcluster.node.leaving import TELL_EVERY_S, running
 from pbcluster.node.parts import spawn
 from pbcluster.records import MigrationPhase, NodeStatus, TenantStatus
 from tests.controlplane.phase_world import NODES, SETTLE_S, Death, PhaseWorld, When
@@ -204,6 +205,27 @@ class EveryDeath(PhaseCase):
 
         steps = {"StartMigration", "MigrationWarmed", "DrainTenant", "MigrationDrained"}
         self.every_death(operation, steps | {"DrainNode", "MigrationReady"})
+
+    def test_stop_of_a_node(self) -> None:
+        """A node that is being stopped says so again and again, to whoever leads: nothing runs on
+        it any more in the end, and it may come back."""
+        tenants = (self.create(), self.create())
+
+        def operation() -> tuple[str, ...]:
+            world = self.world
+            source = self.registry.tenant(tenants[0]).node_id
+            node = world.nodes[source]
+            while self.registry.tenants_of(source):
+                world.ask(source, wire.NodeCapacity(source, 1, 10, draining=True, leaving=True))
+                world.run(TELL_EVERY_S)
+            world.until(lambda: not running(node.tenants))
+            world.ask(source, wire.NodeCapacity(source, 1, 10, draining=False))
+            healthy = lambda: self.registry.node(source).status is NodeStatus.HEALTHY  # noqa: E731
+            world.until(lambda: self.led() and healthy(), SETTLE_S)
+            return tenants
+
+        steps = {"StartMigration", "MigrationWarmed", "DrainTenant", "MigrationDrained"}
+        self.every_death(operation, steps | {"SetNodeStatus", "MigrationReady"})
 
     def test_archive(self) -> None:
         """A tenant is archived and activated again: it has no copy anywhere, then one owner."""

@@ -138,6 +138,27 @@ class MigrationTests(MigrationTestCase):
         self.assertEqual(moved.node(), target)
         self.assertEqual([x for x in moved.faults(self.client) if "lost=[]" not in x], [])
 
+    def test_a_node_that_is_stopped_is_not_missed(self) -> None:
+        """SIGTERM of one of two nodes under load: its tenants go to the other one with 0 failed
+        requests and a short pause. Stopped with the other one away, it waits for nobody."""
+        moved, cluster = self.moving(), self.cluster
+        source, target = moved.node(), moved.other_node()
+        with moved.workload.running():
+            moved.workload.wait_for_acks(10)
+            began = time.monotonic()
+            self.assertTrue(cluster.stop(source))
+            tell("a stop with its tenant's leave", time.monotonic() - began)
+            moved.workload.wait_for_acks(10)
+            during = [e for e in list(moved.journal.events) if e.ended >= began]
+            tell("… and its longest request", max(e.ended - e.begun for e in during))
+            self.assertEqual(moved.node(), target)
+        self.check(moved, self.client)
+        began = time.monotonic()
+        self.assertTrue(cluster.stop(target))
+        self.assertLess(time.monotonic() - began, 5.0)
+        cluster.start(target)
+        cluster.wait_tenant("shop")
+
     def test_a_drained_node_is_empty_and_nobody_noticed(self) -> None:
         """All tenants of a node under load go elsewhere with 0 failed requests; it gets nothing
         new until it is undrained; bad wishes are refused with the reason."""
