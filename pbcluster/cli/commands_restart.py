@@ -67,7 +67,7 @@ def restart(
              --no-drain, requests wait until it is back
     member   one that leads hands over; the next one's turn comes when all
              follow the log again
-    s3_1     not part of --all: writes wait while it starts
+    s3_1     not part of --all: while it starts writes wait, or are refused
 
     If one does not come to serve, the command says so and stops there; nothing further is touched,
     and the rest goes on. Only processes of this directory are restarted: run it on each host.

@@ -14,6 +14,7 @@ import click
 from pbcluster import __version__
 from pbcluster.cli import (
     commands_access,
+    commands_bucket,
     commands_cluster,
     commands_join,
     commands_keys,
@@ -75,6 +76,7 @@ for _command in (
     commands_members.members,
     commands_tokens.tokens,
     commands_keys.keys,
+    commands_bucket.bucket,
     commands_access.api_tokens,
     commands_access.audit,
     commands_migration.rebalance,

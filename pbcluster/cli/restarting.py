@@ -8,7 +8,7 @@ before the next one's turn:
 * a **node** is drained where another one takes its tenants, and undrained afterwards, unless an
   operator had drained it; afterwards the control plane hears its new process;
 * a **gateway** hands its sockets over and drains; nothing needs to be done;
-* **S3** has no such way: while it starts, writes wait.
+* **S3** has no such way: while it starts, writes wait, or are refused.
 
 Blocking; every wait has a bound. It acts on the processes of one directory.
 """
