@@ -123,6 +123,12 @@ PARTS: dict[str, tuple[Row, ...]] = {
     ),
     "controlplane": (
         Row(
+            module="benchmarks.controlplane.scale",
+            measures=("scale",),
+            quick=("--tenants", "1000", "--nodes", "20", "--gateways", "5", "--seconds", "1"),
+            rounds="",
+        ),
+        Row(
             module="benchmarks.controlplane.migration",
             measures=("migration",),
             quick=("--moves", "3", "--rate", "10"),
