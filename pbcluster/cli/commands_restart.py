@@ -20,7 +20,8 @@ _DRAIN_OPTIONS = (
     click.option(
         "--no-drain",
         is_flag=True,
-        help="Leave a node its tenants: they are away for some seconds, and their requests wait.",
+        help="Do not drain a node: it lets running tenants go as it ends, for a while "
+        "(drain_on_stop_s); requests to those that are left wait until it is back.",
     ),
     click.option(
         "--timeout",
@@ -63,8 +64,8 @@ def restart(
     gateway  the new one takes the listening sockets over and serves before
              the former one drains; no connection is refused
     node     its tenants move to other nodes, it is replaced, and takes
-             tenants again; where no other node has room for them, or with
-             --no-drain, requests wait until it is back
+             tenants again; where no other node takes them, requests wait
+             until it is back
     member   one that leads hands over; the next one's turn comes when all
              follow the log again
     s3_1     not part of --all: while it starts writes wait, or are refused
