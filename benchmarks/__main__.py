@@ -62,6 +62,7 @@ def run(part: str, row: Row, words: tuple[str, ...]) -> list[kept.Kept]:
         file = Path(directory) / "figures.json"
         command = [sys.executable, "-m", *words, *row.json_option, str(file)]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        busy = f"load average {os.getloadavg()[0]:.1f} when it began"
         done = subprocess.run(command, check=False, env=environment, stdout=sys.stderr)
         if done.returncode or not file.exists():
             raise click.ClickException(f"{' '.join(words)} ended with {done.returncode}")
@@ -71,7 +72,7 @@ def run(part: str, row: Row, words: tuple[str, ...]) -> list[kept.Kept]:
                 each,
                 command=f"python -m {' '.join(words)}",
                 date=datetime.now(UTC).date().isoformat(),
-                machine=machine(),
+                machine=f"{machine()}, {busy}",
                 versions=versions(row.versions),
             )
             for each in measured.read(file)
