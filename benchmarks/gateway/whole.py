@@ -30,10 +30,15 @@ from benchmarks.measured import Measured
 
 NEEDS = ("nginx", "wrk", "taskset")
 CONNECTIONS = 32
+#: Why added latency misses its targets where it does.
+SHARED = (
+    "gateway, node and load share one core, and at half load they wait for it; calm, at 500 "
+    "requests a second, is told beside"
+)
 TARGETS = (
     Target("rate", "nginx", 0.85, at_most=False),
-    Target("added_p50_ms", "", 0.3),
-    Target("added_p99_ms", "", 2.0),
+    Target("added_p50_ms", "", 0.3, cause=SHARED),
+    Target("added_p99_ms", "", 2.0, cause=SHARED),
 )
 #: Requests a second at which nobody waits for a core.
 CALM_RATE = 500
