@@ -12,6 +12,8 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from pbcluster.controlplane.admin_table import Body
+from pbcluster.controlplane.moves import MAX_MOVES
+from pbcluster.controlplane.rebalancing import AT_ONCE
 from pbcluster.platform_tokens import MAX_LIFETIME_S, MIN_LIFETIME_S
 from pbcluster.records import (
     MAX_DOMAINS,
@@ -165,6 +167,12 @@ class NewMigration(Body, frozen=True, rename=json_name):
     """A tenant moves."""
 
     target_node: Annotated[str, Meta(min_length=1, max_length=63)]
+
+
+class NewRebalance(Body, frozen=True, rename=json_name):
+    """The nodes are evened out."""
+
+    at_once: Annotated[int, Meta(ge=1, le=MAX_MOVES)] = AT_ONCE
 
 
 class NewMember(Body, frozen=True):

@@ -20,6 +20,7 @@ from pbcluster.controlplane.join_commands import (
     RevokeJoinToken,
     SetProcess,
 )
+from pbcluster.controlplane.rebalance_commands import EndRebalance, StartRebalance
 from pbcluster.records import (
     Durability,
     InitialSuperuser,
@@ -37,11 +38,13 @@ __all__ = [
     "AuditNote",
     "Command",
     "CreateJoinToken",
+    "EndRebalance",
     "Join",
     "Keyed",
     "RemoveProcess",
     "RevokeJoinToken",
     "SetProcess",
+    "StartRebalance",
     "decode",
     "encode",
 ]
@@ -410,6 +413,8 @@ AnyCommand = (
     | Join
     | SetProcess
     | RemoveProcess
+    | StartRebalance
+    | EndRebalance
 )
 
 

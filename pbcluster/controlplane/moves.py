@@ -13,7 +13,9 @@ import attrs
 
 from pbcluster.controlplane import migration as m
 from pbcluster.controlplane.liveness import Liveness
+from pbcluster.controlplane.placement import Move
 from pbcluster.controlplane.planner import Assign, Planner
+from pbcluster.controlplane.rebalancing import Finish, Rebalancing
 from pbcluster.controlplane.registry import LIVING, Registry
 from pbcluster.errors import NoCapacity
 from pbcluster.records import MigrationRecord, NodeRecord, NodeStatus, TenantRecord, TenantStatus
@@ -38,7 +40,7 @@ class Start:
     reason: str
 
 
-Effect = m.Step | Start | Assign
+Effect = m.Step | Start | Assign | Finish
 
 
 class Moves:
@@ -59,6 +61,8 @@ class Moves:
         self._followed: dict[str, float] = {}
         #: Nodes that are being stopped → the incarnation that said so. Soft: each repeats it.
         self._leaving: dict[str, int] = {}
+        #: What evens the nodes out.
+        self.rebalancing = Rebalancing(registry, planner)
         self._busy: set[str] = set()
         #: Tenants whose migration is about to begin → source and target.
         self._starting: dict[str, tuple[str, str]] = {}
@@ -73,6 +77,7 @@ class Moves:
         for pauses in (self._not_before, self._rest_until):
             pauses.clear()
         self._leaving.clear()
+        self.rebalancing.reset()
         self._busy.clear()
         self._starting.clear()
 
@@ -121,7 +126,9 @@ class Moves:
             self._look_at(record, now, effects)
         self._forget(now, {record.id for record in open_now})
         if not self._planner.storm():
-            effects.extend(self._drains(now, open_now))
+            under_way = self._under_way(open_now)
+            effects.extend(self._drains(now, under_way))
+            effects.extend(self._even_out(now, under_way))
         return effects
 
     def _forget(self, now: float, known: set[str]) -> None:
@@ -166,13 +173,16 @@ class Moves:
 
     # -- draining nodes --
 
-    def _drains(self, now: float, open_now: list[MigrationRecord]) -> list[Effect]:
-        under_way = {
+    def _under_way(self, open_now: list[MigrationRecord]) -> dict[str, tuple[str, str]]:
+        """Tenants that move, or are about to → source and target."""
+        found = {
             record.tenant_id: (record.source_node, record.target_node)
             for record in open_now
             if record.phase in m.ACTIVE
         }
-        under_way |= self._starting
+        return found | self._starting
+
+    def _drains(self, now: float, under_way: dict[str, tuple[str, str]]) -> list[Effect]:
         effects: list[Effect] = []
         for node in self._current().nodes():
             for tenant_id in self._to_move(node):
@@ -185,6 +195,23 @@ class Moves:
                 if effect is not None:
                     effects.append(effect)
         return effects
+
+    def _even_out(self, now: float, under_way: dict[str, tuple[str, str]]) -> list[Effect]:
+        """Moves of a rebalancing that begin now; drains come first."""
+        effects: list[Effect] = []
+        rests = lambda tenant_id: self._is_resting(tenant_id, now)  # noqa: E731
+        for each in self.rebalancing.next_moves(now, under_way, rests):
+            if isinstance(each, Finish):
+                effects.append(each)
+            elif len(under_way) < MAX_MOVES:
+                effects.append(self._begin(each, under_way))
+        return effects
+
+    def _begin(self, move: Move, under_way: dict[str, tuple[str, str]]) -> Start:
+        tenant = self._current().tenant(move.tenant_id)
+        self._busy.add(tenant.id)
+        self._starting[tenant.id] = under_way[tenant.id] = (move.source, move.target)
+        return Start(tenant.id, move.target, tenant.epoch, "the nodes are evened out")
 
     def _to_move(self, node: NodeRecord) -> list[str]:
         """Tenants that are to leave a node: all of one that is drained; of one that is being

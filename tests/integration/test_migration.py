@@ -201,3 +201,10 @@ class MigrationTests(MigrationTestCase):
         plan = json.loads(self.command("rebalance", "--dry-run", "--json"))
         self.assertEqual(plan["totalMoves"], 2)
         self.assertEqual({each["targetNode"] for each in plan["moves"]}, {source})
+        self.assertRaises(Conflict, cluster.admin.request, "DELETE", "/rebalance")
+        shown = json.loads(self.command("rebalance", "--at-once", "2", "--json"))
+        self.assertEqual((shown["state"], shown["left"], shown["totalMoves"]), ("done", 0, 2))
+        places = sorted(cluster.admin.tenant(name)["nodeID"] for name in clients)
+        self.assertEqual(places, sorted([source, target] * 2))
+        for name in clients:
+            cluster.wait_tenant(name)
