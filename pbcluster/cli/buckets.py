@@ -50,6 +50,7 @@ def copy_to(
     where: ClusterDir, plan: Plan, target: S3Address, shown: Callable[[str], None]
 ) -> Copied:
     """Copy the cluster's bucket, whose S3 runs. :raises PBClusterError: as :meth:`Copier.copy`."""
+    _check_whole(where, plan)
     return Copier(bucket_of(where, plan).address, target, shown).copy()
 
 
@@ -60,6 +61,7 @@ def copy_from(
 
     :raises ConfigError: it runs. :raises PBClusterError: as :meth:`Copier.copy`.
     """
+    _check_whole(where, plan)
     _check_stopped(where)
     with s3_running(where, plan, shown):
         return Copier(source, bucket_of(where, plan).address, shown).copy()
@@ -70,6 +72,7 @@ def use(where: ClusterDir, plan: Plan, address: S3Address) -> Plan:
 
     :returns: the plan with it. :raises ConfigError: the cluster runs.
     """
+    _check_whole(where, plan)
     _check_stopped(where)
     node = plan.settings.get("node", {}) | {
         "s3_endpoint": config.http_url(address.endpoint),
@@ -81,6 +84,14 @@ def use(where: ClusterDir, plan: Plan, address: S3Address) -> Plan:
     secret_files.change(where, plan.of("s3")[0].id, keys)
     initialise.write_all(where, fresh)
     return fresh
+
+
+def _check_whole(where: ClusterDir, plan: Plan) -> None:
+    if plan.joined:
+        raise ConfigError(
+            f"{where.root} was made by `pbcluster join`: what concerns the bucket is done in the "
+            "directory of the first host"
+        )
 
 
 def _check_stopped(where: ClusterDir) -> None:

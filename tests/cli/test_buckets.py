@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.cli import buckets, copying
 from pbcluster.cli.copying import Copier
+from pbcluster.cli.layout import ClusterDir, Plan
 from pbcluster.errors import ConfigError, Conflict, DeadlineExceeded
 from pbcluster.s3_client import S3Address, new_client
 from pbcluster.testing.seaweed import shared_seaweed
@@ -94,6 +95,22 @@ class FileTests(SynchronousTestCase):
         found = buckets.read(self.file(text))
         self.assertEqual((found.bucket, found.region), ("b", "us-east-1"))
         self.assertNotIn("secret_key", repr(found))
+
+    def test_not_where_a_process_joined(self) -> None:
+        """The bucket is the first host's affair."""
+        where = ClusterDir.at(self.mktemp())
+        plan = Plan(
+            cluster_id="c",
+            base_domain="localhost",
+            insecure_plain_sockets=False,
+            processes=(),
+            joined=("https://10.0.0.1:8095",),
+        )
+        text = 'endpoint = "http://x"\nbucket = "b"\naccess_key = "a"\nsecret_key = "s"\n'
+        address = buckets.read(self.file(text))
+        for call in (buckets.copy_to, buckets.copy_from):
+            self.assertRaises(ConfigError, call, where, plan, address, print)
+        self.assertRaises(ConfigError, buckets.use, where, plan, address)
 
     def test_refused(self) -> None:
         """What is missing, unknown, or may be read by others is named."""

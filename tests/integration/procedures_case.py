@@ -19,7 +19,8 @@ from pathlib import Path
 from types import ModuleType
 
 from pbcluster.cli.layout import ClusterDir, Plan
-from pbcluster.testing.workload import Client, Journal, Workload, check, prepare
+from pbcluster.gateway.service import QUIET_S
+from pbcluster.testing.workload import Client, Event, Journal, Workload, check, prepare
 from tests.integration.command_case import PASSWORD, CommandCase
 from tests.integration.support import tell
 
@@ -49,6 +50,20 @@ def all_blocks() -> dict[str, str]:
                 raise ValueError(f"two blocks are called {name!r}")
             found[name] = text
     return found
+
+
+def _was_late(journal: Journal, failed: Event) -> bool:
+    """Whether a client on a busy machine let its connection rest for a second, just when the
+    gateway drained: it may be closed as the client sends (decision 0031). Ours rest for 20 ms.
+    """
+    client = (failed.kind, failed.record[:4] if failed.kind == "write" else "")
+    ends = [
+        each.ended
+        for each in journal.events
+        if (each.kind, each.record[:4] if each.kind == "write" else "") == client
+        and each.ended <= failed.begun
+    ]
+    return failed.status == 0 and bool(ends) and failed.begun - max(ends) >= QUIET_S
 
 
 class ProcedureCase(CommandCase):
@@ -165,7 +180,7 @@ class ProcedureCase(CommandCase):
         failures = [
             (each.kind, each.status, each.detail)
             for each in journal.failures()
-            if (each.kind, each.status) != refused
+            if (each.kind, each.status) != refused and not _was_late(journal, each)
         ]
         self.assertEqual((failures, journal.stale), ([], []))
         client.close()  # a gateway that drained closed it
