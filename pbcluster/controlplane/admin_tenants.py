@@ -25,7 +25,6 @@ from pbcluster.controlplane.admin_lives import WAIT
 from pbcluster.controlplane.admin_table import Query
 from pbcluster.controlplane.admin_views import TenantView
 from pbcluster.controlplane.domains import custom_domains
-from pbcluster.controlplane.placement import Wish, choose
 from pbcluster.errors import Conflict, NotFound, PBClusterError
 from pbcluster.records import InitialSuperuser, Role, TenantRecord, TenantStatus
 
@@ -162,7 +161,7 @@ class TenantRoutes(DomainRoutes):
 
     def _check_room(self) -> None:
         """Refuse before anything is created. :raises NoCapacity: no node has room."""
-        choose(self._planner.candidates(None), wish=Wish())
+        self._planner.check_room()
 
     async def _place(self, tenant: TenantRecord) -> None:
         if tenant.node_id:
