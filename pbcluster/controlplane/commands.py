@@ -63,6 +63,7 @@ class CreateTenant(Command, frozen=True):
     initial_superuser: InitialSuperuser | None = None
     durable_reads: bool = False
     on_s3_outage: OnOutage = OnOutage.DEGRADE
+    placement: dict[str, str] = {}
 
 
 class UpdateTenant(Command, frozen=True):
@@ -82,6 +83,8 @@ class UpdateTenant(Command, frozen=True):
     durability: Durability | None = None
     durable_reads: bool | None = None
     on_s3_outage: OnOutage | None = None
+    #: For the next time that it needs a node; it is not moved for it.
+    placement: dict[str, str] | None = None
 
 
 class AssignTenant(Command, frozen=True):

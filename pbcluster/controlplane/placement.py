@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from pbcluster.errors import InvalidInput, NoCapacity
+from pbcluster.errors import NoCapacity
 from pbcluster.records import NodeRecord, NodeStatus
 
 #: Places that only tenants without any node get, so that a node's death finds room elsewhere.
@@ -23,28 +23,11 @@ RESERVE_SHARE = 0.1
 #: As the node's own "degraded".
 MAX_MEMORY_SHARE = 0.9
 MAX_DISK_SHARE = 0.9
-#: ``TenantRecord.placement``: where a tenant must be, and the group it is spread among.
-CONSTRAINTS = ("region", "zone", "spread")
-MAX_CONSTRAINT = 64
 
 
 def reserve_of(capacity: int) -> int:
     """Places of a node that are kept back; a small one keeps none."""
     return int(capacity * RESERVE_SHARE)
-
-
-def check_constraints(placement: Mapping[str, object]) -> dict[str, str]:
-    """A tenant's placement constraints, checked. :raises InvalidInput: names the wrong one."""
-    for name, value in placement.items():
-        if name not in CONSTRAINTS:
-            allowed = ", ".join(CONSTRAINTS)
-            raise InvalidInput(
-                f"placement has no {name!r}; allowed are: {allowed}", field=name, allowed=allowed
-            )
-        if not isinstance(value, str) or not 0 < len(value) <= MAX_CONSTRAINT:
-            rule = f"a string of 1 to {MAX_CONSTRAINT} characters"
-            raise InvalidInput(f"{name} must be {rule}", field=name, allowed=rule)
-    return {name: str(value) for name, value in placement.items()}
 
 
 @attrs.frozen(kw_only=True)

@@ -287,9 +287,9 @@ class Planner:
         """Where it would go now. :raises NoCapacity: nowhere."""
         return choose(self.candidates(tenant), prefer=prefer, wish=wish)
 
-    def check_room(self) -> None:
+    def check_room(self, region: str = "", zone: str = "") -> None:
         """Whether a new tenant could be placed. :raises NoCapacity: nowhere; says why."""
-        wish = Wish()
+        wish = Wish(region=region, zone=zone)
         if all(each.objection(wish) for each in self._each(None)):
             choose(self.candidates(None), wish=wish)
 

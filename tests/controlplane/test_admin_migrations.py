@@ -181,6 +181,27 @@ class TestNodes(MigrationCase):
         for bad in ({"atOnce": 0}, {"atOnce": "x"}, {"atOnce": 17}, {"at": 1}):
             self.assertEqual((await self.ask("POST", "/rebalance", bad))[0], 400, bad)
 
+    async def test_wishes_for_a_place(self) -> None:
+        """A tenant of a group goes where fewest of the group are; a region that no node has is
+        refused before anything is made, with the reason; a changed wish is shown and explained."""
+        wish = {"placement": {"spread": "shop"}}
+        places = [(await self.create(f"t{n}", **wish))["nodeID"] for n in range(2)]
+        self.assertEqual(set(places), {"node_0", "node_1"})
+        body = {"name": "mars", "placement": {"region": "mars"}}
+        status, told = await self.ask("POST", "/tenants", body)
+        self.assertEqual(status, 503, told)
+        self.assertIn("mars", told["message"])
+        self.assertEqual((await self.ask("GET", "/tenants/mars"))[0], 404)
+        status, tenant = await self.ask("PUT", "/tenants/t0", {"placement": {"zone": "z1"}})
+        self.assertEqual((status, tenant["placement"]), (200, {"zone": "z1"}))
+        self.assertEqual(tenant["nodeID"], places[0])
+        _, shown = await self.ask("GET", "/tenants/t0/placement")
+        self.assertEqual((shown["constraints"], shown["next"]), ({"zone": "z1"}, ""))
+        self.assertIn("z1", shown["reasons"][places[1]])
+        for bad in ({"zone": 7}, {"zone": "a b"}, {"planet": "mars"}, {"zone": "z" * 65}):
+            status, told = await self.ask("PUT", "/tenants/t0", {"placement": bad})
+            self.assertEqual(status, 400, (bad, told))
+
     async def test_placement_is_explained(self) -> None:
         """Where it would go, why, and why not elsewhere."""
         tenant = await self.create("shop")
