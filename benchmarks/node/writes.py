@@ -13,9 +13,8 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from benchmarks.figures import Figures, Target, percentile
-from benchmarks.measured import Measured, alone
-from benchmarks.node.options import Options
+from benchmarks.gateway.figures import Figures, Target, percentile
+from benchmarks.node.options import Options, Part
 from benchmarks.node.stage import (
     RECORDS,
     Wire,
@@ -31,22 +30,9 @@ from pbcluster.testing.cluster import RealCluster
 WRITERS = 20
 SYNC_TARGETS = (
     Target("sync_added_p50_ms", "", 10.0),
-    Target(
-        "sync_writes_s",
-        "",
-        900.0,
-        at_most=False,
-        cause="load generator, SeaweedFS, Litestream, node and PocketBase share two cores",
-    ),
+    Target("sync_writes_s", "", 900.0, at_most=False),
 )
-ASYNC_TARGETS = (
-    Target(
-        "async_added_p50_ms",
-        "",
-        0.3,
-        cause="the node's hop is Python: one more process reads and writes every request",
-    ),
-)
+ASYNC_TARGETS = (Target("async_added_p50_ms", "", 0.3),)
 READ_TARGETS: tuple[Target, ...] = ()
 WARM_UP = 50
 
@@ -92,23 +78,6 @@ def added(took: dict[str, list[float]], prefix: str) -> Figures:
     }
 
 
-def labels(prefix: str) -> dict[str, str]:
-    """How the figures are told."""
-    twenty = f"{WRITERS} writers at once"
-    return {
-        f"{prefix}_direct_p50_ms": "PocketBase alone, p50, ms",
-        f"{prefix}_added_p50_ms": "added by the node, p50, ms",
-        f"{prefix}_added_p99_ms": "added by the node, p99, ms",
-        f"{prefix}_whole_added_p50_ms": "added by gateway and node, p50, ms",
-        f"{prefix}_direct_writes_s": f"{twenty}, PocketBase alone, writes a second",
-        f"{prefix}_direct_20_p50_ms": f"{twenty}, PocketBase alone, p50, ms",
-        f"{prefix}_writes_s": f"{twenty}, at the node, writes a second",
-        f"{prefix}_20_p50_ms": f"{twenty}, at the node, p50, ms",
-        f"{prefix}_gateway_writes_s": f"{twenty}, at the gateway, writes a second",
-        f"{prefix}_gateway_20_p50_ms": f"{twenty}, at the gateway, p50, ms",
-    }
-
-
 def one_write(wire: Wire, number: int, way: str) -> int:
     return wire.ask(b"POST", RECORDS.encode(), row(number, way[:3]))
 
@@ -136,15 +105,15 @@ def rate(connect: Callable[[], Wire], seconds: float, name: str) -> tuple[float,
     return len(took) / seconds, percentile(took, 0.5)
 
 
-def measure_sync(options: Options) -> Measured:
+def measure_sync(options: Options) -> Part:
     return _measure(options, "sync", SYNC_TARGETS)
 
 
-def measure_async(options: Options) -> Measured:
+def measure_async(options: Options) -> Part:
     return _measure(options, "async", ASYNC_TARGETS)
 
 
-def _measure(options: Options, durability: str, targets: tuple[Target, ...]) -> Measured:
+def _measure(options: Options, durability: str, targets: tuple[Target, ...]) -> Part:
     rounds = []
     for number in range(options.rounds):
         with one_node() as cluster:
@@ -160,11 +129,10 @@ def _measure(options: Options, durability: str, targets: tuple[Target, ...]) -> 
                 figures[f"{durability}_{place}20_p50_ms"] = p50_ms
         options.tell(f"{durability}, round {number + 1}/{options.rounds}: {figures}")
         rounds.append(figures)
-    title = f"Writes to one {durability} tenant"
-    return alone(durability, title, rounds, targets, labels=labels(durability))
+    return Part(f"Writes to one {durability} tenant", rounds, targets)
 
 
-def measure_reads(options: Options) -> Measured:
+def measure_reads(options: Options) -> Part:
     """One record, read under a live lease."""
     rounds = []
     for number in range(options.rounds):
@@ -180,5 +148,4 @@ def measure_reads(options: Options) -> Measured:
 
             rounds.append(added(by_turns(connections, options.requests * 4, one_read), "read"))
         options.tell(f"reads, round {number + 1}/{options.rounds}: {rounds[-1]}")
-    title = "Reads of one record under a live lease"
-    return alone("reads", title, rounds, READ_TARGETS, labels=labels("read"))
+    return Part("Reads of one record under a live lease", rounds, READ_TARGETS)

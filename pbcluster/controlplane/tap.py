@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from typing import Any, cast
 
@@ -28,7 +27,6 @@ def makeService(options: ServiceOptions) -> IService:
     from twisted.internet import reactor
 
     from pbcluster.controlplane.service import MemberService
-    from pbcluster.signals import on_signal
     from pbcluster.transport.curve import Curve, PlainSockets
     from pbcluster.transport.sockets import Sockets
 
@@ -43,6 +41,4 @@ def makeService(options: ServiceOptions) -> IService:
         PlainSockets() if config.insecure_plain_sockets else Curve.of(parsed.secrets, parsed.peers)
     )
     sockets = Sockets(cast(Any, reactor), config.cluster_id, config.id, security)
-    service = MemberService(reactor, config, parsed.secrets, sockets, again=parsed.again)
-    cast(Any, reactor).callWhenRunning(on_signal, reactor, signal.SIGHUP, service.reload)
-    return logged(service, config)
+    return logged(MemberService(reactor, config, parsed.secrets, sockets), config)

@@ -65,6 +65,7 @@ class RealCluster:
         node_tls: bool = False,
         proxied: bool = False,
         seed: int = 0,
+        address: str | None = None,
     ) -> None:
         """
         :param directory: where it lives; None: a new temporary one, removed at the end. One that
@@ -75,6 +76,7 @@ class RealCluster:
         :param node_tls: whether gateway and nodes speak TLS.
         :param proxied: whether the processes meet through proxies.
         :param seed: of the proxies' dice.
+        :param address: where its processes listen, as ``init --address`` has it; None: on loopback.
         """
         self._temporary = directory is None
         root = Path(tempfile.mkdtemp(prefix="pbcluster-")) if directory is None else Path(directory)
@@ -89,6 +91,7 @@ class RealCluster:
             settings=settings,
             insecure_plain_sockets=insecure_plain_sockets or None,
             node_tls=node_tls or None,
+            address=address,
         )
         if self.where.exists():
             wish = attrs.evolve(wish, gateway_port=None, admin_port=None)

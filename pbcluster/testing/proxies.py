@@ -15,6 +15,10 @@ What can happen to a link, until :meth:`ProxyNet.heal` (each replaces what was b
     Connections are accepted and nothing passes either way, not even an end. TCP would repeat what
     is lost, so bytes on their way are late, not lost: they arrive after healing if both ends still
     wait.
+:meth:`~ProxyNet.mute` and :meth:`~ProxyNet.deafen`
+    As a black hole in one direction: what who connected says does not arrive, or what it is told
+    does not. (A network that loses packets one way lets no connection be made, since a handshake
+    needs both; here it is made, so that requests are carried out whose answers never come.)
 :meth:`~ProxyNet.delay`
     Every chunk arrives so many seconds later, each way, in order.
 :meth:`~ProxyNet.drop`
@@ -60,10 +64,12 @@ Pair = tuple[str, str]
 @attrs.frozen
 class Fault:
     """What is done to a link. ``share``: of the chunks that reset their connection. ``unanswered``:
-    the answer to a request that this pattern finds is lost, once."""
+    the answer to a request that this pattern finds is lost, once. ``mute``: nothing goes there, and
+    ``deaf``: nothing comes back; a black hole is both."""
 
     cut: bool = False
-    blackhole: bool = False
+    mute: bool = False
+    deaf: bool = False
     delay_s: float = 0.0
     share: float = 0.0
     unanswered: bytes = b""
@@ -113,15 +119,16 @@ class _Link:
         try:
             if self.fault.cut:
                 return
-            await self._passes()
+            while self.fault.mute and self.fault.deaf:
+                await self._changed.wait()
             back, there = await asyncio.open_connection(LOOPBACK, port, limit=CHUNK_BYTES)
             self._open.add(there)
             if self.fault.cut:
                 return
             asked = asyncio.Event()  # what is to stay without an answer
             await _both(
-                self._carry(reader, there, self._look_at_request, asked),
-                self._carry(back, writer, self._look_at_answer, asked),
+                self._carry(reader, there, self._look_at_request, asked, back=False),
+                self._carry(back, writer, self._look_at_answer, asked, back=True),
             )
             # Both have ended: what is still in the kernel's buffers must arrive.
             writer.close()
@@ -135,9 +142,9 @@ class _Link:
                     self._open.discard(one)
             self._tasks.discard(task)
 
-    async def _passes(self) -> None:
-        """Wait while nothing passes."""
-        while self.fault.blackhole:
+    async def _passes(self, *, back: bool) -> None:
+        """Wait while nothing passes in this direction."""
+        while self.fault.deaf if back else self.fault.mute:
             await self._changed.wait()
 
     def _look_at_request(self, chunk: bytes, asked: asyncio.Event) -> None:
@@ -157,12 +164,15 @@ class _Link:
         target: asyncio.StreamWriter,
         look: Callable[[bytes, asyncio.Event], None],
         asked: asyncio.Event,
+        *,
+        back: bool,
     ) -> None:
         """One direction, until its end. :raises ConnectionResetError: the dice or ``look`` said
         so."""
         held: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(HELD_BYTES // CHUNK_BYTES)
         await _both(
-            self._take(source, held, lambda chunk: look(chunk, asked)), self._give(held, target)
+            self._take(source, held, lambda chunk: look(chunk, asked), back=back),
+            self._give(held, target, back=back),
         )
 
     async def _take(
@@ -170,10 +180,12 @@ class _Link:
         source: asyncio.StreamReader,
         held: asyncio.Queue[tuple[float, bytes]],
         look: Callable[[bytes], None],
+        *,
+        back: bool,
     ) -> None:
         clock = asyncio.get_running_loop()
         while True:
-            await self._passes()
+            await self._passes(back=back)
             chunk = await source.read(CHUNK_BYTES)
             if chunk and self._dice.random() < self.fault.share:
                 raise ConnectionResetError
@@ -183,13 +195,13 @@ class _Link:
                 return
 
     async def _give(
-        self, held: asyncio.Queue[tuple[float, bytes]], target: asyncio.StreamWriter
+        self, held: asyncio.Queue[tuple[float, bytes]], target: asyncio.StreamWriter, *, back: bool
     ) -> None:
         clock = asyncio.get_running_loop()
         while True:
             due, chunk = await held.get()
             await asyncio.sleep(max(0.0, due - clock.time()))
-            await self._passes()
+            await self._passes(back=back)
             if not chunk:
                 with contextlib.suppress(OSError):
                     target.write_eof()
@@ -297,7 +309,15 @@ class ProxyNet:
 
     def blackhole(self, a: str, b: str) -> None:
         """Let nothing pass. :raises KeyError: no such link."""
-        self._set(a, b, Fault(blackhole=True))
+        self._set(a, b, Fault(mute=True, deaf=True))
+
+    def mute(self, a: str, b: str) -> None:
+        """Let nothing arrive at ``b``. :raises KeyError: no such link."""
+        self._set(a, b, Fault(mute=True))
+
+    def deafen(self, a: str, b: str) -> None:
+        """Let nothing come back to ``a``. :raises KeyError: no such link."""
+        self._set(a, b, Fault(deaf=True))
 
     def delay(self, a: str, b: str, seconds: float) -> None:
         """Let everything arrive ``seconds`` later. :raises KeyError: no such link."""

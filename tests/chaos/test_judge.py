@@ -147,15 +147,25 @@ class ReadTests(JudgeTestCase):
         self.check(history, "stale", permits)
 
     def test_backwards(self) -> None:
-        """What one client saw of an unclear write, another does not see later."""
+        """What one client saw of a write that is acknowledged later, another does not see."""
+        self.planted.update("reg", 1)
+        self.planted.read("reg", 2, client="one")
+        self.planted.read("reg", 1, client="another")
+        self.planted.update("reg", 2, begun_s=0.5, ended_s=9.0)
+        self.check(self.planted.ends_with(row("reg", n=2, value="")), "backwards")
+
+    def test_vanished(self) -> None:
+        """What was never acknowledged may have been seen and vanish, without durable reads."""
         self.planted.update("reg", 1)
         self.planted.update("reg", 2, 0)
         permits = Permits(writes=frozenset((0,)))
         self.planted.read("reg", 2, client="one")
-        history = self.planted.ends_with(row("reg", n=2, value=""))
+        history = self.planted.ends_with(row("reg", n=1, value=""))
         self.check(history, permits=permits)
         self.planted.read("reg", 1, client="another")
-        self.check(history, "backwards", permits)
+        self.check(history, permits=permits)
+        self.assertEqual(judge(history, permits).vanished, 1)
+        self.assertEqual(judge(history, permits, durable_reads=True).counts()["backwards"], 1)
 
     def test_reads_at_the_same_time(self) -> None:
         """Of two reads at once either may see the write."""

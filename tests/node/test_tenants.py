@@ -66,6 +66,18 @@ class LoadTests(Base):
         self.node.run(1.5)
         self.successResultOf(write)
 
+    def test_durable_reads_before_the_first_sync(self) -> None:
+        """Reads of a tenant that has durable reads wait for READY, as writes do: they were answered
+        503 where the tenant had just come (``chaos migration --durable-reads --seed 7``)."""
+        self.node.fake.replication.sync_delay_s = 2.0
+        self.node.assign(assignment(durable_reads=True))
+        read = self.node.ready(write=False)
+        self.node.run(1.0)
+        self.assertNoResult(read)
+        self.node.run(1.5)
+        tenant = self.successResultOf(read)
+        self.successResultOf(Deferred.fromCoroutine(tenant.replication.acknowledge_read()))
+
     def test_hold_is_bounded(self) -> None:
         """A request waits no longer than its deadline."""
         self.node.fake.workloads.start_delay_s = 60.0

@@ -18,6 +18,7 @@ class Echo:
     def __init__(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
+        self.heard = b""
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
 
@@ -30,6 +31,7 @@ class Echo:
     def serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
             while data := connection.recv(65536):
+                self.heard += data
                 connection.sendall(data)
 
     def close(self) -> None:
@@ -105,6 +107,21 @@ class ProxyTests(SynchronousTestCase):
         for one, data in ((connection, b"late"), (new, b"later")):
             self.assertEqual(self.read(one, len(data)), data)
             self.assertEqual(self.ask(one, b"!"), b"!")
+
+    def test_one_way(self) -> None:
+        """Mute: a request does not arrive; deaf: it does, its answer comes after healing."""
+        connection = self.connect()
+        self.ask(connection, b"x")
+        for fault, word, arrives in ((self.net.mute, b"m", False), (self.net.deafen, b"d", True)):
+            fault("a", "b")
+            connection.sendall(b"lat" + word)
+            connection.settimeout(0.1)
+            with self.assertRaises(TimeoutError):
+                connection.recv(100)
+            self.assertEqual(word in self.echo.heard, arrives)
+            connection.settimeout(5)
+            self.net.heal("a", "b")
+            self.assertEqual(self.read(connection, 4), b"lat" + word)
 
     def test_delay(self) -> None:
         """Every chunk is late by the given time, each way; many at once are not later."""

@@ -126,14 +126,20 @@ class TenantClients:
         """Begin no further request."""
         self._stop.set()
 
-    def wait_good(self, acks: int, reads: int = 0, timeout_s: float = 60.0) -> None:
-        """Return once so many more good answers came. :raises Failed: not in time."""
-        goals = (self.acks + acks, self.good_reads + reads)
-        until = time.monotonic() + timeout_s
-        while self.acks < goals[0] or self.good_reads < goals[1]:
-            if time.monotonic() > until:
-                last = [(e.kind, e.status, e.detail) for e in self.history.operations[-5:]]
-                raise Failed(f"no {acks} good answers within {timeout_s:.0f} s; last: {last}")
+    def goal(self, more: int) -> tuple[int, int]:
+        """How many good writes and reads there will be after so many more."""
+        return self.acks + more, self.good_reads + more
+
+    def wait_for(self, goal: tuple[int, int], until_s: float) -> None:
+        """Return once there are so many good answers.
+
+        :param until_s: of the monotonic clock. :raises Failed: not until then.
+        """
+        while self.acks < goal[0] or self.good_reads < goal[1]:
+            if time.monotonic() > until_s:
+                last = [o for o in self.history.operations[-50:] if o.tenant == self.tenant]
+                told = [(each.kind, each.status, each.detail) for each in last[-5:]]
+                raise Failed(f"{self.tenant} has too few good answers; the last: {told}")
             self._stop.wait(_POLL_S)
 
     # -- writing ----------------------------------------------------------------------------------

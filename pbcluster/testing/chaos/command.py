@@ -3,26 +3,63 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import attrs
 import click
 
-from pbcluster.testing.chaos import stories_moves, stories_nodes
+from pbcluster.testing.chaos import (
+    composed,
+    kernel_net,
+    stories_all,
+    stories_cuts,
+    stories_kernel,
+    stories_moves,
+    stories_nodes,
+    stories_plane,
+    stories_requests,
+    stories_s3,
+)
 from pbcluster.testing.chaos.running import Result, Wish, run
 from pbcluster.testing.chaos.story import STORIES, Story
 
 #: Importing them registers their stories.
-FAMILIES = (stories_nodes, stories_moves)
+MODULES = (
+    stories_requests,
+    stories_moves,
+    stories_nodes,
+    stories_plane,
+    stories_s3,
+    stories_all,
+    stories_cuts,
+    stories_kernel,
+    composed,
+)
+#: What ``--short`` plays; the suite does, too, on one cluster.
+SHORT = ("node-kill", "cut-plane-mute", "leader-kill", "migration")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("names", nargs=-1, metavar="[STORY]...")
-@click.option("--list", "listed", is_flag=True, help="Name all stories, and end.")
-@click.option("--rounds", default=1, show_default=True, type=click.IntRange(1, 10_000))
+@click.option("--list", "listed", is_flag=True, help="Name all stories and what is wanted; end.")
+@click.option("--short", is_flag=True, help=f"These: {', '.join(SHORT)}.")
+@click.option("--random", "random_", type=click.IntRange(1, 100_000), help="So many random ones.")
+@click.option(
+    "--rounds", default=1, show_default=True, type=click.IntRange(1, 10_000), help="Of each story."
+)
 @click.option("--seed", default=None, type=int, help="Of all that is random; default: the time.")
-@click.option("--long", is_flag=True, help="Outages as long as in the seed's stories.")
+@click.option(
+    "--long", is_flag=True, help="Outages as long as in the seed's stories, 50 tenants in a drain."
+)
+@click.option(
+    "--durable-reads", is_flag=True, help="Tenants have them: nothing that was read may vanish."
+)
 @click.option("--picture", is_flag=True, help="A picture of each round, not only of failed ones.")
 @click.option(
     "--pictures",
@@ -31,39 +68,109 @@ FAMILIES = (stories_nodes, stories_moves)
     type=click.Path(path_type=Path, file_okay=False),
     help="Where pictures go.",
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Figures, as JSON.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file."
+)
 def main(
     names: tuple[str, ...],
     listed: bool,
+    short: bool,
+    random_: int | None,
     rounds: int,
     seed: int | None,
     long: bool,
+    durable_reads: bool,
     picture: bool,
     pictures: Path,
     json_file: Path | None,
 ) -> None:
-    """Play fault STORIES on a real cluster under clients, and judge every promise."""
+    """Play fault STORIES on a real cluster under clients, and judge what was promised.
+
+    A STORY is a name of --list or a pattern such as 'cut-*'; without any, all are played once. Each
+    round ends with everything read back, through the gateway and from a database restored from S3.
+    The first round that breaks a promise ends its story, shows why, the logs' ends, the command
+    that repeats it, and leaves a picture. Exit status 1 then. Figures that are not what is wanted
+    are told, and are no failure.
+
+    \b
+    Examples:
+      python -m pbcluster.testing.chaos --short
+      python -m pbcluster.testing.chaos node-kill --rounds 20 --json kills.json
+      python -m pbcluster.testing.chaos 'cut-*' --picture
+      python -m pbcluster.testing.chaos --random 50 --seed 1
+      python -m pbcluster.testing.chaos plane-dead --long
+    """
     if listed:
         for each in STORIES.values():
-            click.echo(f"{each.name:24}{each.title}")
+            click.echo(f"{each.name:22}{each.title}\n{'':22}wanted: {each.figure}")
         return
     chosen = int(time.time()) if seed is None else seed
     click.echo(f"seed {chosen}")
-    wish = Wish(rounds=rounds, seed=chosen, long=long, pictures=pictures, picture=picture)
-    results = run(_stories(names), wish, click.echo)
+    stories = _stories(SHORT if short else names, everything=not (short or random_))
+    wish = Wish(
+        rounds=rounds,
+        seed=chosen,
+        long=long,
+        pictures=pictures,
+        picture=picture,
+        durable_reads=durable_reads,
+    )
+    results = run(_possible(stories), wish, click.echo)
+    if random_:
+        more = attrs.evolve(wish, rounds=random_)
+        results += run([STORIES[composed.NAME]], more, click.echo)
+    _tell(results)
     if json_file is not None:
         json_file.write_text(json.dumps(_shown(results, chosen), indent=1) + "\n")
     if not all(result.good for result in results):
         raise SystemExit(1)
 
 
-def _stories(names: tuple[str, ...]) -> list[Story]:
-    for name in names:
-        if name not in STORIES:
+def _stories(names: tuple[str, ...], *, everything: bool) -> list[Story]:
+    """Those that are meant, each once. :raises UsageError: a name fits none."""
+    found: dict[str, Story] = {}
+    for name in names or (("*",) if everything else ()):
+        fitting = {each: STORIES[each] for each in STORIES if fnmatchcase(each, name)}
+        if not fitting:
             known = ", ".join(STORIES)
             raise click.UsageError(f"there is no story {name!r}; there are: {known}")
-    return [STORIES[name] for name in names or STORIES]
+        found |= fitting
+    return list(found.values())
+
+
+def _possible(stories: list[Story]) -> list[Story]:
+    """Without those that this machine does not allow, which are told."""
+    reason = kernel_net.unavailable()
+    if reason and any(each.shape.kernel for each in stories):
+        click.echo(f"stories in network namespaces are left out: {reason}")
+        return [each for each in stories if not each.shape.kernel]
+    return stories
+
+
+def _tell(results: list[Result]) -> None:
+    for result in results:
+        word = "good" if result.good else "BROKEN"
+        missed = f"; not reached: {'; '.join(result.missed)}" if result.missed else ""
+        click.echo(f"{result.story.name:22}{len(result.outcomes)} rounds, {word}{missed}")
 
 
 def _shown(results: list[Result], seed: int) -> dict[str, Any]:
-    return {"seed": seed, "stories": [result.shown() for result in results]}
+    words = ["python", "-m", "pbcluster.testing.chaos", *sys.argv[1:]]
+    return {
+        "seed": seed,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the end",
+        "command": " ".join(_command_words(words)),
+        "stories": [result.shown() for result in results],
+    }
+
+
+def _command_words(words: list[str]) -> list[str]:
+    """Without where the figures and pictures went."""
+    kept: list[str] = []
+    for word in words:
+        if kept and kept[-1] in ("--json", "--pictures"):
+            kept.pop()
+        else:
+            kept.append(word)
+    return kept

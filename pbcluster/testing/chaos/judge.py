@@ -10,6 +10,9 @@
 * *stale*: a read that began after an acknowledgement had arrived finds what was acknowledged,
   whoever reads, by the gateway or at any node that answers.
 * *backwards*: what one read saw, every read that begins after its answer sees, or something newer.
+  By default a read may show a write that is not in S3 yet, and a node that dies takes such a write
+  with it: this is promised of what is acknowledged in the end, and of everything where tenants have
+  durable reads. What else vanished is counted.
 * *owners*: no two nodes answer for one tenant (``owners``).
 * *failed*: every request has its answer, but for what the story permits.
 * *damaged*: the database that is restored from S3 is whole.
@@ -75,12 +78,14 @@ class Verdict:
     """A sentence for each broken promise, by kind; and how much was promised.
 
     :ivar failed_requests: of tenants, permitted ones too.
+    :ivar vanished: reads that saw less than one before did, which nobody promised.
     """
 
     acknowledged: int
     reads: int
     probes: int
     failed_requests: int
+    vanished: int = 0
     lost: tuple[str, ...] = ()
     doubled: tuple[str, ...] = ()
     torn: tuple[str, ...] = ()
@@ -106,23 +111,30 @@ class Verdict:
 
 
 def judge(
-    history: History, permits: Permits = NOTHING, earlier: Iterable[Operation] = ()
+    history: History,
+    permits: Permits = NOTHING,
+    earlier: Iterable[Operation] = (),
+    *,
+    durable_reads: bool = False,
 ) -> Verdict:
     """Hold a round against what was promised.
 
     :param earlier: writes of former rounds to the same tenants, whose rows are still there.
+    :param durable_reads: whether the tenants have them.
     """
     writes = [*earlier, *history.of(*WRITES)]
     reads = history.of(LOOK, READ, node=None)
     probed = [each for each in reads if each.node]
     found: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    vanished = 0
     for tenant in {each.tenant for each in writes} | set(history.rows):
         own = [each for each in writes if each.tenant == tenant]
         if tenant in history.rows:
             _rows(tenant, own, history.rows[tenant], found, whole=not permits.local_loss)
         if tenant in history.replicas:
             _replica(tenant, own, history.replicas[tenant], found)
-        _reads(own, [each for each in reads if each.tenant == tenant], found)
+        of_it = [each for each in reads if each.tenant == tenant]
+        vanished += _reads(own, of_it, found, durable_reads=durable_reads)
     found["owners"] += two_owners(probed, history.claims)
     found["failed"] += _failed(history, permits)
     found["damaged"] += history.damaged
@@ -131,6 +143,7 @@ def judge(
         reads=sum(each.good and not each.node for each in reads),
         probes=sum(each.good for each in probed),
         failed_requests=sum(not each.good for each in history.of(*WRITES, LOOK, READ)),
+        vanished=vanished,
         **{kind: tuple(told) for kind, told in found.items()},
     )
 
@@ -211,9 +224,15 @@ def _replica(
 
 
 def _reads(
-    writes: Sequence[Operation], reads: Sequence[Operation], found: dict[str, list[str]]
-) -> None:
-    """Stale and backwards reads, by a sweep over all moments."""
+    writes: Sequence[Operation],
+    reads: Sequence[Operation],
+    found: dict[str, list[str]],
+    *,
+    durable_reads: bool,
+) -> int:
+    """Stale and backwards reads, by a sweep over all moments. :returns: those that vanished."""
+    vanished = 0
+    kept = {(each.key, each.n) for each in writes if each.acked}
     acked = sorted((each for each in writes if each.acked), key=lambda each: each.ended_s)
     answered = sorted((r for r in reads if r.status in (200, 404)), key=lambda r: r.begun_s)
     by_end = sorted((r for r in answered if r.kind == READ), key=lambda r: r.ended_s)
@@ -241,7 +260,11 @@ def _reads(
             if n < known.get(read.key, n):
                 found["stale"].append(f"{told}: {read.key} is {n}, not {known[read.key]}")
             elif n < seen.get(read.key, n):
-                found["backwards"].append(f"{told}: {read.key} is {n}, was {seen[read.key]}")
+                if durable_reads or (read.key, seen[read.key]) in kept:
+                    found["backwards"].append(f"{told}: {read.key} is {n}, was {seen[read.key]}")
+                else:
+                    vanished += 1
+    return vanished
 
 
 def _one_look(read: Operation, told: str, found: dict[str, list[str]], *, known: bool) -> None:

@@ -26,7 +26,7 @@ from pbcluster.errors import PBClusterError
 from pbcluster.node.claims import owner_key
 from pbcluster.testing.chaos.clients import Known, read_known
 from pbcluster.testing.chaos.history import ADMIN, LOOKUP, Claim, History, Operation
-from pbcluster.testing.cluster import RealCluster
+from pbcluster.testing.chaos.stage_cluster import StageCluster
 from pbcluster.testing.histories import OK
 from pbcluster.testing.lookups import Lookups
 from pbcluster.testing.members_workload import Asking
@@ -66,7 +66,7 @@ class NodeProbes(Threads):
     """See the module."""
 
     def __init__(
-        self, cluster: RealCluster, history: History, tenants: Mapping[str, tuple[str, Known]]
+        self, cluster: StageCluster, history: History, tenants: Mapping[str, tuple[str, Known]]
     ) -> None:
         """
         :param tenants: name → id, and what its clients know.
@@ -82,7 +82,7 @@ class NodeProbes(Threads):
         for node in self._cluster.plan.of("node"):
             keys = config.load_secrets(self._cluster.where.secrets(node.id)).gateway_keys
             key = keys[self._gateway].encode()
-            url = f"http://{self._cluster.plan.host}:{node.ports['http']}"
+            url = self._cluster.node_url(node.id)
             for number in range(PER_NODE):
                 self.run(self._probe, node.id, url, key, random.Random(f"{node.id} {number}"))
 
@@ -116,7 +116,7 @@ class ClaimWatch(Threads):
     """See the module."""
 
     def __init__(
-        self, cluster: RealCluster, history: History, tenants: Mapping[str, tuple[str, Known]]
+        self, cluster: StageCluster, history: History, tenants: Mapping[str, tuple[str, Known]]
     ) -> None:
         super().__init__()
         self._cluster = cluster
@@ -157,7 +157,7 @@ class ClaimWatch(Threads):
 class PlaneProbes(Threads):
     """See the module."""
 
-    def __init__(self, cluster: RealCluster, history: History, tenant: str) -> None:
+    def __init__(self, cluster: StageCluster, history: History, tenant: str) -> None:
         super().__init__()
         self._cluster = cluster
         self._history = history

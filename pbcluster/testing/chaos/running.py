@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from pbcluster.testing.chaos import composed
 from pbcluster.testing.chaos.figures import spreads
 from pbcluster.testing.chaos.judge import KINDS
 from pbcluster.testing.chaos.picture import draw
@@ -50,14 +51,17 @@ class Result:
             "title": self.story.title,
             "wanted": self.story.figure,
             "rounds": len(self.outcomes),
+            "unfinished": sum(bool(each.broken) for each in self.outcomes),
             "good": self.good,
             "missed": self.missed,
             "acknowledged": sum(v.acknowledged for v in verdicts),
             "reads": sum(v.reads for v in verdicts),
             "probes": sum(v.probes for v in verdicts),
+            "vanished": sum(v.vanished for v in verdicts),
             "failed_requests": sum(v.failed_requests for v in verdicts),
             "broken": {kind: sum(v.counts()[kind] for v in verdicts) for kind in KINDS},
             "figures": {name: attrs.asdict(spread) for name, spread in figures.items()},
+            "each": [each.figures for each in self.outcomes],
             "told": [line for each in self.outcomes for line in each.told()][:20],
             "pictures": [str(file) for file in self.pictures],
         }
@@ -69,6 +73,7 @@ class Wish:
 
     :ivar rounds: of each. :ivar long: outages last as long as in the seed's stories.
     :ivar pictures: where pictures go. :ivar picture: of each round, else of those that failed.
+    :ivar durable_reads: whether tenants have them.
     """
 
     rounds: int = 1
@@ -76,11 +81,13 @@ class Wish:
     long: bool = False
     pictures: Path = Path("chaos-pictures")
     picture: bool = False
+    durable_reads: bool = False
 
 
 def run(stories: Sequence[Story], wish: Wish, tell: Tell = print) -> list[Result]:
     """Play them; those of one shape that follow each other share a cluster. A story ends with the
-    first round in which a promise was broken.
+    first round in which a promise was broken. Of the random story each round is a seed of its own:
+    the wish's, and those that follow it.
 
     :param tell: called with each line of progress.
     """
@@ -94,8 +101,12 @@ def run(stories: Sequence[Story], wish: Wish, tell: Tell = print) -> list[Result
             for number in range(1, wish.rounds + 1):
                 if stage is None or stage.shape != story.shape:
                     stack.close()
-                    stage = stack.enter_context(Stage(story.shape, wish.seed, tell))
-                outcome = stage.play(story, number, wish.seed, long=wish.long)
+                    stage = stack.enter_context(
+                        Stage(story.shape, wish.seed, tell, durable_reads=wish.durable_reads)
+                    )
+                drawn = story.name == composed.NAME
+                seed = wish.seed + number - 1 if drawn else wish.seed
+                outcome = stage.play(story, 1 if drawn else number, seed, long=wish.long)
                 _keep(result, outcome, wish, tell, logs=stage.cluster.logs)
                 if not outcome.good:
                     stack.close()
@@ -108,17 +119,14 @@ def _keep(
     result: Result, outcome: Outcome, wish: Wish, tell: Tell, logs: Callable[[], str]
 ) -> None:
     """Note an outcome, draw it if it is to be, and tell it."""
-    tell(_line(outcome, wish.rounds))
+    tell(_line(outcome, len(result.outcomes) + 1, wish.rounds))
     if wish.picture or not outcome.good:
         result.pictures.append(_drawn(outcome, wish.pictures))
         tell(f"  picture: {result.pictures[-1]}")
     if not outcome.good:
         for line in outcome.told():
             tell(f"  {line}")
-        tell(
-            f"  again: python -m pbcluster.testing.chaos {outcome.story.name} --seed {wish.seed} "
-            f"--rounds {outcome.number}{' --long' if wish.long else ''}"
-        )
+        tell(f"  again: {again(outcome, wish)}")
         tell(logs())
     else:
         # Hours of requests would fill the memory.
@@ -126,7 +134,16 @@ def _keep(
     result.outcomes.append(outcome)
 
 
-def _line(outcome: Outcome, rounds: int) -> str:
+def again(outcome: Outcome, wish: Wish) -> str:
+    """The command that plays it again. Of rounds that are not random all former ones are, too."""
+    options = " --durable-reads" * wish.durable_reads + " --long" * wish.long
+    command = f"python -m pbcluster.testing.chaos --seed {outcome.seed}{options}"
+    if outcome.story.name == composed.NAME:
+        return f"{command} --random 1"
+    return f"{command} {outcome.story.name} --rounds {outcome.number}"
+
+
+def _line(outcome: Outcome, number: int, rounds: int) -> str:
     figures = [
         f"{name.removesuffix('_s').replace('_', ' ')} {value:.2f} s"
         for name, value in outcome.figures.items()
@@ -135,7 +152,7 @@ def _line(outcome: Outcome, rounds: int) -> str:
     verdict = outcome.verdict
     word = "good" if outcome.good else "BROKEN"
     return (
-        f"  {outcome.number}/{rounds} {word}: {verdict.acknowledged} acknowledged, "
+        f"  {number}/{rounds} {word}: {verdict.acknowledged} acknowledged, "
         f"{verdict.reads} reads, {verdict.failed_requests} failed; {', '.join(figures)}"
     )
 

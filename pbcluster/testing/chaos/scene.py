@@ -10,14 +10,15 @@ import random
 import time
 from collections.abc import Sequence
 
-from pbcluster.errors import PBClusterError
+from pbcluster.errors import DeadlineExceeded, PBClusterError
 from pbcluster.testing.chaos.clients import TenantClients
-from pbcluster.testing.chaos.history import Event, History
+from pbcluster.testing.chaos.history import Event, History, Operation
+from pbcluster.testing.chaos.judge import Permits, judge
+from pbcluster.testing.chaos.replicas import replica_rows
 from pbcluster.testing.chaos.stage_cluster import StageCluster
 from pbcluster.testing.moving_tenants import ENDS
+from pbcluster.testing.soak_litestream import Broken
 
-#: Good answers before a fault and after it until it counts as over: so many writes, and reads.
-BEFORE, AFTER = (15, 15), (25, 25)
 RECOVERED_WITHIN_S = 60.0
 #: Faults come at a random moment after the clients' first answers.
 MOMENT_S = 0.3
@@ -28,7 +29,8 @@ LEADER_WITHIN_S = 30.0
 class Scene:
     """See the module.
 
-    :ivar dice: of all that is random in the round. :ivar long: whether it is a long run.
+    :ivar dice: of all that is random in the round.
+    :ivar long: whether it is a long run.
     :ivar figures: the story's own, beside those that are taken from the history.
     :ivar clients: of each tenant. :ivar tenants: their names.
     """
@@ -40,13 +42,18 @@ class Scene:
         clients: Sequence[TenantClients],
         dice: random.Random,
         *,
+        enough: int = 20,
         long: bool = False,
     ) -> None:
+        """
+        :param enough: good writes, and reads, of each tenant that show that all is well.
+        """
         self.cluster = cluster
         self.history = history
         self.clients = list(clients)
         self.tenants = [each.tenant for each in clients]
         self.dice = dice
+        self.enough = enough
         self.long = long
         self.figures: dict[str, float] = {}
         self.fault_s = 0.0
@@ -96,22 +103,23 @@ class Scene:
 
     def open_ways(self) -> None:
         """Everything passes everywhere again."""
-        self.event("healed")
-        self.cluster.net.heal_all()
+        self.event("all ways are open")
+        if self.cluster.is_proxied:
+            self.cluster.net.heal_all()
+        if self.cluster.is_kernel:
+            self.cluster.kernel.heal()
 
     def heal(self) -> None:
         """Undo all that the story left."""
         self.thaw()
-        if self.cluster.is_proxied:
-            self.cluster.net.heal_all()
+        if self.cluster.is_proxied or self.cluster.is_kernel:
+            self.open_ways()
+        self.undrain()
         if self.cluster.is_supervised:
             return
         dead = [name for name in self.cluster.ids() if self.cluster.pid(name) is None]
         if dead:
             self.start(*dead)
-        for node in sorted(self._drained):
-            self.cluster.admin.request("POST", f"/nodes/{node}/undrain")
-        self._drained.clear()
 
     # -- moving -----------------------------------------------------------------------------------
 
@@ -140,6 +148,12 @@ class Scene:
 
         self.cluster.wait_until(ended, f"the end of the move of {name}", MOVED_WITHIN_S)
         return seen
+
+    def undrain(self) -> None:
+        """Drained nodes take tenants again."""
+        for node in sorted(self._drained):
+            self.cluster.admin.request("POST", f"/nodes/{node}/undrain")
+        self._drained.clear()
 
     def drain(self, node: str, within_s: float) -> None:
         """Have a node give all its tenants away; it takes none until the scene ends."""
@@ -198,16 +212,47 @@ class Scene:
         self.cluster.wait_until(lambda: self.owner() != node, f"another than {node}", within_s)
         self.event(f"{self.owner()} is to own it")
 
+    def wait_in_s3(self, acked: Sequence[Operation], within_s: float) -> None:
+        """Wait until every one of these writes is in a database restored from S3."""
+        missing = ""
+
+        def there() -> bool:
+            nonlocal missing
+            try:
+                rows = {n: replica_rows(self.cluster, n) for n in {o.tenant for o in acked}}
+            except (Broken, PBClusterError) as error:
+                missing = str(error)
+                return False
+            history = History(operations=list(acked), rows=dict(rows))
+            lost = judge(history, Permits(writes=frozenset((0,)))).lost
+            missing = f"{len(lost)} of {len(acked)}: {lost[:3]}"
+            return not lost
+
+        try:
+            self.cluster.wait_until(there, "every write to be in S3", within_s)
+        except DeadlineExceeded as error:
+            raise DeadlineExceeded(f"not in S3: {missing}; {error}") from None
+
+    def wait_not_degraded(self, within_s: float) -> None:
+        """Wait until no tenant is degraded."""
+
+        def none_is() -> bool:
+            return not any(self.cluster.admin.tenant(n)["degraded"] for n in self.tenants)
+
+        self.cluster.wait_until(none_is, "the end of the flag", within_s)
+        self.event("nothing is degraded")
+
     def settled(self) -> None:
         """Wait until the clients have their first answers, and a random moment more."""
-        for each in self.clients:
-            each.wait_good(*BEFORE)
+        self.recovered()
         self.pass_s(self.dice.random() * MOMENT_S)
 
     def recovered(self, within_s: float = RECOVERED_WITHIN_S) -> None:
         """Wait until clients of all tenants have good answers again."""
-        for each in self.clients:
-            each.wait_good(*AFTER, timeout_s=within_s)
+        goals = [each.goal(self.enough) for each in self.clients]
+        until = time.monotonic() + within_s
+        for each, goal in zip(self.clients, goals, strict=True):
+            each.wait_for(goal, until)
 
     def pass_s(self, seconds: float) -> None:
         """Let the clients go on for so long: the length of an outage is a part of its story."""

@@ -9,25 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import random
-import shutil
-import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import TracebackType
 
 import attrs
 
 from pbcluster.errors import PBClusterError
-from pbcluster.testing import soak_litestream
-from pbcluster.testing.chaos.clients import COLLECTION, TenantClients, prepare, read_all, rows_of
+from pbcluster.testing.chaos.clients import TenantClients, prepare, read_all
 from pbcluster.testing.chaos.figures import round_figures
 from pbcluster.testing.chaos.history import WRITES, History, Operation
 from pbcluster.testing.chaos.judge import Verdict, judge
+from pbcluster.testing.chaos.kernel_net import KernelNet
 from pbcluster.testing.chaos.probes import ClaimWatch, NodeProbes, PlaneProbes, Threads
+from pbcluster.testing.chaos.replicas import replica_rows
 from pbcluster.testing.chaos.scene import Scene
 from pbcluster.testing.chaos.stage_cluster import StageCluster
 from pbcluster.testing.chaos.story import Shape, Story
+from pbcluster.testing.soak_litestream import Broken
 from pbcluster.testing.workload import Client, Failed
 
 EMAIL, PASSWORD = "chaos@example.com", "a password for the chaos"
@@ -78,20 +76,32 @@ class Stage:
         outcome = stage.play(story, number, seed)
     """
 
-    def __init__(self, shape: Shape, seed: int = 0, tell: Callable[[str], object] = print) -> None:
-        """:param tell: called with each line of progress."""
+    def __init__(
+        self,
+        shape: Shape,
+        seed: int = 0,
+        tell: Callable[[str], object] = print,
+        *,
+        durable_reads: bool = False,
+    ) -> None:
+        """
+        :param tell: called with each line of progress. :param durable_reads: of all tenants.
+        """
         self.shape = shape
-        self.cluster = StageCluster(shape, seed)
+        self._seed = seed
+        self._durable_reads = durable_reads
+        self._stack = contextlib.ExitStack()
         self._tell = tell
         self._tenants: list[_Tenant] = []
         self._rounds = self._made = 0
 
     def __enter__(self) -> Stage:
-        try:
+        with contextlib.ExitStack() as stack:
+            kernel = stack.enter_context(KernelNet()) if self.shape.kernel else None
+            self.cluster = StageCluster(self.shape, self._seed, kernel)
+            stack.callback(self.cluster.close)
             self.cluster.start()
-        except BaseException:
-            self.cluster.close()
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -100,7 +110,7 @@ class Stage:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.cluster.close()
+        self._stack.close()
 
     def play(self, story: Story, number: int, seed: int, *, long: bool = False) -> Outcome:
         """One round: clients, the story, healing, reading back, judging.
@@ -108,12 +118,12 @@ class Stage:
         :param number: of the round, from 1 on. :param seed: of all that is random in it.
         :raises PBClusterError, Failed: no tenants could be made before it began.
         """
-        tenants = self._prepared(story.tenants)
+        tenants = self._prepared((long and story.long_tenants) or story.tenants)
         self._rounds += 1
         history = History()
         clients = [self._clients(story, tenant, history) for tenant in tenants]
         dice = random.Random(f"{story.name} {seed} {number}")
-        scene = Scene(self.cluster, history, clients, dice, long=long)
+        scene = Scene(self.cluster, history, clients, dice, enough=story.enough, long=long)
         broken = ""
         with self._running(story, scene, tenants):
             try:
@@ -125,7 +135,8 @@ class Stage:
                 broken = f"{type(error).__name__}: {error}"
         if not broken:
             broken = self._read_back(tenants, history)
-        verdict = judge(history, story.permits, [w for each in tenants for w in each.writes])
+        earlier = [write for each in tenants for write in each.writes]
+        verdict = judge(history, story.permits, earlier, durable_reads=self._durable_reads)
         for tenant in tenants:
             own = [w for w in history.of(*WRITES) if w.tenant == tenant.name]
             tenant.writes += own
@@ -154,7 +165,9 @@ class Stage:
             name = f"chaos{self._made}"
             if count > REPLICAS:
                 self._tell(f"tenant {len(self._tenants) + 1} of {count}")
-            made = self.cluster.create_tenant(name, EMAIL, PASSWORD)
+            made = self.cluster.create_tenant(
+                name, EMAIL, PASSWORD, durableReads=self._durable_reads
+            )
             client = self._client(name)
             client.sign_in(EMAIL, PASSWORD)
             prepare(client)
@@ -175,6 +188,7 @@ class Stage:
             writers=story.writers,
             readers=story.readers,
             pause_s=story.pause_s,
+            passing_every_s=story.passing_every_s,
         )
 
     @contextlib.contextmanager
@@ -217,19 +231,10 @@ class Stage:
                 history.rows[tenant.name] = read_all(client)
                 client.close()
             for tenant in tenants[:REPLICAS]:
-                self._restore(tenant.name, history)
+                try:
+                    history.replicas[tenant.name] = replica_rows(self.cluster, tenant.name)
+                except Broken as error:
+                    history.damaged.append(f"{tenant.name}: {error}")
         except (PBClusterError, Failed) as error:
             return f"reading back: {type(error).__name__}: {error}"
         return ""
-
-    def _restore(self, name: str, history: History) -> None:
-        into = Path(tempfile.mkdtemp(prefix="pbcluster-chaos-"))
-        try:
-            file = soak_litestream.restored(self.cluster, name, into)
-            with contextlib.closing(sqlite3.connect(file)) as database:
-                found = database.execute(f"SELECT key, half, value, n FROM {COLLECTION}")
-                history.replicas[name] = rows_of(found.fetchall())
-        except soak_litestream.Broken as error:
-            history.damaged.append(f"{name}: {error}")
-        finally:
-            shutil.rmtree(into, ignore_errors=True)

@@ -10,12 +10,20 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import attrs
+
+from pbcluster import config
 from pbcluster.cli import procfs, running, state
+from pbcluster.cli.child import ProcessSpec
+from pbcluster.cli.layout import to_toml, write_file
 from pbcluster.cli.spec import service_environment
+from pbcluster.testing.chaos.kernel_net import HERE, THERE, KernelNet
 from pbcluster.testing.chaos.story import Shape
 from pbcluster.testing.cluster import SERVE_WITHIN_S, RealCluster
 
 SUPERVISOR_GRACE_S = 90.0
+#: Of a kernel shape.
+FAR_NODE = "node_2"
 
 
 class StageCluster(RealCluster):
@@ -24,11 +32,50 @@ class StageCluster(RealCluster):
     :ivar is_supervised: whether it does. :ivar is_proxied: whether there are proxies.
     """
 
-    def __init__(self, shape: Shape, seed: int) -> None:
-        super().__init__(nodes=shape.nodes, members=shape.members, proxied=shape.proxied, seed=seed)
+    def __init__(self, shape: Shape, seed: int, kernel: KernelNet | None = None) -> None:
+        """
+        :param kernel: of a kernel shape: the network, which this thread is in.
+        """
+        self._kernel = kernel
+        super().__init__(
+            nodes=shape.nodes,
+            members=shape.members,
+            proxied=shape.proxied,
+            seed=seed,
+            address=HERE if kernel is not None else None,
+            change_spec=self._placed,
+        )
         self.is_proxied = shape.proxied
         self.is_supervised = shape.supervised
         self._supervisor: subprocess.Popen[bytes] | None = None
+        if kernel is not None:
+            file = self.where.config(FAR_NODE)
+            content = config.read_toml(file)
+            content["listen"] = f"{THERE}:{self.plan.process(FAR_NODE).ports['http']}"
+            write_file(file, to_toml(content))
+
+    @property
+    def kernel(self) -> KernelNet:
+        """The network of a kernel shape."""
+        if self._kernel is None:
+            raise ValueError("this cluster has no network of its own")
+        return self._kernel
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether it has."""
+        return self._kernel is not None
+
+    def node_url(self, name: str) -> str:
+        """Where a node listens."""
+        far = self._kernel is not None and name == FAR_NODE
+        port = self.plan.process(name).ports["http"]
+        return f"http://{THERE if far else self.plan.host}:{port}"
+
+    def _placed(self, spec: ProcessSpec) -> ProcessSpec:
+        if self._kernel is None or spec.id != FAR_NODE:
+            return spec
+        return attrs.evolve(spec, argv=self._kernel.there(spec.argv))
 
     def start(self, *names: str, wait: bool = True, timeout_s: float = SERVE_WITHIN_S) -> None:
         """As :meth:`RealCluster.start`; of a supervised one: its supervisor."""

@@ -47,8 +47,11 @@ class Story:
     """One named scenario.
 
     :ivar figure: what is wanted, in words. :ivar limits: the same in numbers.
-    :ivar tenants: under load at once. :ivar writers: of each, ``readers`` alike.
+    :ivar tenants: under load at once, ``long_tenants`` in a long run (0: as many).
+    :ivar writers: of each, ``readers`` alike.
     :ivar pause_s: of each client between an answer and its next request.
+    :ivar passing_every_s: so often a client comes that writes one row; 0: none does.
+    :ivar enough: so many good writes, and reads, of each tenant show that all is well.
     :ivar plane: whether the admin API and look-ups are used meanwhile.
     :ivar probes: whether nodes are asked directly and claims are watched.
     """
@@ -61,9 +64,12 @@ class Story:
     limits: tuple[Limit, ...] = ()
     permits: Permits = NOTHING
     tenants: int = 1
+    long_tenants: int = 0
     writers: int = 2
     readers: int = 2
     pause_s: float = 0.02
+    passing_every_s: float = 0.25
+    enough: int = 20
     plane: bool = False
     probes: bool = True
 
