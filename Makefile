@@ -11,7 +11,7 @@ MIN_TESTS = 2150
 # Tests that run again on the reactor of the services: on libuv's streams instead of Twisted's.
 STREAM_TESTS = tests.web tests.gateway.test_service tests.node.test_service tests.node.files.test_faults
 MIN_STREAM_TESTS = 250
-# Rounds of `make soak-crossing`, `make soak-members` and `make soak-migration`.
+# Rounds of `make soak-crossing`, `make soak-members`, `make soak-migration` and `make soak-phases`.
 N ?= 20
 # Clients that write in `make soak-crossing`.
 WRITERS ?= 4
@@ -41,7 +41,7 @@ DEV_STAMP = $(VENV)/.installed-dev
 EDITABLE = --config-settings editable_mode=compat
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
-.PHONY: help run test lint types docs bench bench-raft bench-gateway bench-node soak-crossing soak-members soak-migration soak-litestream soak-node chaos fuzz fuzz-api fuzz-http sim sim-mutants sim-ownership sim-ownership-mutants preflight clean
+.PHONY: help run test lint types docs bench bench-raft bench-gateway bench-node soak-crossing soak-members soak-migration soak-phases soak-litestream soak-node chaos fuzz fuzz-api fuzz-http sim sim-mutants sim-ownership sim-ownership-mutants preflight clean
 .DEFAULT_GOAL = help
 
 help:
@@ -49,13 +49,14 @@ help:
 	@echo "make test                everything that must hold, as continuous integration sees it"
 	@echo "make lint                ruff, mypy and the import contracts alone"
 	@echo "make docs                the documentation, into docs/_build/html"
-	@echo "make bench               the figures of docs/benchmarks, measured here"
+	@echo "make bench               every figure of docs/benchmarks, measured here (BENCH='--quick')"
 	@echo "make bench-raft          the control plane beside etcd and PySyncObj (needs etcd; BENCH='--rounds 1')"
 	@echo "make bench-gateway       the gateway beside nginx, HAProxy and Caddy (needs them and wrk; BENCH='--help')"
 	@echo "make bench-node          a node's memory, wake-ups and writes (BENCH='--only sync')"
 	@echo "make soak-crossing N=20  kill nodes under writing clients, N rounds (WRITERS=4)"
 	@echo "make soak-members N=100  kill the control plane's leader under writing clients, N times"
 	@echo "make soak-migration N=50 move a tenant under load, the leader killed in every phase, N times"
+	@echo "make soak-phases N=10    kill the leader in every phase of every operation, N rounds"
 	@echo "make soak-litestream MINUTES=10  restore a replica again and again under writers"
 	@echo "make soak-node MINUTES=30 TENANTS=50  use tenants by fits and starts, move, kill, read back"
 	@echo "make chaos               every fault story on a real cluster, judged (CHAOS='--list', CHAOS='node-kill --rounds 20')"
@@ -103,7 +104,8 @@ docs: $(DEV_STAMP)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 bench: $(DEV_STAMP)
-	$(BIN)/python -m benchmarks
+	$(PIP) install $(EDITABLE) --editable '.[dev,bench]'
+	$(BIN)/python -m benchmarks $(BENCH)
 
 bench-raft: $(DEV_STAMP)
 	$(PIP) install $(EDITABLE) --editable '.[dev,bench]'
@@ -123,6 +125,9 @@ soak-members: $(DEV_STAMP)
 
 soak-migration: $(DEV_STAMP)
 	$(BIN)/python -m pbcluster.testing.soak_migration --rounds $(N)
+
+soak-phases: $(DEV_STAMP)
+	$(BIN)/python -m pbcluster.testing.soak_phases --rounds $(N)
 
 soak-litestream: $(DEV_STAMP)
 	$(BIN)/python -m pbcluster.testing.soak_litestream --minutes $(MINUTES)

@@ -1,20 +1,24 @@
 """Round trips a second of the request sockets on the loopback, plain and encrypted.
 
-    python benchmarks/transport.py [SECONDS]
+    python -m benchmarks.transport [--seconds 3] [--rounds 3] [--json FILE]
 
 Client and member run in this one process and share one core, so two processes do better. For each
-security it prints the round trips a second with 64 questions in flight, and the time of one
-question alone (median and 99th percentile of 1,000).
+security: round trips a second with 64 questions in flight, and the time of one question alone
+(median and 99th percentile of 1,000).
 """
 
 from __future__ import annotations
 
-import sys
 import time
+from pathlib import Path
 
+import click
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 
+from benchmarks import measured, report
+from benchmarks.figures import Figures
+from benchmarks.measured import Measured
 from pbcluster.config import Peer, Secrets
 from pbcluster.transport.addresses import MemberAddress
 from pbcluster.transport.control_plane_client import ZmqControlPlaneClient
@@ -26,6 +30,11 @@ from pbcluster.wire import Body, Lease, LeaseAck, Ok
 
 IN_FLIGHT = 64
 ALONE = 1000
+LABELS = {
+    "rate": f"round trips a second, {IN_FLIGHT} in flight",
+    "p50_ms": "one alone, p50, ms",
+    "p99_ms": "one alone, p99, ms",
+}
 
 
 async def handler(asked: Asked, body: Body) -> Body:
@@ -41,7 +50,7 @@ def encrypted() -> tuple[Security, Security]:
     return member, node
 
 
-async def measure(name: str, securities: tuple[Security, Security], seconds: float) -> None:
+async def measure(securities: tuple[Security, Security], seconds: float) -> Figures:
     member = Sockets(reactor, "benchmark", "member_1", securities[0])
     node = Sockets(reactor, "benchmark", "node_a", securities[1])
     server = ZmqRequestServer(member, "tcp://127.0.0.1:0")
@@ -70,26 +79,42 @@ async def measure(name: str, securities: tuple[Security, Security], seconds: flo
     began = time.perf_counter()
     await gatherResults([Deferred.fromCoroutine(asking()) for _ in range(IN_FLIGHT)])
     rate = count / (time.perf_counter() - began)
-    middle, slow = alone[ALONE // 2] * 1e6, alone[ALONE * 99 // 100] * 1e6
-    print(
-        f"{name:6} {rate:8.0f} round trips/s with {IN_FLIGHT} in flight; "
-        f"alone p50 {middle:.0f} µs, p99 {slow:.0f} µs"
-    )
     client.stop()
     server.stop()
     node.close()
     member.close()
+    middle, slow = alone[ALONE // 2] * 1e3, alone[ALONE * 99 // 100] * 1e3
+    return {"rate": rate, "p50_ms": middle, "p99_ms": slow}
 
 
-async def main(seconds: float) -> None:
-    try:
-        await measure("plain", (PlainSockets(), PlainSockets()), seconds)
-        await measure("CURVE", encrypted(), seconds)
-    finally:
-        reactor.stop()
+async def run(rounds: int, seconds: float) -> Measured:
+    found: dict[str, list[Figures]] = {"plain": [], "CURVE": []}
+    for _ in range(rounds):
+        found["plain"].append(await measure((PlainSockets(), PlainSockets()), seconds))
+        found["CURVE"].append(await measure(encrypted(), seconds))
+    title = "Round trips of the request sockets, client and member in one process"
+    return Measured("transport", title, found, ours=("CURVE",), labels=LABELS)
+
+
+@click.command(help=__doc__)
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 100))
+@click.option("--seconds", default=3.0, show_default=True, help="Of the questions in flight.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="All figures.")
+def main(rounds: int, seconds: float, json_file: Path | None) -> None:
+    found: list[Measured] = []
+
+    def begin() -> None:
+        done = Deferred.fromCoroutine(run(rounds, seconds))
+        done.addCallbacks(found.append, lambda failure: failure.printTraceback())
+        done.addBoth(lambda _: reactor.stop())
+
+    reactor.callWhenRunning(begin)
+    reactor.run()
+    if not found:
+        raise SystemExit(1)
+    click.echo(report.text(found[0]))
+    measured.write(json_file, found)
 
 
 if __name__ == "__main__":
-    length_s = float(sys.argv[1]) if len(sys.argv) > 1 else 3.0
-    reactor.callWhenRunning(lambda: Deferred.fromCoroutine(main(length_s)))
-    reactor.run()
+    main()

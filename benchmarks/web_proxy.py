@@ -1,6 +1,6 @@
 """CPU time of one proxied keep-alive request of 200 bytes through the HTTP core.
 
-    python benchmarks/web_proxy.py [SECONDS]
+    python -m benchmarks.web_proxy [SECONDS [JSON-FILE]]
 
 Three processes on the loopback: an upstream that answers a constant, the proxy (twice: on the
 epoll reactor and on the one the services use), and a load generator, ``wrk`` if it is installed,
@@ -18,6 +18,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from benchmarks import measured, report
+from benchmarks.measured import Measured
 
 CONNECTIONS = 32
 ANSWER = (
@@ -121,7 +124,7 @@ def core(requests: int) -> None:
             front.dataReceived(REQUEST)
             endpoint.made.dataReceived(ANSWER)
         used = time.process_time() - began
-    print(f"core    {used / requests * 1e6:6.1f} us CPU a request, without transports")
+    print(used / requests * 1e6)
 
 
 def client(port: int, seconds: float) -> None:
@@ -161,7 +164,7 @@ def client(port: int, seconds: float) -> None:
 
 
 def spawn(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, *map(str, arguments)]
+    command = [sys.executable, "-m", "benchmarks.web_proxy", *map(str, arguments)]
     # A checkout need not be installed.
     paths = [str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
@@ -191,8 +194,8 @@ def load(port: int, seconds: float) -> int:
     return int(found[1])
 
 
-def measure(seconds: float) -> None:
-    print(spawn("core", 20_000).communicate()[0], end="")
+def measure(seconds: float) -> Measured:
+    found = {"core, no transports": [{"cpu_us": float(spawn("core", 20_000).communicate()[0])}]}
     back = spawn("upstream")
     upstream_port = int(back.stdout.readline())
     try:
@@ -204,16 +207,21 @@ def measure(seconds: float) -> None:
                 before, began = cpu_s(front.pid), time.monotonic()
                 served = load(port, seconds)
                 used, took = cpu_s(front.pid) - before, time.monotonic() - began
-                print(
-                    f"{name:7} {used / served * 1e6:6.1f} us CPU a request, "
-                    f"{served / took:7.0f} requests/s, {served} requests"
-                )
+                found[name] = [{"cpu_us": used / served * 1e6, "rate": served / took}]
             finally:
                 front.terminate()
                 front.wait()
     finally:
         back.terminate()
         back.wait()
+    title = "One proxied keep-alive request of 200 bytes through the HTTP core"
+    return Measured("http", title, found, ours=("uvloop",), compared=False)
+
+
+def told(seconds: float, json_file: Path | None = None) -> None:
+    found = measure(seconds)
+    print(report.text(found))
+    measured.write(json_file, [found])
 
 
 def main(arguments: list[str]) -> None:
@@ -227,9 +235,11 @@ def main(arguments: list[str]) -> None:
         case ["client", port, seconds]:
             client(int(port), float(seconds))
         case [seconds]:
-            measure(float(seconds))
+            told(float(seconds))
+        case [seconds, file]:
+            told(float(seconds), Path(file))
         case _:
-            measure(5.0)
+            told(5.0)
 
 
 if __name__ == "__main__":

@@ -284,6 +284,19 @@ class RouteRecord(Record, frozen=True):
     last_access: datetime | None = None
 
 
+class RebalanceRecord(Record, frozen=True):
+    """Nodes are evened out, ``at_once`` tenants at a time. ``total_moves``: what it seemed to need
+    when it began. ``reason``: why it ended before the nodes were even."""
+
+    id: str
+    started: datetime
+    total_moves: int
+    at_once: int
+    version: int
+    ended: datetime | None = None
+    reason: str = ""
+
+
 class MigrationRecord(Record, frozen=True):
     """One tenant's move from ``source_node`` to ``target_node``; the last one of each tenant stays.
 

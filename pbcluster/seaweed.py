@@ -69,6 +69,7 @@ def seaweed_spec(
     weed: Path | None = None,
     host: str = LOOPBACK,
     closed_by: Path | None = None,
+    also: Mapping[str, str] | None = None,
 ) -> SeaweedSpec:
     """
     :param directory: where it keeps everything.
@@ -79,7 +80,9 @@ def seaweed_spec(
         whoever speaks to it may change keys; the rest stays on loopback.
     :param closed_by: where certificate.pem and key.pem of a throw-away authority stand, which the
         gRPC port of S3 wants client certificates of: there are none, so nobody gets in.
-    :raises InvalidInput: another host without it, too.
+    :param also: further keys that it takes: access key → secret key. It reads ``files`` again at
+        SIGHUP.
+    :raises InvalidInput: another host without ``closed_by``.
     :raises InvalidInput: a port is missing, or the bucket's name is too short or long.
     :raises ConfigError: the binary is missing.
     """
@@ -98,7 +101,7 @@ def seaweed_spec(
     return SeaweedSpec(
         argv=(program, "server", *_options(directory, s3_port, ports, keys, host)),
         env=_environment(secret_key) | ({} if closed_by is None else _closed(closed_by)),
-        files={keys: _identities(access_key, secret_key)},
+        files={keys: _identities({access_key: secret_key} | dict(also or {}))},
         directory=directory,
         s3_url=f"http://{host}:{s3_port}",
         bucket=bucket,
@@ -192,9 +195,9 @@ def _closed(directory: Path) -> dict[str, str]:
     }
 
 
-def _identities(access_key: str, secret_key: str) -> str:
-    pair = {"accessKey": access_key, "secretKey": secret_key}
+def _identities(keys: Mapping[str, str]) -> str:
+    pairs = [{"accessKey": access, "secretKey": secret} for access, secret in keys.items()]
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     return json.dumps(
-        {"identities": [{"name": "pbcluster", "credentials": [pair], "actions": actions}]}
+        {"identities": [{"name": "pbcluster", "credentials": pairs, "actions": actions}]}
     )

@@ -41,6 +41,8 @@ DURABILITY = b"X-PBCluster-Durability"
 MAX_SKEW_S = 30.0
 _BLOCK_BYTES = 64
 _NAME = SIGNED.lower()
+#: No gateway has a key beside its own.
+NONE_ELSE: Mapping[str, Sequence[bytes]] = {}
 
 
 def derived_key(seed: str, gateway_id: str) -> str:
@@ -108,12 +110,18 @@ def found_in(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
 
 
 def verify(
-    keys: Mapping[str, bytes], method: bytes, target: bytes, value: bytes, now_ms: int
+    keys: Mapping[str, bytes],
+    method: bytes,
+    target: bytes,
+    value: bytes,
+    now_ms: int,
+    also: Mapping[str, Sequence[bytes]] = NONE_ELSE,
 ) -> Signed:
     """Check a request at the node.
 
     :param keys: gateway id → HMAC key. :param value: of the field :data:`SIGNED`.
     :param now_ms: Unix milliseconds of this machine's clock.
+    :param also: further keys of gateways, while their keys are exchanged.
     :raises Unauthorized: it is empty or malformed, the gateway unknown, the time too far off, or
         the signature wrong. The text does not say more than a log needs.
     """
@@ -126,7 +134,11 @@ def verify(
     key = keys.get(gateway)
     # An unknown gateway costs the same time as a wrong signature.
     expected = _mac(_begun(key if key is not None else b"\x00"), method, target, words)
-    if not hmac.compare_digest(expected, mac) or key is None:
+    known = hmac.compare_digest(expected, mac) and key is not None
+    if not known and key is not None and also:
+        others = (_mac(_begun(each), method, target, words) for each in also.get(gateway, ()))
+        known = any(hmac.compare_digest(each, mac) for each in others)
+    if not known:
         raise Unauthorized("the gateway's signature is wrong")
     if abs(now_ms - signed.at_ms) > MAX_SKEW_S * 1000:
         raise Unauthorized(f"signed {(now_ms - signed.at_ms) / 1000:.0f} s ago by its clock")

@@ -197,6 +197,8 @@ class NodeCapacity(Message, frozen=True):
     incarnation: int
     max_tenants: int
     draining: bool
+    #: It is being stopped: its running tenants are to go elsewhere now. Told again and again.
+    leaving: bool = False
 
 
 class TenantReport(Message, frozen=True):

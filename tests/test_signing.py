@@ -32,6 +32,18 @@ class SigningTests(SynchronousTestCase):
         headers = [(b"Host", b"x"), *self.headers()]
         self.assertEqual(verify(KEYS, b"POST", b"/api/x?y=1", found_in(headers), WHAT.at_ms), WHAT)
 
+    def test_a_key_that_is_exchanged(self) -> None:
+        """Meanwhile a further key counts as well, for its own gateway only; afterwards it does
+        not."""
+        value = found_in(self.headers())
+        now = {"gateway_1": b"new", "gateway_2": b"j"}
+        asked = (b"POST", b"/api/x?y=1", value, WHAT.at_ms)
+        also = {"gateway_1": (b"other", KEYS["gateway_1"])}
+        self.assertEqual(verify(now, *asked, also), WHAT)
+        for none in ({}, {"gateway_2": also["gateway_1"]}, {"gateway_1": ()}):
+            self.assertRaises(Unauthorized, verify, now, *asked, none)
+        self.assertRaises(Unauthorized, verify, {}, *asked, also)
+
     def test_every_signed_part_counts(self) -> None:
         """Changing method, target or any signed field breaks the signature."""
         self.refused(self.headers(), method=b"GET")

@@ -7,49 +7,56 @@ phase in turn, every fourth move excepted.
 
 from __future__ import annotations
 
-import json
-import statistics
+from pathlib import Path
 
 import click
 
+from benchmarks import measured, report
+from benchmarks.figures import Figures, Target, percentile
+from benchmarks.measured import alone
 from pbcluster.testing.soak_migration import Killed, soak
 
+LABELS = {
+    "pause_p50_s": "longest request of a move, p50, s",
+    "pause_p99_s": "longest request of a move, p99, s",
+    "pause_max_s": "longest request of a move, at most, s",
+    "preparing_p50_s": "preparing, p50, s",
+    "draining_p50_s": "draining, p50, s",
+    "switching_p50_s": "switching, p50, s",
+    "failed": "failed requests",
+}
+TARGETS = (
+    Target("pause_p50_s", "", 0.7),
+    Target("pause_p99_s", "", 1.5),
+    Target("failed", "", 0.0),
+)
 
-def percentile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
-
-def figures(found: list[Killed]) -> dict[str, dict[str, float]]:
+def figures(found: list[Killed]) -> Figures:
     """What took how long, in seconds."""
-    columns = {"longest request": [each.round.pause_s for each in found]}
-    for name in ("preparing", "draining", "switching"):
-        columns[name] = [each.round.durations.get(name, 0.0) for each in found]
-    return {
-        name: {
-            "p50": statistics.median(values),
-            "p99": percentile(values, 0.99),
-            "max": max(values),
-        }
-        for name, values in columns.items()
-    }
+    pauses = [each.round.pause_s for each in found]
+    figures = {f"pause_p{n}_s": percentile(pauses, n / 100) for n in (50, 99)}
+    figures["pause_max_s"] = max(pauses)
+    for phase in ("preparing", "draining", "switching"):
+        took = [each.round.durations.get(phase, 0.0) for each in found]
+        figures[f"{phase}_p50_s"] = percentile(took, 0.5)
+    return figures | {"failed": sum(each.round.failed for each in found)}
 
 
 @click.command(help=__doc__)
 @click.option("--moves", default=50, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--rate", default=50.0, show_default=True, type=click.FloatRange(1, 500))
 @click.option("--kill", is_flag=True, help="Kill the leader in each phase.")
-@click.option("--json", "as_json", is_flag=True)
-def main(moves: int, rate: float, kill: bool, as_json: bool) -> None:
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="All figures.")
+def main(moves: int, rate: float, kill: bool, json_file: Path | None) -> None:
     found = soak(moves, 0, lambda line: click.echo(line, err=True), rate=rate, kills=kill)
-    shown = figures(found)
-    if as_json:
-        click.echo(json.dumps(shown))
-        return
-    click.echo(f"{'seconds':<20}{'p50':>10}{'p99':>10}{'max':>10}{'n':>6}")
-    for name, values in shown.items():
-        line = "".join(f"{values[key]:>10.3f}" for key in ("p50", "p99", "max"))
-        click.echo(f"{name:<20}{line}{moves:>6}")
+    name = "migration-kill" if kill else "migration"
+    title = f"{moves} moves of a small tenant under {rate:g} writes and {rate:g} reads a second"
+    if kill:
+        title += f", {sum(bool(each.phase) for each in found)} leaders killed"
+    made = alone(name, title, [figures(found)], TARGETS, labels=LABELS)
+    click.echo(report.text(made))
+    measured.write(json_file, [made])
 
 
 if __name__ == "__main__":

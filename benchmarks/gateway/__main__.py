@@ -25,19 +25,18 @@ chosen measures take them; what is missing is said at once.
 \b
     python -m benchmarks.gateway --only proxied --rounds 3 --seconds 3 --system pbcluster,nginx
     python -m benchmarks.gateway --only proxied --checkout ../before --checkout .
-    python -m benchmarks.gateway --rst docs/benchmarks/gateway.inc --json figures.json
+    python -m benchmarks.gateway --json figures.json
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-import attrs
 import click
 
+from benchmarks import measured, report
 from benchmarks.gateway import (
     front_hop,
     large,
@@ -45,15 +44,13 @@ from benchmarks.gateway import (
     many,
     processes,
     proxied,
-    report,
     tls,
     whole,
     workers,
 )
-from benchmarks.gateway.machine import machine
 from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import checkouts
-from benchmarks.gateway.report import Measured
+from benchmarks.measured import Measured
 
 #: Name → (what it needs, how it is made).
 MEASURES: dict[str, tuple[tuple[str, ...], Callable[[Options], Measured]]] = {
@@ -101,7 +98,6 @@ def needed(names: tuple[str, ...]) -> None:
 @click.option("--proxy-core", default=0, show_default=True, help="Core of the proxies.")
 @click.option("--load-core", default=1, show_default=True, help="Core of everything else.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="All figures.")
-@click.option("--rst", "rst_file", type=click.Path(path_type=Path), help="Tables; SVG beside.")
 def main(
     only: tuple[str, ...],
     rounds: int,
@@ -111,7 +107,6 @@ def main(
     proxy_core: int,
     load_core: int,
     json_file: Path | None,
-    rst_file: Path | None,
 ) -> None:
     names = only or tuple(MEASURES)
     needed(names)
@@ -123,11 +118,7 @@ def main(
         click.echo(f"== {name}", err=True)
         everything.append(MEASURES[name][1](options))
         click.echo(report.text(everything[-1]) + "\n")
-    if json_file is not None:
-        json_file.write_text(json.dumps([attrs.asdict(each) for each in everything], indent=1))
-    if rst_file is not None:
-        told = f"{rounds} rounds, {seconds:g} s each load, {machine()}."
-        report.write_rst(rst_file, everything, told)
+    measured.write(json_file, everything)
 
 
 if __name__ == "__main__":

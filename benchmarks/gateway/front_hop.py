@@ -16,17 +16,17 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import Target
 from benchmarks.gateway import peers, wrk
-from benchmarks.gateway.figures import Target
 from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import Checkout, Ours
 from benchmarks.gateway.processes import free_ports
-from benchmarks.gateway.proxied import CONNECTIONS, WARM_UP_S
-from benchmarks.gateway.report import Measured
+from benchmarks.gateway.proxied import CONNECTIONS, PYTHON, WARM_UP_S
 from benchmarks.gateway.turns import take_turns, together, url, weigh
+from benchmarks.measured import Measured
 
 NEEDS = ("nginx", "wrk", "taskset")
-TARGETS = (Target("cpu_us", "nginx", 1.5),)
+TARGETS = (Target("cpu_us", "nginx", 1.5, cause=PYTHON),)
 #: A captured request is good for 30 s; the load must be over by then.
 LONGEST_S = 20.0
 

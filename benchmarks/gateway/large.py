@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.figures import Target
 from benchmarks.gateway import peers
 from benchmarks.gateway.far_end import GIGABYTE
-from benchmarks.gateway.figures import Target
 from benchmarks.gateway.many import far_end
 from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import Ours
 from benchmarks.gateway.processes import cpu_s, forget_peak, free_ports, memory_kb
-from benchmarks.gateway.report import Measured
 from benchmarks.gateway.turns import child, take_turns, together, told_by
+from benchmarks.measured import Measured
 
 NEEDS = ("nginx", "taskset")
 TARGETS = (

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
-from benchmarks.gateway.figures import Target
+from benchmarks.figures import Target
 from benchmarks.gateway.lookup_host import CASES
 from benchmarks.gateway.options import Options
-from benchmarks.gateway.report import Measured
+from benchmarks.measured import Measured
 
 FEW, *MANY = CASES
 #: The same few of many: only the number of those that nobody asks for differs.

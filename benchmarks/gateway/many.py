@@ -14,8 +14,8 @@ from typing import Any
 
 import click
 
+from benchmarks.figures import Target
 from benchmarks.gateway import peers
-from benchmarks.gateway.figures import Target
 from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import HERE, Ours
 from benchmarks.gateway.processes import (
@@ -25,8 +25,8 @@ from benchmarks.gateway.processes import (
     raise_limit,
     wait_until,
 )
-from benchmarks.gateway.report import Measured
 from benchmarks.gateway.turns import child, take_turns, together
+from benchmarks.measured import Measured
 
 NEEDS = ("nginx", "taskset")
 TARGETS = (Target("kb_each", "", 12.0),)

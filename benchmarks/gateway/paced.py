@@ -21,7 +21,7 @@ from typing import Any
 
 import attrs
 
-from benchmarks.gateway.figures import percentile
+from benchmarks.figures import percentile
 
 _NANOSECONDS = 1_000_000_000
 #: Answers of the load's last requests are waited for so long.

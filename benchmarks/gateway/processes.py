@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.gateway.figures import parse_stat_ticks, parse_status_kb
+from benchmarks.figures import parse_stat_ticks, parse_status_kb
 
 WITHIN_S = 60.0
 #: Descriptors of every process that needs many, if the hard limit allows.

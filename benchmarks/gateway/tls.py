@@ -14,8 +14,8 @@ from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import Ours
 from benchmarks.gateway.processes import free_ports
 from benchmarks.gateway.proxied import CONNECTIONS, WARM_UP_S
-from benchmarks.gateway.report import Measured
 from benchmarks.gateway.turns import take_turns, together, weigh
+from benchmarks.measured import Measured
 
 NEEDS = ("nginx", "wrk", "taskset")
 

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 import click
 
+from benchmarks.figures import Load, number
 from benchmarks.gateway import peers
-from benchmarks.gateway.figures import Load
 from benchmarks.gateway.ours import HERE
 from benchmarks.gateway.processes import cpu_s, memory_kb, on_core
-from benchmarks.gateway.report import UNITS, number
+from benchmarks.measured import UNITS
 
 Found = dict[str, list[dict[str, float]]]
 

@@ -19,21 +19,26 @@ from typing import Any
 
 import click
 
+from benchmarks.figures import Target
 from benchmarks.gateway import peers, records, wrk
-from benchmarks.gateway.figures import Target
 from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import Checkout, Ours
 from benchmarks.gateway.processes import cpu_s, free_ports, pin
 from benchmarks.gateway.proxied import WARM_UP_S
-from benchmarks.gateway.report import Measured
 from benchmarks.gateway.turns import child, take_turns, together, told_by, url, weigh
+from benchmarks.measured import Measured
 
 NEEDS = ("nginx", "wrk", "taskset")
 CONNECTIONS = 32
+#: Why added latency misses its targets where it does.
+SHARED = (
+    "gateway, node and load share one core, and at half load they wait for it; calm, at 500 "
+    "requests a second, is told beside"
+)
 TARGETS = (
     Target("rate", "nginx", 0.85, at_most=False),
-    Target("added_p50_ms", "", 0.3),
-    Target("added_p99_ms", "", 2.0),
+    Target("added_p50_ms", "", 0.3, cause=SHARED),
+    Target("added_p99_ms", "", 2.0, cause=SHARED),
 )
 #: Requests a second at which nobody waits for a core.
 CALM_RATE = 500

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.gateway.figures import Load, parse_wrk
+from benchmarks.figures import Load, parse_wrk
 from benchmarks.gateway.processes import on_core, program
 
 

@@ -1,8 +1,11 @@
-"""``python -m benchmarks.raft``: loads in rounds, then faults, nodes and the disk."""
+"""``python -m benchmarks.raft``: loads in rounds, then faults, nodes, disk and restart.
+
+Three members of the control plane, of etcd and of PySyncObj on the loopback and on one disk; see
+docs/benchmarks.rst for what an operation is in each.
+"""
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -10,74 +13,91 @@ from typing import Any
 
 import click
 
-from benchmarks.raft import measures, report
+from benchmarks import measured, report
+from benchmarks.measured import Measured
+from benchmarks.raft import measures
+from benchmarks.raft.aims import LABELS, TARGETS
 from benchmarks.raft.groups import MEMBERS, Etcd, Ours, SyncObj
 
-Others = dict[str, measures.Figures]
+#: System → its figures, round after round.
+Found = dict[str, list[measures.Figures]]
 PARTS = ("loads", "faults", "nodes", "restart", "growth")
 
 
-def loads(groups: list[Any], rounds: int, seconds: float, only: str) -> dict[str, Any]:
-    found: dict[str, Any] = {name: {} for name in measures.LOADS if only in name}
+def made(name: str, title: str, found: Found) -> Measured:
+    """With the names and targets of this measure."""
+    return Measured(name, title, found, targets=TARGETS.get(name, ()), labels=LABELS)
+
+
+def loads(groups: list[Any], rounds: int, seconds: float, only: str) -> list[Measured]:
+    found: dict[str, Found] = {name: {} for name in measures.LOADS if only in name}
     for number in range(rounds):
         for name, systems in found.items():
             for group in groups:
-                if isinstance(group, SyncObj) and not name.startswith("writes"):
+                if isinstance(group, SyncObj) and not name.startswith("write"):
                     continue
                 with measures.alone(group, groups):
                     figures = measures.load(group, name, seconds)
                 systems.setdefault(group.name, []).append(figures)
                 click.echo(f"round {number + 1}: {name}: {group.name}: {figures}", err=True)
-    return found
+    return [made(name, measures.LOADS[name].title, systems) for name, systems in found.items()]
 
 
-def faults(groups: list[Any], kills: int) -> Others:
-    found: Others = {}
-    for group in groups:
-        if isinstance(group, SyncObj):
-            continue
+def with_clients(groups: list[Any]) -> list[Any]:
+    return [group for group in groups if not isinstance(group, SyncObj)]
+
+
+def faults(groups: list[Any], kills: int) -> list[Measured]:
+    killed: Found = {}
+    moved: Found = {}
+    for group in with_clients(groups):
         with measures.alone(group, groups):
             prefix = f"kill-{secrets.token_hex(4)}-"
-            found[f"kill -9 of the leader, {group.name}"] = measures.kills(group, prefix, kills)
+            killed[group.name] = [measures.kills(group, prefix, kills)]
             prefix = f"move-{secrets.token_hex(4)}-"
-            name = f"planned transfer, {group.name}"
-            found[name] = measures.transfers(group, prefix, max(3, kills // 3))
-    return found
+            moved[group.name] = [measures.transfers(group, prefix, max(3, kills // 3))]
+    return [
+        made("kill", f"kill -9 of the leader, {kills} times", killed),
+        made("transfer", f"Planned change of the leader, {max(3, kills // 3)} times", moved),
+    ]
 
 
-def growth(groups: list[Any], seconds: float) -> Others:
-    found: Others = {}
-    for group in groups:
-        if not isinstance(group, SyncObj):
-            with measures.alone(group, groups):
-                found[f"disk, {group.name}"] = measures.growth(group, seconds)
-    return found
+def growth(groups: list[Any], seconds: float) -> list[Measured]:
+    found: Found = {}
+    for group in with_clients(groups):
+        with measures.alone(group, groups):
+            found[group.name] = [measures.growth(group, seconds)]
+    return [made("growth", "The disk of a member under writes", found)]
 
 
-def restarts(tenants: int) -> Others:
-    found: Others = {}
+def restarts(tenants: int) -> list[Measured]:
+    found: Found = {"pbcluster": [], "etcd": []}
     ours = measures.ours_with_tenants(tenants)
     try:
         ours.cluster.start(*MEMBERS)
         for _ in range(2):
-            found[f"restart with {tenants} tenants, pbcluster"] = measures.restart(ours, MEMBERS[0])
+            found["pbcluster"].append(measures.restart(ours, MEMBERS[0]))
     finally:
         ours.close()
     etcd = Etcd()
     try:
         etcd.start()
         measures.fill_etcd(etcd, tenants)
-        found[f"restart with {tenants} keys, etcd"] = measures.restart(etcd, MEMBERS[0])
+        found["etcd"].append(measures.restart(etcd, MEMBERS[0]))
     finally:
         etcd.close()
-    return found
+    return [made("restart", f"Restart of a member with {tenants:,} tenants (etcd: keys)", found)]
+
+
+def nodes(seconds: float) -> list[Measured]:
+    title = "Leases and heartbeats of 500 nodes"
+    return [made("nodes", title, {"pbcluster": [measures.idle_nodes(seconds)]})]
 
 
 def run(
     systems: list[Callable[[], Any]], parts: tuple[str, ...], options: dict[str, Any]
-) -> tuple[dict[str, Any], Others]:
-    rounds: dict[str, Any] = {}
-    others: Others = {}
+) -> list[Measured]:
+    found: list[Measured] = []
     groups: list[Any] = []
     try:
         if {"loads", "faults", "growth"} & set(parts):
@@ -85,19 +105,19 @@ def run(
                 groups.append(make())
                 groups[-1].start()
         if "loads" in parts:
-            rounds = loads(groups, options["rounds"], options["seconds"], options["only"])
+            found += loads(groups, options["rounds"], options["seconds"], options["only"])
         if "faults" in parts:
-            others |= faults(groups, options["kills"])
+            found += faults(groups, options["kills"])
         if "growth" in parts:
-            others |= growth(groups, options["growth_s"])
+            found += growth(groups, options["growth_s"])
     finally:
         for group in groups:
             group.close()
     if "nodes" in parts:
-        others["share of a core, 500 nodes"] = measures.idle_nodes(options["nodes_s"])
+        found += nodes(options["nodes_s"])
     if "restart" in parts:
-        others |= restarts(options["tenants"])
-    return rounds, others
+        found += restarts(options["tenants"])
+    return found
 
 
 @click.command(help=__doc__)
@@ -111,25 +131,16 @@ def run(
 @click.option("--only", default="", help="Loads whose name holds this.")
 @click.option("--without-pysyncobj", is_flag=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="All figures.")
-@click.option("--rst", "rst_file", type=click.Path(path_type=Path), help="Tables; SVG beside.")
 def main(
-    parts: tuple[str, ...],
-    without_pysyncobj: bool,
-    json_file: Path | None,
-    rst_file: Path | None,
-    **options: Any,
+    parts: tuple[str, ...], without_pysyncobj: bool, json_file: Path | None, **options: Any
 ) -> None:
     systems: list[Callable[[], Any]] = [Ours, Etcd]
     if not without_pysyncobj:
         systems.append(SyncObj)
-    rounds, others = run(systems, parts or PARTS, options)
-    click.echo(report.text_table(report.rows(rounds)))
-    for name, told in report.facts(others):
-        click.echo(f"{name}: {told}")
-    if json_file is not None:
-        json_file.write_text(json.dumps({"rounds": rounds, "others": others}, indent=1))
-    if rst_file is not None:
-        report.write_rst(rst_file, rounds, others)
+    found = run(systems, parts or PARTS, options)
+    for each in found:
+        click.echo(report.text(each) + "\n")
+    measured.write(json_file, found)
 
 
 if __name__ == "__main__":

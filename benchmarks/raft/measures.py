@@ -8,15 +8,26 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
+import attrs
+
 from benchmarks.raft.groups import MEMBERS, Etcd, Group, Ours, SyncObj
 from benchmarks.raft.processes import Client, cpu_s, disk_bytes, freeze, thaw
 
-#: Name → (kind of job, loops).
+
+@attrs.frozen
+class LoadKind:
+    """:ivar job: what a client is told. :ivar loops: how many of its loops ask at once."""
+
+    title: str
+    job: str
+    loops: int
+
+
 LOADS = {
-    "writes, 1 client": ("write", 1),
-    "writes, 64 in flight": ("write", 64),
-    "linearizable reads, 64 in flight": ("read", 64),
-    "look-ups at one member, 64 in flight": ("lookup", 64),
+    "write-1": LoadKind("Writes, one client", "write", 1),
+    "write-64": LoadKind("Writes, 64 in flight", "write", 64),
+    "read-64": LoadKind("Linearizable reads, 64 in flight", "read", 64),
+    "lookup-64": LoadKind("Look-ups at one member, 64 in flight", "lookup", 64),
 }
 #: A fault is watched for so long; the silence that it causes begins within so long.
 WATCH_S, SILENT_WITHIN_S = 3.0, 0.3
@@ -40,8 +51,8 @@ def alone(one: Any, everyone: list[Any]) -> Any:
 
 
 def load(group: Group | SyncObj, name: str, seconds: float) -> Figures:
-    """One of :data:`LOADS`. ``member us``: processor time of all members for one operation."""
-    kind, loops = LOADS[name]
+    """One of :data:`LOADS`. ``members_us``: processor time of all members for one operation."""
+    kind, loops = LOADS[name].job, LOADS[name].loops
     pids = group.pids().values()
     before = sum(map(cpu_s, pids))
     if isinstance(group, SyncObj):
@@ -152,12 +163,14 @@ def idle_nodes(seconds: float) -> Figures:
             time.sleep(seconds)
             used = {m: (cpu_s(pid) - before[m]) / seconds for m, pid in group.pids().items()}
             leader = group.leader()
-            figures[f"leader {name}"] = used.pop(leader)
-            figures[f"followers {name}"] = sum(used.values()) / len(used)
-            figures[f"entries {name}"] = group.members()[0]["index"] - index
+            figures[f"leader_{name}_cores"] = used.pop(leader)
+            figures[f"followers_{name}_cores"] = sum(used.values()) / len(used)
+            figures[f"entries_{name}"] = group.members()[0]["index"] - index
             granted = [worker.result() for worker in workers]
-            figures[f"leases/s {name}"] = sum(g["leases_s"] for g in granted)
-            figures[f"refused {name}"] = sum(g["failed"] for g in granted)
+            figures[f"leases_{name}_s"] = sum(g["leases_s"] for g in granted)
+            figures[f"refused_{name}"] = sum(g["failed"] for g in granted)
+        figures["added_cores"] = figures["leader_with_cores"] - figures["leader_without_cores"]
+        figures["added_entries"] = figures["entries_with"] - figures["entries_without"]
         return figures
     finally:
         group.close()
@@ -172,17 +185,17 @@ def restart(group: Group, member: str) -> Figures:
     time.sleep(0.3)
     began = time.monotonic()
     group.start_member(member)
-    return {"s": time.monotonic() - began}
+    return {"restart_s": time.monotonic() - began}
 
 
 def growth(group: Group, seconds: float) -> Figures:
     """Bytes on a member's disk at first, after one load of writes, and after two."""
-    found: Figures = {"MB 0": disk_bytes(group.data(MEMBERS[0])) / 1e6}
+    found: Figures = {"mb_0": disk_bytes(group.data(MEMBERS[0])) / 1e6}
     written = 0.0
     for number in (1, 2):
         written += group.client("write", loops=64, seconds=seconds).result()["rate"] * seconds
-        found[f"writes {number}"] = written
-        found[f"MB {number}"] = disk_bytes(group.data(MEMBERS[0])) / 1e6
+        found[f"writes_{number}"] = written
+        found[f"mb_{number}"] = disk_bytes(group.data(MEMBERS[0])) / 1e6
     return found
 
 

@@ -57,13 +57,27 @@ def wait_until(happened: Callable[[], bool], what: str, within_s: float = WITHIN
 
 
 class Client:
-    """A client process: gets one job as JSON, prints one line of JSON when it is done."""
+    """A client process: gets one job as JSON, prints one line of JSON when it is done.
+
+    :param module: of ``benchmarks.raft``, or with its own package before a dot.
+    """
 
     def __init__(self, module: str, job: Mapping[str, Any]) -> None:
-        command = [sys.executable, "-m", f"benchmarks.raft.{module}", json.dumps(job)]
+        path = f"benchmarks.{module}" if "." in module else f"benchmarks.raft.{module}"
+        command = [sys.executable, "-m", path, json.dumps(job)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def kill9(self) -> None:
+        """SIGKILL, as a machine dies. It gives no result."""
+        self._process.kill()
+        self._process.communicate()
 
     def ready(self) -> None:
         """Wait for its word that it has begun."""

@@ -10,6 +10,7 @@ from pbcluster import saved_state
 from pbcluster.cli import growing, recovering, running, show
 from pbcluster.cli.layout import ClusterDir, write_bytes
 from pbcluster.cli.options import admin_of, dir_option, json_option
+from pbcluster.generations import SETTLE_S
 
 
 @click.group()
@@ -129,9 +130,14 @@ def snapshot(file: str, directory: str, as_json: bool) -> None:
 @click.argument("file", type=click.Path(dir_okay=False))
 @click.option("--of", default="", metavar="ID", help="FILE is of this other cluster.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--no-wait",
+    is_flag=True,
+    help="Do not wait for nodes of the former cluster to end: none of them uses this bucket.",
+)
 @dir_option
 @json_option
-def recover(file: str, of: str, yes: bool, directory: str, as_json: bool) -> None:
+def recover(file: str, of: str, yes: bool, no_wait: bool, directory: str, as_json: bool) -> None:
     """Begin the control plane anew from FILE, after the loss of ALL its members.
 
     Only while the cluster is stopped. The members begin with the state in FILE under a new cluster
@@ -150,7 +156,8 @@ def recover(file: str, of: str, yes: bool, directory: str, as_json: bool) -> Non
         )
     with running.alone(where):
         plan = where.load_plan()
-        fresh = recovering.recover(where, plan, Path(file), show.warn, of=of)
+        settle_s = 0.0 if no_wait else SETTLE_S
+        fresh = recovering.recover(where, plan, Path(file), show.warn, of=of, settle_s=settle_s)
     if as_json:
         show.print_json({"clusterID": fresh.cluster_id, "former": plan.cluster_id})
         return

@@ -1,5 +1,5 @@
-"""``tenants migrate|migration|abort-migration|placement|find``, ``nodes drain|undrain``,
-``rebalance``: where tenants are and where they go."""
+"""``tenants migrate|migration|abort-migration|placement|find``, ``nodes drain|undrain``: where
+tenants are and where they go."""
 
 from __future__ import annotations
 
@@ -258,28 +258,6 @@ def undrain(node: str, directory: str, as_json: bool) -> None:
         show.print_json(seen)
     else:
         show.say(f"{node} takes tenants again")
-
-
-@click.command()
-@click.option("--dry-run", is_flag=True, help="Show the moves, make none.")
-@dir_option
-@json_option
-def rebalance(dry_run: bool, directory: str, as_json: bool) -> None:
-    """Show which moves would even the nodes out, as few as possible."""
-    if not dry_run:
-        raise InvalidInput(
-            "say --dry-run: moves are made one by one, with tenants migrate",
-            field="dry-run",
-            allowed="--dry-run",
-        )
-    _, _, client = admin_of(directory)
-    plan = dict(client.request("GET", "/rebalance"))
-    if as_json:
-        show.print_json(plan)
-        return
-    rows = [(each["name"], each["sourceNode"], each["targetNode"]) for each in plan["moves"]]
-    show.table(("tenant", "from", "to"), rows)
-    show.warn(f"{plan['totalMoves']} moves" if rows else "the nodes are even")
 
 
 TENANT_COMMANDS = (migrate, migration, abort_migration, placement, find)

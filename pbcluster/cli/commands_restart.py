@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import attrs
 import click
 
@@ -11,23 +14,37 @@ from pbcluster.cli.options import admin_of, dir_option, json_option
 from pbcluster.cli.restarting import Restarter
 from pbcluster.errors import InvalidInput
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+_DRAIN_OPTIONS = (
+    click.option(
+        "--no-drain",
+        is_flag=True,
+        help="Do not drain a node: it lets running tenants go as it ends, for a while "
+        "(drain_on_stop_s); requests to those that are left wait until it is back.",
+    ),
+    click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(1, 86400),
+        default=DEFAULT_TIMEOUT_S,
+        show_default=True,
+        help="Seconds that the drain of one node may take.",
+    ),
+)
+
+
+def drain_options(command: F) -> F:
+    """The options of commands that restart nodes."""
+    for option in reversed(_DRAIN_OPTIONS):
+        command = option(command)
+    return command
+
 
 @click.command()
 @click.argument("process", required=False)
 @click.option("--all", "everything", is_flag=True, help="Every member, node and gateway in turn.")
-@click.option(
-    "--no-drain",
-    is_flag=True,
-    help="Leave a node its tenants: they are away for some seconds, and their requests wait.",
-)
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(1, 86400),
-    default=DEFAULT_TIMEOUT_S,
-    show_default=True,
-    help="Seconds that the drain of one node may take.",
-)
+@drain_options
 @dir_option
 @json_option
 def restart(
@@ -47,11 +64,11 @@ def restart(
     gateway  the new one takes the listening sockets over and serves before
              the former one drains; no connection is refused
     node     its tenants move to other nodes, it is replaced, and takes
-             tenants again; where no other node has room for them, or with
-             --no-drain, requests wait until it is back
+             tenants again; where no other node takes them, requests wait
+             until it is back
     member   one that leads hands over; the next one's turn comes when all
              follow the log again
-    s3_1     not part of --all: writes wait while it starts
+    s3_1     not part of --all: while it starts writes wait, or are refused
 
     If one does not come to serve, the command says so and stops there; nothing further is touched,
     and the rest goes on. Only processes of this directory are restarted: run it on each host.

@@ -37,10 +37,27 @@ def _settings(given: dict[str, str | None]) -> dict[str, Any]:
         "durable_reads": "durableReads",
         "on_s3_outage": "onS3Outage",
     }
-    found: dict[str, Any] = {names[name]: word for name, word in given.items() if word is not None}
+    found: dict[str, Any] = {
+        names[name]: word for name, word in given.items() if word is not None and name in names
+    }
     if "durableReads" in found:
         found["durableReads"] = found["durableReads"] == "on"
-    return found
+    places = {name: given[name] for name in _PLACES if given.get(name) is not None}
+    return found | ({"placement": places} if places else {})
+
+
+_PLACES = ("region", "zone", "spread")
+
+
+def _place_options(command: Any) -> Any:
+    """Where a tenant must be."""
+    for name, what in (
+        ("spread", "Group whose tenants are kept on different nodes where that is possible."),
+        ("zone", "Zone in which its node must be."),
+        ("region", "Region in which its node must be."),
+    ):
+        command = click.option(f"--{name}", help=what)(command)
+    return command
 
 
 @click.group()
@@ -64,6 +81,7 @@ def tenants() -> None:
 )
 @click.option("--durable-reads", type=_SWITCH, help=_DURABLE_READS_HELP + "  [default: off]")
 @click.option("--on-s3-outage", type=_OUTAGES, help=_OUTAGE_HELP + "  [default: degrade]")
+@_place_options
 @dir_option
 @json_option
 def create(
@@ -179,6 +197,7 @@ _COUNT = click.IntRange(0, _MOST)
 )
 @click.option("--durable-reads", type=_SWITCH, help=_DURABLE_READS_HELP)
 @click.option("--on-s3-outage", type=_OUTAGES, help=_OUTAGE_HELP)
+@_place_options
 @dir_option
 @json_option
 def set_command(
@@ -189,6 +208,9 @@ def set_command(
     durability: str | None,
     durable_reads: str | None,
     on_s3_outage: str | None,
+    region: str | None,
+    zone: str | None,
+    spread: str | None,
     **wanted: float | None,
 ) -> None:
     """Set quotas and durability of a tenant; what is not given stays as it is.
@@ -196,7 +218,8 @@ def set_command(
     Quotas count at once; 0 is the platform's default. What is over a quota is answered 429 with
     Retry-After, a body that is too large 413, a write to a database that is too large 507. A quota
     below what is used already is accepted: `tenants show` tells it as overQuota. A new durability
-    counts once all writes until then are in S3.
+    counts once all writes until then are in S3. Region, zone and spread count when the tenant needs
+    a node again; an empty word takes a wish back.
 
     \b
     Examples:
@@ -211,6 +234,9 @@ def set_command(
         "durability": durability,
         "durable_reads": durable_reads,
         "on_s3_outage": on_s3_outage,
+        "region": region,
+        "zone": zone,
+        "spread": spread,
     }
     settings = _settings(given)
     if not quotas and not settings:
@@ -219,13 +245,18 @@ def set_command(
     if not all(math.isfinite(value) for value in quotas.values()):
         raise InvalidInput("requests-per-second must be a number", field="requests-per-second")
     _, _, client = admin_of(directory)
+    if "placement" in settings:
+        settings["placement"] = client.tenant(tenant)["placement"] | settings["placement"]
     changed = client.change_tenant(tenant, quotas, **settings)
     if as_json:
         show.print_json(changed)
         return
     rows = [(name, _text(value) if value else "default") for name, value in _quotas_of(changed)]
     if settings:
-        names = ("logs", "durability", "wantedDurability", "durableReads", "onS3Outage")
+        names = (
+            *("logs", "durability", "wantedDurability", "durableReads", "onS3Outage"),
+            "placement",
+        )
         rows += [
             (name, _text(changed.get(name))) for name in names if changed.get(name) is not None
         ]

@@ -6,17 +6,15 @@ another port or one more node, keeps those of every process that was there. Noth
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 from collections.abc import Mapping
 from typing import Any
 
 import attrs
-import zmq
 
 from pbcluster import binaries, config
-from pbcluster.cli import certificates, process_settings
+from pbcluster.cli import certificates, process_settings, secret_files
 from pbcluster.cli.layout import (
     KINDS,
     LOOPBACK,
@@ -287,7 +285,7 @@ def write_all(where: ClusterDir, plan: Plan, *, first: bool = False) -> None:
             private.chmod(0o700)
         # Tenants' users pass through it to their own directories; it shows them nothing.
         (where.root / "data").chmod(0o711 if os.geteuid() == 0 else 0o700)
-        _write_secrets(where, plan)
+        secret_files.write_all(where, plan)
         if plan.node_tls or plan.address:
             certificates.write_all(where, plan)
         for member in plan.of("member") if first else ():
@@ -312,60 +310,3 @@ def begin(where: ClusterDir, member: str, how: str) -> None:
     :param how: one of ``config.BEGINNINGS``.
     """
     write_file(where.data(member) / config.FIRST_START, f"{how}\n")
-
-
-def _write_secrets(where: ClusterDir, plan: Plan) -> None:
-    kept = _kept(where, plan)
-    token = where.token_file.read_text().strip() if where.token_file.exists() else ""
-    if not token:
-        token = secrets.token_urlsafe(32)
-        write_file(where.token_file, token + "\n", 0o600)
-    s3 = kept["s3_1"] or {
-        "s3_access_key": f"pbc{secrets.token_hex(8)}",
-        "s3_secret_key": secrets.token_urlsafe(30),
-    }
-    # One key for all nodes: any of them may have to open any tenant's settings.
-    tenant_key = next((k["tenant_key"] for k in kept.values() if k.get("tenant_key")), "")
-    seed = next((k["gateway_seed"] for k in kept.values() if k.get("gateway_seed")), "")
-    gateways = {
-        gateway.id: kept[gateway.id].get("gateway_keys", {}).get(gateway.id)
-        or secrets.token_urlsafe(32)
-        for gateway in plan.of("gateway")
-    }
-    peers: dict[str, Any] = {}
-    for process in plan.processes:
-        own: dict[str, Any] = {"s3": s3, "member": {}, "node": {}, "gateway": {}}[process.kind]
-        if process.kind != "s3":
-            own["curve_secret"], public = curve_pair(kept[process.id].get("curve_secret", ""))
-            peers[process.id] = {"role": process.kind, "curve_public": public}
-        if process.kind == "member":
-            own["admin_token_hash"] = hashlib.sha256(token.encode()).hexdigest()
-        if process.kind == "node":
-            tenant_key = tenant_key or secrets.token_urlsafe(32)
-            seed = seed or secrets.token_urlsafe(32)
-            own |= s3 | {"tenant_key": tenant_key, "gateway_seed": seed, "gateway_keys": gateways}
-        if process.kind == "gateway":
-            own["gateway_keys"] = {process.id: gateways[process.id]}
-        write_file(where.secrets(process.id), to_toml(own), 0o600)
-    write_file(where.peers_file, to_toml({"peers": peers}))
-
-
-def _kept(where: ClusterDir, plan: Plan) -> dict[str, dict[str, Any]]:
-    return {
-        process.id: config.read_toml(file) if (file := where.secrets(process.id)).exists() else {}
-        for process in plan.processes
-    }
-
-
-def curve_pair(secret: str) -> tuple[str, str]:
-    """The CURVE pair (RFC 26 of ZeroMQ) in Z85: the given secret with its public half, or anew."""
-    if secret:
-        return secret, zmq.curve_public(secret.encode()).decode()
-    public, fresh = zmq.curve_keypair()
-    return fresh.decode(), public.decode()
-
-
-def s3_keys(where: ClusterDir, plan: Plan) -> tuple[str, str]:
-    """Access key and secret key of the cluster's S3."""
-    content = config.load_secrets(where.secrets(plan.of("s3")[0].id))
-    return content.s3_access_key, content.s3_secret_key

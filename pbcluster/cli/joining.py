@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from pbcluster import authority, config
-from pbcluster.cli import certificates, initialise, join_token
+from pbcluster.cli import certificates, join_token, secret_files
 from pbcluster.cli.admin import AdminClient
 from pbcluster.cli.http import Unreachable, ask
 from pbcluster.cli.join_token import JoinToken
@@ -147,7 +147,7 @@ def _attempt(where: ClusterDir, token: JoinToken, address: str | None, port: int
         id=token.process_id,
         address=own,
         ports=_ports(token.role, own, port),
-        curve_secret=initialise.curve_pair("")[0],
+        curve_secret=secret_files.curve_pair("")[0],
         tls_key=pair.key.decode(),
         request=pair.certificate.decode(),
     )
@@ -235,7 +235,7 @@ def _accepted(
         "token": token.shown,
         "role": attempt.role,
         "id": attempt.id,
-        "curvePublic": initialise.curve_pair(attempt.curve_secret)[1],
+        "curvePublic": secret_files.curve_pair(attempt.curve_secret)[1],
         "certificateRequest": attempt.request,
     }
     if attempt.role == "member":
@@ -304,7 +304,7 @@ def _peers(attempt: Attempt, joined: dict[str, Any]) -> dict[str, Any]:
         member["id"]: {"role": "member", "curve_public": member["curvePublic"]}
         for member in joined["members"]
     }
-    public = initialise.curve_pair(attempt.curve_secret)[1]
+    public = secret_files.curve_pair(attempt.curve_secret)[1]
     return rows | {attempt.id: {"role": attempt.role, "curve_public": public}}
 
 

@@ -40,12 +40,14 @@ def recover(
     pause: Callable[[float], None] = time.sleep,
     *,
     of: str = "",
+    settle_s: float = SETTLE_S,
 ) -> Plan:
     """Write a directory whose members begin anew with the state in ``file``.
 
     :param shown: called with each step.
     :param pause: waits so many seconds.
     :param of: another cluster whose file it may be.
+    :param settle_s: how long nodes of the former cluster may take to end.
     :returns: the new plan.
     :raises ConfigError: the cluster runs, the file cannot be used, or another recovered it first.
     :raises PBClusterError: S3 did not answer; nothing was changed.
@@ -63,7 +65,7 @@ def recover(
             f"{saved.cluster_id}"
         )
     fresh = attrs.evolve(plan, cluster_id=_new_id(where, plan))
-    with _s3(where, plan, shown):
+    with s3_running(where, plan, shown):
         now = datetime.now(UTC)
         claimed = claim_next(bucket_of(where, plan), plan.cluster_id, fresh.cluster_id, now)
     shown(f"claimed generation {claimed.generation} in S3 for {fresh.cluster_id}")
@@ -73,8 +75,9 @@ def recover(
         initialise.begin(where, member.id, "recover")
     initialise.write_all(where, fresh)
     _note(where).unlink(missing_ok=True)
-    shown(f"waiting {SETTLE_S:.0f} s, until nodes of the former cluster have ended")
-    pause(SETTLE_S)
+    if settle_s:
+        shown(f"waiting {settle_s:.0f} s, until nodes of the former cluster have ended")
+        pause(settle_s)
     return fresh
 
 
@@ -104,8 +107,11 @@ def _move_aside(where: ClusterDir, member: str, former: str) -> None:
 
 
 @contextlib.contextmanager
-def _s3(where: ClusterDir, plan: Plan, shown: Callable[[str], None]) -> Iterator[None]:
-    """The cluster's own S3 runs meanwhile."""
+def s3_running(where: ClusterDir, plan: Plan, shown: Callable[[str], None]) -> Iterator[None]:
+    """The cluster's own S3 runs meanwhile.
+
+    :raises DeadlineExceeded: it does not serve.
+    """
     spec = next(spec for spec in specs(where, plan) if spec.kind == "s3")
     child = Child(spec)
     shown("starting S3")

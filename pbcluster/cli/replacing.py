@@ -20,7 +20,7 @@ from pbcluster.cli.layout import ClusterDir, Plan
 from pbcluster.errors import ConfigError, DeadlineExceeded, ProcessFailed
 
 TAKE_OVER = "--take-over=true"
-#: A process serves some seconds after its start, and ends within the half minute of a node's grace.
+#: A process serves some seconds after its start, and ends within a node's grace.
 WITHIN_S = 120.0
 _POLL_S = 0.05
 #: States in which a process may be replaced.

@@ -8,7 +8,7 @@ before the next one's turn:
 * a **node** is drained where another one takes its tenants, and undrained afterwards, unless an
   operator had drained it; afterwards the control plane hears its new process;
 * a **gateway** hands its sockets over and drains; nothing needs to be done;
-* **S3** has no such way: while it starts, writes wait.
+* **S3** has no such way: while it starts, writes wait, or are refused.
 
 Blocking; every wait has a bound. It acts on the processes of one directory.
 """
@@ -73,14 +73,17 @@ class Restarter:
     drain_s: float = 600.0
 
     def all(self, plan: Plan) -> Iterator[Restarted]:
-        """Every member, node and gateway; the leader last of the members."""
-        for kind in ORDER:
-            group = list(plan.of(kind))
-            if kind == "member":
-                leader = self._leader()
-                group.sort(key=lambda process: process.id == leader)
-            for process in group:
-                yield self.one(plan, process)
+        """Every member, node and gateway."""
+        for process in self.in_order(plan):
+            yield self.one(plan, process)
+
+    def in_order(self, plan: Plan) -> list[Process]:
+        """The order in which all are restarted; who leads now is the last of the members."""
+        found = [process for kind in ORDER for process in plan.of(kind)]
+        leader = self._leader()
+        place = [ORDER.index(p.kind) for p in found]
+        ranked = sorted(zip(place, found, strict=True), key=lambda r: (r[0], r[1].id == leader))
+        return [process for _, process in ranked]
 
     def one(self, plan: Plan, process: Process) -> Restarted:
         """One process.

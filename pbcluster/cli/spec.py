@@ -13,7 +13,7 @@ from typing import Any
 
 import pbcluster
 from pbcluster import binaries
-from pbcluster.cli import initialise
+from pbcluster.cli import secret_files
 from pbcluster.cli.admin import AdminClient
 from pbcluster.cli.child import ProcessSpec, clean_environment
 from pbcluster.cli.http import ask
@@ -27,7 +27,7 @@ REACTOR = "pbuvloop"
 #: Seconds from SIGTERM to SIGKILL: gateways finish open requests, nodes sync every tenant.
 #: SeaweedFS waits 15 s for connections of its own parts (measured); what it stored needs no such
 #: farewell, so it is not waited for.
-STOP_GRACE_S = {"s3": 1.0, "member": 10.0, "node": 30.0, "gateway": 20.0}
+STOP_GRACE_S = {"s3": 1.0, "member": 10.0, "node": 45.0, "gateway": 20.0}
 
 
 def specs(where: ClusterDir, plan: Plan) -> list[ProcessSpec]:
@@ -39,7 +39,7 @@ def specs(where: ClusterDir, plan: Plan) -> list[ProcessSpec]:
 
 
 def _s3(where: ClusterDir, plan: Plan, process: Process) -> ProcessSpec:
-    access_key, secret_key = initialise.s3_keys(where, plan)
+    access_key, secret_key = secret_files.s3_keys(where, plan)
     seaweed = seaweed_spec(
         where.data(process.id),
         process.ports["s3"],
@@ -49,6 +49,7 @@ def _s3(where: ClusterDir, plan: Plan, process: Process) -> ProcessSpec:
         ports=process.ports,
         weed=weed_path(plan),
         host=plan.host,
+        also=secret_files.accepted_s3_keys(where, plan),
         closed_by=where.tls(process.id) if plan.address else None,
     )
     return ProcessSpec(
@@ -110,9 +111,13 @@ def _service(where: ClusterDir, plan: Plan, process: Process) -> ProcessSpec:
 
 
 def _stop_grace_s(plan: Plan, kind: str) -> float:
-    """As :data:`STOP_GRACE_S`; longer where a gateway is told to drain for longer."""
+    """As :data:`STOP_GRACE_S`; longer where a gateway or a node is told to drain for longer."""
     own = plan.settings.get(kind, {})
     drains = [own.get(name, 0.0) for name in ("drain_ready_s", "drain_s")]
+    if kind == "node":
+        drain_s = own.get("drain_on_stop_s", 0.0)
+        told_s = float(drain_s) if isinstance(drain_s, int | float) else 0.0
+        return max(STOP_GRACE_S[kind], told_s + 30.0)
     told = sum(float(each) for each in drains if isinstance(each, int | float))
     return max(STOP_GRACE_S[kind], told + 10.0 if told else 0.0)
 

@@ -199,8 +199,11 @@ class Supervisor:
             one.state, one.due_at = state.LEAVING, time.monotonic() + one.spec.stop_grace_s
             one.child.send(signal.SIGTERM)
         for spec in specs:
-            if spec.id in known and replacing.asked_for(self._where, spec.id):
-                self._replace(known[spec.id], spec)
+            if spec.id in known:
+                # Should it die, it starts again by what is written now.
+                known[spec.id].child.spec = spec
+                if replacing.asked_for(self._where, spec.id):
+                    self._replace(known[spec.id], spec)
 
     def _replace(self, one: Managed, spec: ProcessSpec) -> None:
         """Another process in its place: beside it where it can hand over, else after its end."""

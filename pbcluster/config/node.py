@@ -54,6 +54,13 @@ class NodeConfig(ClientConfig):
         between(0.1, 86400, float),
         900.0,
     )
+    drain_on_stop_s: float = setting(
+        "a node that is stopped lets its running tenants go to other nodes first, for so many "
+        "seconds; 0: it does not",
+        "0 to 600",
+        between(0, 600, float),
+        15.0,
+    )
     warm_bytes: int = setting(
         "bytes that copies of stopped tenants may take on the disk; 0: half of what is free",
         "0 to 2^60",

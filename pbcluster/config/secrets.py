@@ -7,7 +7,7 @@ no process list shows them.
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -26,6 +26,8 @@ class Secrets:
     ``admin_token_hash`` is the SHA-256 of the admin token, in hex (members).
     ``curve_secret`` is this process's CURVE key in Z85 (40 characters), its public half standing in
     the peers file.
+    ``gateway_keys_also``, ``admin_token_hashes_also`` and ``s3_keys_also`` (access key → secret
+    key, of the cluster's own S3) are accepted beside the others, while keys are exchanged.
     """
 
     s3_access_key: str = ""
@@ -35,6 +37,9 @@ class Secrets:
     curve_secret: str = ""
     gateway_keys: Mapping[str, str] = {}
     gateway_seed: str = ""
+    gateway_keys_also: Mapping[str, Sequence[str]] = {}
+    admin_token_hashes_also: Sequence[str] = ()
+    s3_keys_also: Mapping[str, str] = {}
 
     def __repr__(self) -> str:
         return "<Secrets>"
@@ -56,15 +61,20 @@ def load_secrets(file: Path) -> Secrets:
 
 @attrs.frozen
 class Peer:
-    """One process of the cluster as the others know it."""
+    """One process of the cluster as the others know it.
+
+    :ivar curve_also: further keys by which it is known, while its key is exchanged.
+    """
 
     id: str
     role: str
     curve_public: str
+    curve_also: tuple[str, ...] = ()
 
 
 def load_peers(file: Path) -> dict[str, Peer]:
-    """Read the peers file: a table ``[peers.ID]`` with ``role`` and ``curve_public`` for each.
+    """Read the peers file: a table ``[peers.ID]`` with ``role`` and ``curve_public`` for each,
+    and perhaps ``curve_also``.
 
     :raises ConfigError: unreadable, or a row lacks something.
     """
@@ -78,5 +88,8 @@ def load_peers(file: Path) -> dict[str, Peer]:
                 f"peer {name!r} in {file} needs a role of {', '.join(roles)} and a 40-character "
                 "curve_public key"
             )
-        found[name] = Peer(name, role, key)
+        also = row.get("curve_also", [])
+        if not isinstance(also, list) or any(len(each) != 40 for each in also):
+            raise ConfigError(f"curve_also of {name!r} in {file} must be a list of keys")
+        found[name] = Peer(name, role, key, tuple(also))
     return found

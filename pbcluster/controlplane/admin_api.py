@@ -24,6 +24,7 @@ from pbcluster.controlplane.admin_join import JoinRoutes
 from pbcluster.controlplane.admin_lives import MAX_WAIT_S, LifeRoutes
 from pbcluster.controlplane.admin_migrations import MigrationRoutes
 from pbcluster.controlplane.admin_platform import PlatformRoutes
+from pbcluster.controlplane.admin_rebalance import RebalanceRoutes
 from pbcluster.controlplane.admin_tenants import BCRYPT_COST, TenantRoutes
 from pbcluster.controlplane.admin_tokens import TokenRoutes
 from pbcluster.controlplane.admin_views import Health
@@ -36,6 +37,7 @@ class AdminAPI(
     LifeRoutes,
     DurabilityRoutes,
     MigrationRoutes,
+    RebalanceRoutes,
     InsideRoutes,
     PlatformRoutes,
     TokenRoutes,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import attrs
@@ -68,10 +68,18 @@ class AdminAuth:
         :param token_hash: SHA-256 of the admin token in hex; empty: it is nobody's.
         :param tokens: gives the API tokens as they are now. :param wall_clock: for their ends.
         """
-        self._hash = token_hash.lower().encode()
+        self._hashes: tuple[bytes, ...] = ()
+        self.use(token_hash)
         self._tokens = tokens
         self._wall_clock = wall_clock
         self._failures: dict[str, _Failures] = {}
+
+    def use(self, token_hash: str, also: Sequence[str] = ()) -> None:
+        """These are the hashes of the admin token from now on.
+
+        :param also: of further ones, while it is exchanged.
+        """
+        self._hashes = tuple(each.lower().encode() for each in (token_hash, *also) if each)
 
     def check(self, authorization: bytes | None, address: str, now: float) -> Principal:
         """Who it is.
@@ -97,7 +105,7 @@ class AdminAuth:
             return None
         token = token.strip()
         digest = hashlib.sha256(token).digest()
-        if self._hash and hmac.compare_digest(digest.hex().encode(), self._hash):
+        if any(hmac.compare_digest(digest.hex().encode(), each) for each in self._hashes):
             return Principal(ADMIN, Role.ADMIN)
         found = self._tokens().get(token.partition(b".")[0].decode("ascii", "replace"))
         if found is None or not hmac.compare_digest(digest, found.digest):

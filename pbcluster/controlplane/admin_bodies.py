@@ -12,6 +12,8 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from pbcluster.controlplane.admin_table import Body
+from pbcluster.controlplane.moves import MAX_MOVES
+from pbcluster.controlplane.rebalancing import AT_ONCE
 from pbcluster.platform_tokens import MAX_LIFETIME_S, MIN_LIFETIME_S
 from pbcluster.records import (
     MAX_DOMAINS,
@@ -80,6 +82,17 @@ class Superuser(Body, frozen=True):
     password: Annotated[str, Meta(min_length=8, max_length=71, description=PASSWORD_RULE)]
 
 
+Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{0,64}$")]
+
+
+class Placement(Body, frozen=True):
+    """Where a tenant must be, and the group whose tenants are spread over nodes; empty: no wish."""
+
+    region: Word = ""
+    zone: Word = ""
+    spread: Word = ""
+
+
 class NewTenant(Body, frozen=True, rename=json_name):
     """A tenant to be made."""
 
@@ -90,6 +103,7 @@ class NewTenant(Body, frozen=True, rename=json_name):
     on_s3_outage: OnOutage = OnOutage.DEGRADE
     metadata: dict[str, Any] = {}
     quotas: Quotas | UnsetType = UNSET  # type: ignore[valid-type]
+    placement: Placement = Placement()
 
 
 class TenantChange(Body, frozen=True, rename=json_name):
@@ -109,6 +123,8 @@ class TenantChange(Body, frozen=True, rename=json_name):
     durability: Durability | UnsetType = UNSET
     durable_reads: bool | UnsetType = UNSET
     on_s3_outage: OnOutage | UnsetType = UNSET
+    #: All wishes it has from then on, for the next time that it needs a node.
+    placement: Placement | UnsetType = UNSET
 
 
 class Rename(Body, frozen=True):
@@ -165,6 +181,12 @@ class NewMigration(Body, frozen=True, rename=json_name):
     """A tenant moves."""
 
     target_node: Annotated[str, Meta(min_length=1, max_length=63)]
+
+
+class NewRebalance(Body, frozen=True, rename=json_name):
+    """The nodes are evened out."""
+
+    at_once: Annotated[int, Meta(ge=1, le=MAX_MOVES)] = AT_ONCE
 
 
 class NewMember(Body, frozen=True):

@@ -15,7 +15,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 from twisted.web.server import Request
@@ -69,16 +69,25 @@ class ClientMark:
 
     def __init__(self, secret: str) -> None:
         """:param secret: what all members know and nobody else; empty: nothing is believed."""
-        self._key = hashlib.sha256(b"pbcluster client mark " + secret.encode()).digest()
-        self._usable = bool(secret)
+        self._keys: tuple[bytes, ...] = ()
+        self.use(secret)
+
+    def use(self, secret: str, also: Sequence[str] = ()) -> None:
+        """These are the secrets from now on.
+
+        :param also: what other members may still, or already, mark with.
+        """
+        words = (each.encode() for each in (secret, *also) if each)
+        self._keys = tuple(hashlib.sha256(b"pbcluster client mark " + w).digest() for w in words)
 
     def headers(self, request: Request, caller: Caller) -> dict[str, str]:
         """What goes along with the request."""
-        if not self._usable:
+        if not self._keys:
             return {}
+        key = self._keys[0]
         return {
             CLIENT: caller.address,
-            SIGNATURE: self._signature(request, caller.address, caller.request_id),
+            SIGNATURE: _signature(key, request, caller.address, caller.request_id),
         }
 
     def address_of(self, request: Request, request_id: str) -> str:
@@ -87,18 +96,19 @@ class ClientMark:
         claimed: bytes = request.getHeader(CLIENT.encode()) or b""
         given: bytes = request.getHeader(SIGNATURE.encode()) or b""
         address = claimed[:_MAX_ADDRESS].decode("ascii", "replace")
-        if not self._usable or not address or not given.isascii():
+        if not address or not given.isascii():
             return peer
-        wanted = self._signature(request, address, request_id)
-        return address if hmac.compare_digest(given.decode(), wanted) else peer
+        wanted = (_signature(key, request, address, request_id) for key in self._keys)
+        return address if any(hmac.compare_digest(given.decode(), w) for w in wanted) else peer
 
-    def _signature(self, request: Request, address: str, request_id: str) -> str:
-        parts = (
-            address.encode(),
-            request_id.encode(),
-            request.method,
-            request.uri,
-            request.getHeader(b"authorization") or b"",
-        )
-        told = b"\n".join(hashlib.sha256(part).digest() for part in parts)
-        return hmac.new(self._key, told, "sha256").hexdigest()
+
+def _signature(key: bytes, request: Request, address: str, request_id: str) -> str:
+    parts = (
+        address.encode(),
+        request_id.encode(),
+        request.method,
+        request.uri,
+        request.getHeader(b"authorization") or b"",
+    )
+    told = b"\n".join(hashlib.sha256(part).digest() for part in parts)
+    return hmac.new(key, told, "sha256").hexdigest()

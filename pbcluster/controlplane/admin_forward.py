@@ -13,10 +13,17 @@ from typing import Any
 import attrs
 import treq
 from twisted.internet.defer import CancelledError, TimeoutError
-from twisted.internet.error import ConnectError, ConnectingCancelledError
+from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool, ResponseFailed
+from twisted.web._newclient import RequestNotSent
+from twisted.web.client import (
+    Agent,
+    BrowserLikePolicyForHTTPS,
+    HTTPConnectionPool,
+    RequestTransmissionFailed,
+    ResponseFailed,
+)
 from twisted.web.server import Request
 
 from pbcluster.errors import DeadlineExceeded, NotLeader, TooLarge
@@ -30,6 +37,15 @@ CONNECT_TIMEOUT_S = 2.0
 MAX_ANSWER_BYTES = 16 * 1024**2
 _HEADERS = ("authorization", "content-type", "idempotency-key", "accept", "if-match")
 _BACK = ("content-type", "cache-control", "retry-after", "www-authenticate", "etag")
+#: The connection ended while the request or its answer was on the way.
+_BROKEN = (
+    RequestTransmissionFailed,
+    ResponseFailed,
+    ConnectionClosed,
+    CancelledError,
+    TimeoutError,
+    OSError,
+)
 
 log = Logger()
 
@@ -115,10 +131,10 @@ class Forwarder:
             )
             parts: list[bytes] = []
             await treq.collect(response, _bounded(parts))
-        except (ConnectError, ConnectingCancelledError) as error:
+        except (ConnectError, ConnectingCancelledError, RequestNotSent) as error:
             told = f"{leader} leads but cannot be reached: {error}"
             raise NotLeader(told, leader=leader, retry_after_s=0.2) from None
-        except (ResponseFailed, CancelledError, TimeoutError, OSError) as error:
+        except _BROKEN as error:
             log.info("passing on to {leader}: {error}", leader=leader, error=error)
             raise DeadlineExceeded(unknown) from None
         back = {

@@ -34,7 +34,7 @@ from pbcluster.controlplane.admin_auth import AdminAuth, Principal
 from pbcluster.controlplane.admin_caller import Caller, ClientMark, caller_of
 from pbcluster.controlplane.admin_forward import Forwarder, PassedOn
 from pbcluster.controlplane.admin_members import Group
-from pbcluster.controlplane.admin_table import Operation, Param, read_query
+from pbcluster.controlplane.admin_table import MAX_KEY_BYTES, Operation, Param, read_query
 from pbcluster.controlplane.consensus import Consensus
 from pbcluster.controlplane.executor import Executor, utc_now
 from pbcluster.controlplane.liveness import Liveness
@@ -54,7 +54,6 @@ from pbcluster.errors import (
 from pbcluster.records import Role, TenantRecord, TenantStatus
 
 MAX_BODY_BYTES = 1024 * 1024
-MAX_KEY_BYTES = 200
 #: The quotes belong to it (RFC 9110); who leaves them away is understood.
 _ETAG = re.compile(rb'("?)([0-9]{1,18})\1')
 log = Logger()
@@ -381,7 +380,10 @@ class AdminRoutes:
 
 
 def _read(operation: Operation, request: Request) -> dict[str, Any]:
-    """Query and body of an operation that has them. :raises CallerError: they are wrong."""
+    """Query and body of an operation that has them. :raises CallerError: they, or the key, are
+    wrong."""
+    if operation.method != "GET":
+        idempotency_key(request)
     found: dict[str, Any] = {}
     if operation.body is not None:
         content = body_of(request)

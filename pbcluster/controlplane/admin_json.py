@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from pbcluster.controlplane.admin_bodies import PASSWORD_RULE, RULES, Superuser
+from pbcluster.controlplane.admin_bodies import PASSWORD_RULE, RULES, Placement, Superuser
 from pbcluster.controlplane.admin_body import parse
 from pbcluster.controlplane.liveness import Liveness
 from pbcluster.controlplane.registry import Registry
@@ -88,6 +88,11 @@ def check_metadata(value: dict[str, Any]) -> dict[str, Any]:
 def quotas_of(given: Any) -> TenantQuotas:
     """The record of a body's quotas."""
     return TenantQuotas(**msgspec.structs.asdict(given))
+
+
+def placement_of(given: Placement) -> dict[str, str]:
+    """The record's placement constraints of a body's."""
+    return {name: word for name, word in msgspec.structs.asdict(given).items() if word}
 
 
 def login_of(given: Superuser | msgspec.UnsetType) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Where tenants are and where they go: migrations, drains, placement, rebalancing, the survey."""
+"""Where tenants are and where they go: migrations, drains, placement, the survey."""
 
 from __future__ import annotations
 
@@ -15,18 +15,13 @@ from pbcluster.controlplane.admin_views import (
     DrainView,
     MigrationView,
     PlacementView,
-    RebalanceView,
     SurveyView,
 )
 from pbcluster.controlplane.finding import find
 from pbcluster.controlplane.migrating import Migrating
-from pbcluster.controlplane.placement import choose, rebalance
-from pbcluster.controlplane.registry import LIVING
+from pbcluster.controlplane.placement import choose
 from pbcluster.errors import NoCapacity, Unavailable
 from pbcluster.records import MigrationPhase, MigrationRecord, Role
-
-#: Moves that one plan of a rebalancing names.
-MAX_SHOWN_MOVES = 1000
 
 
 class MigrationRoutes(AdminRoutes):
@@ -198,40 +193,6 @@ class MigrationRoutes(AdminRoutes):
             "migrations": moving,
             "aborted": stuck,
         }
-
-    @endpoint(
-        "GET",
-        "/api/cp/rebalance",
-        role=Role.VIEWER,
-        answers={200: RebalanceView},
-    )
-    async def plan_rebalance(self, request: Request) -> tuple[int, Any]:
-        """Which moves would even the nodes out; nothing is moved."""
-        await self._consensus.read_barrier()
-        registry = self._consensus.registry
-        movable = {
-            node.id: [
-                tenant_id for tenant_id in registry.tenants_of(node.id) if self._may_move(tenant_id)
-            ]
-            for node in registry.nodes()
-        }
-        moves = rebalance(self._planner.candidates(None), movable)
-        shown = [
-            {
-                "tenantID": move.tenant_id,
-                "name": registry.tenant(move.tenant_id).name,
-                "sourceNode": move.source,
-                "targetNode": move.target,
-            }
-            for move in moves[:MAX_SHOWN_MOVES]
-        ]
-        return 200, {"totalMoves": len(moves), "moves": shown}
-
-    def _may_move(self, tenant_id: str) -> bool:
-        """Placement constraints are left alone: who has any is not moved for evenness."""
-        tenant = self._consensus.registry.tenant(tenant_id)
-        free = tenant.status in LIVING and tenant.ever_ready and not tenant.degraded
-        return free and not tenant.placement
 
 
 def migration_json(record: MigrationRecord, now: datetime) -> dict[str, Any]:

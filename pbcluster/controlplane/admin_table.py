@@ -19,6 +19,8 @@ from pbcluster.records import Role
 #: The header that has a request's id, both ways.
 REQUEST_ID = "X-Request-Id"
 REQUEST_ID_RULE = "1 to 64 letters, digits, '.', '_', '-'"
+#: Of the header ``Idempotency-Key``.
+MAX_KEY_BYTES = 200
 
 
 @attrs.frozen

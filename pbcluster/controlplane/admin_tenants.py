@@ -6,6 +6,7 @@ A password is hashed in a thread at once and kept nowhere.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 import bcrypt
@@ -25,7 +26,6 @@ from pbcluster.controlplane.admin_lives import WAIT
 from pbcluster.controlplane.admin_table import Query
 from pbcluster.controlplane.admin_views import TenantView
 from pbcluster.controlplane.domains import custom_domains
-from pbcluster.controlplane.placement import Wish, choose
 from pbcluster.errors import Conflict, NotFound, PBClusterError
 from pbcluster.records import InitialSuperuser, Role, TenantRecord, TenantStatus
 
@@ -127,7 +127,8 @@ class TenantRoutes(DomainRoutes):
         metadata = admin_json.check_metadata(body.metadata)
         quotas = bodies.Quotas() if body.quotas is UNSET else body.quotas
         key = idempotency_key(request)
-        self._check_room()
+        placement = admin_json.placement_of(body.placement)
+        self._check_room(placement)
         superuser = None
         if email:
             salt = bcrypt.gensalt(BCRYPT_COST)
@@ -144,6 +145,7 @@ class TenantRoutes(DomainRoutes):
             initial_superuser=superuser,
             durable_reads=body.durable_reads,
             on_s3_outage=body.on_s3_outage,
+            placement=placement,
         )
         outcome = await self.propose(
             request,
@@ -160,9 +162,9 @@ class TenantRoutes(DomainRoutes):
         tenant = await self._wait_ready(tenant.id, query["wait"])
         return (201 if tenant.ever_ready else 202), self._shown(tenant)
 
-    def _check_room(self) -> None:
+    def _check_room(self, placement: Mapping[str, str]) -> None:
         """Refuse before anything is created. :raises NoCapacity: no node has room."""
-        choose(self._planner.candidates(None), wish=Wish())
+        self._planner.check_room(placement.get("region", ""), placement.get("zone", ""))
 
     async def _place(self, tenant: TenantRecord) -> None:
         if tenant.node_id:
@@ -243,6 +245,7 @@ class TenantRoutes(DomainRoutes):
             given.get("durability"),
             given.get("durable_reads"),
             given.get("on_s3_outage"),
+            admin_json.placement_of(body.placement) if body.placement is not UNSET else None,
         )
         own = idempotency_key(request)
         changed = ", ".join(sorted(set(given) - {"version"}))

@@ -6,6 +6,7 @@ from these types; that answers are as they say is held by the tests that read th
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -135,6 +136,21 @@ class RebalanceView(Record, frozen=True):
 
     total_moves: int
     moves: list[MoveView]
+
+
+class RebalancingView(Record, frozen=True):
+    """A rebalancing: ``running``, ``done`` or ``ended`` (before the nodes were even, with the
+    reason). ``left``: moves that are not done."""
+
+    id: str
+    state: str
+    started: datetime
+    ended: datetime | None
+    total_moves: int
+    left: int
+    at_once: int
+    reason: str
+    version: int
 
 
 class Problem(msgspec.Struct):

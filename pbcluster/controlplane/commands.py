@@ -20,6 +20,7 @@ from pbcluster.controlplane.join_commands import (
     RevokeJoinToken,
     SetProcess,
 )
+from pbcluster.controlplane.rebalance_commands import EndRebalance, StartRebalance
 from pbcluster.records import (
     Durability,
     InitialSuperuser,
@@ -37,11 +38,13 @@ __all__ = [
     "AuditNote",
     "Command",
     "CreateJoinToken",
+    "EndRebalance",
     "Join",
     "Keyed",
     "RemoveProcess",
     "RevokeJoinToken",
     "SetProcess",
+    "StartRebalance",
     "decode",
     "encode",
 ]
@@ -60,6 +63,7 @@ class CreateTenant(Command, frozen=True):
     initial_superuser: InitialSuperuser | None = None
     durable_reads: bool = False
     on_s3_outage: OnOutage = OnOutage.DEGRADE
+    placement: dict[str, str] = {}
 
 
 class UpdateTenant(Command, frozen=True):
@@ -79,6 +83,8 @@ class UpdateTenant(Command, frozen=True):
     durability: Durability | None = None
     durable_reads: bool | None = None
     on_s3_outage: OnOutage | None = None
+    #: For the next time that it needs a node; it is not moved for it.
+    placement: dict[str, str] | None = None
 
 
 class AssignTenant(Command, frozen=True):
@@ -410,6 +416,8 @@ AnyCommand = (
     | Join
     | SetProcess
     | RemoveProcess
+    | StartRebalance
+    | EndRebalance
 )
 
 

@@ -105,10 +105,17 @@ class Membership:
         :param processes: the nodes and gateways that they name: the registry learns of them, so
             that members of other hosts let them in too.
         """
-        self._settings = dict(settings)
-        self._processes = tuple(processes)
+        self.use(settings, processes)
         looking = self._looks.start(LOOK_EVERY_S, now=False)
         looking.addErrback(lambda failure: log.failure("the look after the group ended", failure))
+
+    def use(
+        self, settings: Mapping[MemberId, MemberRecord], processes: Iterable[ProcessRecord]
+    ) -> None:
+        """What the settings name was read again."""
+        self._settings = dict(settings)
+        self._processes = tuple(processes)
+        self._refused.clear()
 
     def stop(self) -> None:
         """Do nothing more."""

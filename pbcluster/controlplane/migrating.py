@@ -27,6 +27,7 @@ from pbcluster.controlplane.executor import Executor, utc_now
 from pbcluster.controlplane.liveness import Liveness
 from pbcluster.controlplane.moves import MAX_MOVES, Effect, Moves, Start
 from pbcluster.controlplane.planner import Assign
+from pbcluster.controlplane.rebalancing import Finish
 from pbcluster.errors import (
     Busy,
     Conflict,
@@ -113,6 +114,15 @@ class Migrating:
             )
         return self._abort_of(record, reason)
 
+    def rebalance_command(self, total_moves: int, at_once: int) -> c.StartRebalance:
+        """What begins to even the nodes out."""
+        rebalance_id = "rebalance_" + secrets.token_hex(8)
+        return c.StartRebalance(self._wall_clock(), rebalance_id, total_moves, at_once)
+
+    def rebalance_left(self) -> int:
+        """How many moves of the rebalancing are not done, as far as this leader knows."""
+        return self._moves.rebalancing.left()
+
     # -- what nodes report --
 
     async def reported(self, body: wire.TenantReport) -> None:
@@ -166,6 +176,13 @@ class Migrating:
         moved = [each.tenant_id for each in beat.tenants if each.state == wire.MOVED]
         self._moves.old_route_used(beat.node_id, moved, self._clock.seconds())
 
+    def leaves(self, node_id: str, incarnation: int) -> None:
+        """A node is being stopped: its running tenants go elsewhere.
+
+        :raises NoCapacity: no other node can take any.
+        """
+        self._moves.leaves(node_id, incarnation)
+
     # -- what the plan wants --
 
     def tick(self) -> None:
@@ -184,6 +201,9 @@ class Migrating:
         Deferred.fromCoroutine(work).addErrback(lambda failure: log.failure("failed", failure))
 
     async def _carry_out(self, effect: Effect) -> None:
+        if isinstance(effect, Finish):
+            await self._finish(effect)
+            return
         failed = True
         try:
             await self._do(effect)
@@ -192,6 +212,14 @@ class Migrating:
             log.warn("{tenant} does not move: {why}", tenant=effect.tenant_id, why=error.message)
         finally:
             self._moves.ended(effect.tenant_id, self._clock.seconds(), failed=failed)
+
+    async def _finish(self, effect: Finish) -> None:
+        command = c.EndRebalance(self._wall_clock(), effect.rebalance_id, effect.reason)
+        try:
+            await self._propose(command)
+            log.info("rebalancing ended: {why}", why=effect.reason or "the nodes are even")
+        except PBClusterError as error:
+            log.warn("rebalancing did not end: {why}", why=error.message)
 
     async def _do(self, effect: Effect) -> None:
         now = self._wall_clock()

@@ -13,10 +13,12 @@ import attrs
 
 from pbcluster.controlplane import migration as m
 from pbcluster.controlplane.liveness import Liveness
+from pbcluster.controlplane.placement import Move
 from pbcluster.controlplane.planner import Assign, Planner
+from pbcluster.controlplane.rebalancing import Finish, Rebalancing
 from pbcluster.controlplane.registry import LIVING, Registry
 from pbcluster.errors import NoCapacity
-from pbcluster.records import MigrationRecord, NodeStatus, TenantRecord
+from pbcluster.records import MigrationRecord, NodeRecord, NodeStatus, TenantRecord, TenantStatus
 
 #: Migrations under way in all; each costs its target a restore and a start.
 MAX_MOVES = 16
@@ -38,7 +40,7 @@ class Start:
     reason: str
 
 
-Effect = m.Step | Start | Assign
+Effect = m.Step | Start | Assign | Finish
 
 
 class Moves:
@@ -57,6 +59,10 @@ class Moves:
         self._seen: dict[str, tuple[int, float]] = {}
         #: Migration → last request that followed the old route.
         self._followed: dict[str, float] = {}
+        #: Nodes that are being stopped → the incarnation that said so. Soft: each repeats it.
+        self._leaving: dict[str, int] = {}
+        #: What evens the nodes out.
+        self.rebalancing = Rebalancing(registry, planner)
         self._busy: set[str] = set()
         #: Tenants whose migration is about to begin → source and target.
         self._starting: dict[str, tuple[str, str]] = {}
@@ -70,6 +76,8 @@ class Moves:
             known.clear()
         for pauses in (self._not_before, self._rest_until):
             pauses.clear()
+        self._leaving.clear()
+        self.rebalancing.reset()
         self._busy.clear()
         self._starting.clear()
 
@@ -92,6 +100,22 @@ class Moves:
             if record is not None and record.source_node == node_id:
                 self._followed[record.id] = now
 
+    def leaves(self, node_id: str, incarnation: int) -> None:
+        """A node is being stopped: its running tenants go elsewhere, as from one that is drained.
+
+        :raises NoCapacity: no other node can take any.
+        """
+        self._leaving[node_id] = incarnation
+        registry, suspected = self._current(), self._liveness.suspected()
+        if not any(
+            node.id != node_id
+            and node.status is NodeStatus.HEALTHY
+            and node.id not in suspected
+            and registry.count_of(node.id) < node.capacity
+            for node in registry.nodes()
+        ):
+            raise NoCapacity(f"no other node can take the tenants of {node_id}")
+
     # -- the plan --
 
     def tick(self, now: float) -> list[Effect]:
@@ -102,7 +126,9 @@ class Moves:
             self._look_at(record, now, effects)
         self._forget(now, {record.id for record in open_now})
         if not self._planner.storm():
-            effects.extend(self._drains(now, open_now))
+            under_way = self._under_way(open_now)
+            effects.extend(self._drains(now, under_way))
+            effects.extend(self._even_out(now, under_way))
         return effects
 
     def _forget(self, now: float, known: set[str]) -> None:
@@ -147,18 +173,19 @@ class Moves:
 
     # -- draining nodes --
 
-    def _drains(self, now: float, open_now: list[MigrationRecord]) -> list[Effect]:
-        under_way = {
+    def _under_way(self, open_now: list[MigrationRecord]) -> dict[str, tuple[str, str]]:
+        """Tenants that move, or are about to → source and target."""
+        found = {
             record.tenant_id: (record.source_node, record.target_node)
             for record in open_now
             if record.phase in m.ACTIVE
         }
-        under_way |= self._starting
+        return found | self._starting
+
+    def _drains(self, now: float, under_way: dict[str, tuple[str, str]]) -> list[Effect]:
         effects: list[Effect] = []
         for node in self._current().nodes():
-            if not node.drain_wanted or not self._liveness.alive(node.id):
-                continue
-            for tenant_id in sorted(self._current().tenants_of(node.id)):
+            for tenant_id in self._to_move(node):
                 sources = sum(source == node.id for source, _ in under_way.values())
                 if sources >= MAX_PER_NODE or len(under_way) >= MAX_MOVES:
                     break
@@ -168,6 +195,36 @@ class Moves:
                 if effect is not None:
                     effects.append(effect)
         return effects
+
+    def _even_out(self, now: float, under_way: dict[str, tuple[str, str]]) -> list[Effect]:
+        """Moves of a rebalancing that begin now; drains come first."""
+        effects: list[Effect] = []
+        rests = lambda tenant_id: self._is_resting(tenant_id, now)  # noqa: E731
+        for each in self.rebalancing.next_moves(now, under_way, rests):
+            if isinstance(each, Finish):
+                effects.append(each)
+            elif len(under_way) < MAX_MOVES:
+                effects.append(self._begin(each, under_way))
+        return effects
+
+    def _begin(self, move: Move, under_way: dict[str, tuple[str, str]]) -> Start:
+        tenant = self._current().tenant(move.tenant_id)
+        self._busy.add(tenant.id)
+        self._starting[tenant.id] = under_way[tenant.id] = (move.source, move.target)
+        return Start(tenant.id, move.target, tenant.epoch, "the nodes are evened out")
+
+    def _to_move(self, node: NodeRecord) -> list[str]:
+        """Tenants that are to leave a node: all of one that is drained; of one that is being
+        stopped those that run, since it has little time."""
+        if not self._liveness.alive(node.id):
+            return []
+        registry = self._current()
+        tenants = sorted(registry.tenants_of(node.id))
+        if node.drain_wanted:
+            return tenants
+        if self._leaving.get(node.id) != node.incarnation:
+            return []
+        return [t for t in tenants if registry.tenant(t).status is not TenantStatus.IDLE]
 
     def _is_resting(self, tenant_id: str, now: float) -> bool:
         return self._rest_until.get(tenant_id, 0.0) > now or self._is_busy(tenant_id, now)
@@ -186,7 +243,8 @@ class Moves:
         target = choice.node_id
         if sum(other == target for _, other in under_way.values()) >= MAX_PER_NODE:
             return None
-        reason = f"node {tenant.node_id} is drained"
+        wanted = self._current().node(tenant.node_id).drain_wanted
+        reason = f"node {tenant.node_id} is {'drained' if wanted else 'being stopped'}"
         effect: Start | Assign | None = Start(tenant.id, target, tenant.epoch, reason)
         if not tenant.ever_ready:
             effect = self._planner.move_off(tenant, target, reason)

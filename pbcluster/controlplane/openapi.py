@@ -13,7 +13,13 @@ from typing import Any, get_args, get_origin
 import msgspec
 
 from pbcluster import __version__
-from pbcluster.controlplane.admin_table import REQUEST_ID, REQUEST_ID_RULE, Operation, Param
+from pbcluster.controlplane.admin_table import (
+    MAX_KEY_BYTES,
+    REQUEST_ID,
+    REQUEST_ID_RULE,
+    Operation,
+    Param,
+)
 from pbcluster.controlplane.admin_views import Problem
 
 _PART = re.compile(r"<string:(\w+)>")
@@ -108,12 +114,12 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
     headers = {
         REQUEST_ID: f"The request's id in logs and audit: {REQUEST_ID_RULE}; else a new one."
     }
+    schemas: dict[str, dict[str, Any]] = {REQUEST_ID: {"type": "string"}}
     if operation.method != "GET":
         headers["Idempotency-Key"] = "Under one key it is done once; 200 printable characters."
+        schemas["Idempotency-Key"] = {"type": "string", "pattern": f"^[ -~]{{0,{MAX_KEY_BYTES}}}$"}
     for name, told in headers.items():
-        found.append(
-            {"name": name, "in": "header", "description": told, "schema": {"type": "string"}}
-        )
+        found.append({"name": name, "in": "header", "description": told, "schema": schemas[name]})
     if operation.conditional:
         found.append(
             {

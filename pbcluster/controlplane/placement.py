@@ -11,11 +11,11 @@ would have no node at all otherwise, never by one that is moved.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from pbcluster.errors import InvalidInput, NoCapacity
+from pbcluster.errors import NoCapacity
 from pbcluster.records import NodeRecord, NodeStatus
 
 #: Places that only tenants without any node get, so that a node's death finds room elsewhere.
@@ -23,28 +23,11 @@ RESERVE_SHARE = 0.1
 #: As the node's own "degraded".
 MAX_MEMORY_SHARE = 0.9
 MAX_DISK_SHARE = 0.9
-#: ``TenantRecord.placement``: where a tenant must be, and the group it is spread among.
-CONSTRAINTS = ("region", "zone", "spread")
-MAX_CONSTRAINT = 64
 
 
 def reserve_of(capacity: int) -> int:
     """Places of a node that are kept back; a small one keeps none."""
     return int(capacity * RESERVE_SHARE)
-
-
-def check_constraints(placement: Mapping[str, object]) -> dict[str, str]:
-    """A tenant's placement constraints, checked. :raises InvalidInput: names the wrong one."""
-    for name, value in placement.items():
-        if name not in CONSTRAINTS:
-            allowed = ", ".join(CONSTRAINTS)
-            raise InvalidInput(
-                f"placement has no {name!r}; allowed are: {allowed}", field=name, allowed=allowed
-            )
-        if not isinstance(value, str) or not 0 < len(value) <= MAX_CONSTRAINT:
-            rule = f"a string of 1 to {MAX_CONSTRAINT} characters"
-            raise InvalidInput(f"{name} must be {rule}", field=name, allowed=rule)
-    return {name: str(value) for name, value in placement.items()}
 
 
 @attrs.frozen(kw_only=True)
@@ -106,24 +89,36 @@ class Candidate:
         return ""
 
     def objection(self, wish: Wish = RESCUE) -> str:
-        """Why it cannot take another tenant; empty: it can."""
-        capacity = self.node.capacity
+        """Why it cannot take another tenant; empty: it can.
+
+        Asked of every node for every tenant that is placed: a reason is told only where it is one.
+        """
+        if self.node.id in wish.avoid:
+            return wish.avoid[self.node.id]
+        if not self._may_be_used():
+            return f"is {self.node.status.value}"
+        if not self.alive:
+            return "does not answer"
+        return self._fullness(wish) or self._unfitness(wish)
+
+    def _fullness(self, wish: Wish) -> str:
+        assigned, capacity = self.assigned, self.node.capacity
+        if assigned >= capacity:
+            return f"is full ({assigned} of {capacity} tenants)"
         reserved = 0 if wish.reserve else reserve_of(capacity)
-        checks = (
-            (self.node.id in wish.avoid, wish.avoid.get(self.node.id, "")),
-            (not self._may_be_used(), f"is {self.node.status.value}"),
-            (not self.alive, "does not answer"),
-            (self.assigned >= capacity, f"is full ({self.assigned} of {capacity} tenants)"),
-            (
-                self.assigned >= capacity - reserved,
-                f"has only its reserve left ({self.assigned} of {capacity} tenants, {reserved} "
-                "are kept for tenants of nodes that die)",
-            ),
-            (not wish.unwell and bool(self.trouble), self.trouble),
-            (wish.region not in ("", self.node.region), f"is not in region {wish.region}"),
-            (wish.zone not in ("", self.node.zone), f"is not in zone {wish.zone}"),
+        if assigned < capacity - reserved:
+            return ""
+        return (
+            f"has only its reserve left ({assigned} of {capacity} tenants, {reserved} "
+            "are kept for tenants of nodes that die)"
         )
-        return next((why for applies, why in checks if applies), "")
+
+    def _unfitness(self, wish: Wish) -> str:
+        if not wish.unwell and self.trouble:
+            return self.trouble
+        if wish.region not in ("", self.node.region):
+            return f"is not in region {wish.region}"
+        return "" if wish.zone in ("", self.node.zone) else f"is not in zone {wish.zone}"
 
 
 @attrs.frozen
@@ -135,19 +130,12 @@ class Choice:
     why: str = ""
 
 
-def choose(candidates: Sequence[Candidate], *, prefer: str = "", wish: Wish = RESCUE) -> Choice:
-    """Choose a node.
-
-    :param prefer: a node that wins if it can take the tenant at all (it has it now).
-    :raises NoCapacity: none can; the message names each node's reason.
-    """
-    reasons = {each.node.id: each.objection(wish) for each in candidates}
-    able = [each for each in candidates if not reasons[each.node.id]]
-    if not able:
-        told = "; ".join(f"{node} {why}" for node, why in sorted(reasons.items()))
-        raise NoCapacity(f"no node can take the tenant: {told or 'none has registered'}")
-    best = min(
-        able,
+def best_of(
+    candidates: Iterable[Candidate], *, prefer: str = "", wish: Wish = RESCUE
+) -> Candidate | None:
+    """The node that :func:`choose` would choose, without reasons; None: none can take it."""
+    return min(
+        (each for each in candidates if not each.objection(wish)),
         key=lambda each: (
             each.node.id != prefer,
             bool(each.trouble),
@@ -157,9 +145,23 @@ def choose(candidates: Sequence[Candidate], *, prefer: str = "", wish: Wish = RE
             each.assigned,
             each.node.id,
         ),
+        default=None,
     )
-    for each in able:
-        if each is not best:
+
+
+def choose(candidates: Sequence[Candidate], *, prefer: str = "", wish: Wish = RESCUE) -> Choice:
+    """Choose a node.
+
+    :param prefer: a node that wins if it can take the tenant at all (it has it now).
+    :raises NoCapacity: none can; the message names each node's reason.
+    """
+    reasons = {each.node.id: each.objection(wish) for each in candidates}
+    best = best_of(candidates, prefer=prefer, wish=wish)
+    if best is None:
+        told = "; ".join(f"{node} {why}" for node, why in sorted(reasons.items()))
+        raise NoCapacity(f"no node can take the tenant: {told or 'none has registered'}")
+    for each in candidates:
+        if not reasons[each.node.id]:
             reasons[each.node.id] = _told(each)
     del reasons[best.node.id]
     return Choice(best.node.id, reasons, _told(best))

@@ -7,17 +7,17 @@ assignments under way is bounded, so that the death of a full node cannot flood 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 import attrs
 
 from pbcluster.controlplane.liveness import Liveness, ProbeNode
-from pbcluster.controlplane.placement import Candidate, Choice, Wish, choose
+from pbcluster.controlplane.placement import Candidate, Choice, Wish, best_of, choose
 from pbcluster.controlplane.registry import LIVING, Registry
 from pbcluster.controlplane.registry_records import ending_of, may_end
 from pbcluster.errors import NoCapacity, Unavailable
-from pbcluster.records import NodeRecord, NodeResources, NodeStatus, TenantRecord, TenantStatus
+from pbcluster.records import NodeResources, NodeStatus, TenantRecord, TenantStatus
 
 #: Assignments under way at once.
 MAX_ASSIGNING = 64
@@ -28,6 +28,9 @@ MAX_ENDING = 16
 STORM_SHARE = 0.2
 #: After a failure (no room, proposal refused) a tenant is left alone for so long, unless asked for.
 RETRY_S = 1.0
+#: Of a node whose heartbeat did not come yet.
+_UNKNOWN = NodeResources()
+_DEGRADED = NodeStatus.DEGRADED.value
 
 
 @attrs.frozen
@@ -257,11 +260,13 @@ class Planner:
     def _assign(
         self, tenant: TenantRecord, reason: str, now: float, above: int = 0, prefer: str = ""
     ) -> Assign:
-        choice = self.choice(tenant, self.wish(tenant, reserve=bool(tenant.node_id)), prefer)
+        wish = self.wish(tenant, reserve=bool(tenant.node_id))
+        best = best_of(self._each(tenant), prefer=prefer, wish=wish)
+        node_id = self.choice(tenant, wish, prefer).node_id if best is None else best.node.id
         self._assigning.add(tenant.id)
         if tenant.node_id:
             self._liveness.begin_taking(tenant.id, tenant.node_id)
-        return Assign(tenant.id, choice.node_id, tenant.epoch, above, reason)
+        return Assign(tenant.id, node_id, tenant.epoch, above, reason)
 
     def wish(self, tenant: TenantRecord, *, reserve: bool = False, move: bool = False) -> Wish:
         """What a tenant needs of its next node.
@@ -282,36 +287,39 @@ class Planner:
         """Where it would go now. :raises NoCapacity: nowhere."""
         return choose(self.candidates(tenant), prefer=prefer, wish=wish)
 
+    def check_room(self, region: str = "", zone: str = "") -> None:
+        """Whether a new tenant could be placed. :raises NoCapacity: nowhere; says why."""
+        wish = Wish(region=region, zone=zone)
+        if all(each.objection(wish) for each in self._each(None)):
+            choose(self.candidates(None), wish=wish)
+
     def candidates(self, tenant: TenantRecord | None) -> list[Candidate]:
         """All nodes as placement sees them; ``tenant``'s own place does not count against it."""
-        coming = self._registry.coming(but=tenant.id if tenant is not None else "")
-        return [
-            self._candidate(node, tenant, coming.get(node.id, 0)) for node in self._registry.nodes()
-        ]
+        return list(self._each(tenant))
 
-    def _candidate(self, node: NodeRecord, tenant: TenantRecord | None, coming: int) -> Candidate:
-        registry = self._registry
-        own = tenant is not None and tenant.node_id == node.id
-        tenant_id = tenant.id if tenant is not None else ""
-        last = self._liveness.last_heartbeat(node.id)
-        resources = last[1].resources if last is not None else NodeResources()
-        return Candidate(
-            node,
-            self._assigned(node.id, tenant) + coming,
-            self._liveness.alive(node.id),
-            last is not None and last[1].status == NodeStatus.DEGRADED.value,
-            _share(resources.memory_used_bytes, resources.memory_total_bytes),
-            _share(resources.disk_used_bytes, resources.disk_total_bytes),
-            self._group_on(node.id, tenant),
-            registry.is_warm(tenant_id, node.id),
-            own,
-        )
-
-    def _assigned(self, node_id: str, tenant: TenantRecord | None) -> int:
-        if tenant is not None and may_end(tenant):
-            return 0  # an end takes no place
-        own = tenant is not None and tenant.node_id == node_id
-        return self._registry.count_of(node_id) - own
+    def _each(self, tenant: TenantRecord | None) -> Iterator[Candidate]:
+        """Hundreds of nodes for each tenant that is placed: what they share is asked once."""
+        registry, liveness = self._registry, self._liveness
+        tenant_id, own = ("", "") if tenant is None else (tenant.id, tenant.node_id)
+        ends = tenant is not None and bool(may_end(tenant))  # an end takes no place
+        spread = tenant is not None and bool(tenant.placement.get("spread"))
+        coming = registry.coming(but=tenant_id)
+        for node in registry.nodes():
+            node_id = node.id
+            last = liveness.last_heartbeat(node_id)
+            resources = last[1].resources if last is not None else _UNKNOWN
+            assigned = 0 if ends else registry.count_of(node_id) - (node_id == own)
+            yield Candidate(
+                node,
+                assigned + coming.get(node_id, 0),
+                liveness.alive(node_id),
+                last is not None and last[1].status == _DEGRADED,
+                _share(resources.memory_used_bytes, resources.memory_total_bytes),
+                _share(resources.disk_used_bytes, resources.disk_total_bytes),
+                self._group_on(node_id, tenant) if spread else 0,
+                registry.is_warm(tenant_id, node_id),
+                tenant is not None and own == node_id,
+            )
 
     def _group_on(self, node_id: str, tenant: TenantRecord | None) -> int:
         """How many others of the group that it is spread among are there."""

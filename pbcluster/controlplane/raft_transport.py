@@ -103,8 +103,10 @@ class ZmqRaftNetwork:
         self._settings = dict(peers)
         #: Those with an open connection.
         self._up: set[MemberId] = set()
-        #: What the registry said of each member last.
-        self._told: dict[MemberId, MemberAddress] = {}
+        #: What the registry said of each member last: address and key.
+        self._told: dict[MemberId, tuple[MemberAddress, str]] = {}
+        #: With which key each connection was opened.
+        self._keys: dict[MemberId, str] = {}
         #: Nodes and gateways that the allow-list was told of, and those that were removed.
         self._admitted: tuple[tuple[ProcessRecord, ...], ...] = ((), ())
         self._guard = Guard(sockets.cluster_id, sockets.own_id)
@@ -147,7 +149,8 @@ class ZmqRaftNetwork:
         """As :meth:`RaftNetwork.follow`."""
         self._roster = roster
         for record in roster.members():
-            self._allow(record, "member")
+            if record.id != self._sockets.own_id:  # its key may be exchanged, ours is what it is
+                self._allow(record, "member")
         for record in roster.former():
             # Who left must still get through to be told so, but here only.
             self._allow(record, FORMER)
@@ -155,7 +158,7 @@ class ZmqRaftNetwork:
         for member in members:
             known = roster.member(member)
             if known is not None and member != self._sockets.own_id:
-                self._follow_one(member, MemberAddress(known.raft, member))
+                self._follow_one(member, MemberAddress(known.raft, member), known.curve_public)
         # What the log says here may be old, and the settings newer: only who left is not reached.
         for member in [peer for peer in self._peers if roster.is_former(peer)]:
             del self._peers[member]
@@ -186,19 +189,19 @@ class ZmqRaftNetwork:
         except ConfigError as error:
             log.error("{member} is not let in: {error}", member=record.id, error=error.message)
 
-    def _follow_one(self, member: MemberId, address: MemberAddress) -> None:
+    def _follow_one(self, member: MemberId, address: MemberAddress, key: str) -> None:
         """What is stored may be older than the settings, with which all may have moved while none
         ran: where a setting is, only what changes after the start goes before it."""
         before = self._told.get(member)
-        self._told[member] = address
+        self._told[member] = (address, key)
         if self._received is None and member in self._peers:
             return
         # A connection that works is not given up for what the log says, which may be old.
-        if address != before and member not in self._up:
+        if before != (address, key) and member not in self._up:
             self._reach(member, address)
 
     def _reach(self, member: MemberId, address: MemberAddress) -> None:
-        if self._peers.get(member) == address:
+        if self._peers.get(member) == address and not self._has_another_key(member):
             return
         self._peers[member] = address
         if self._received is None:
@@ -216,6 +219,7 @@ class ZmqRaftNetwork:
         if member == self._sockets.own_id:
             raise ConfigError(f"{member} is this member itself and no peer of it")
         self.disconnect(member)
+        self._keys[member] = self._sockets.key_of(address)
         self._to[member] = self._sockets.connect(
             zmq.DEALER,
             address,
@@ -231,6 +235,17 @@ class ZmqRaftNetwork:
         else:
             self._up.discard(member)
             self._lost(member)
+            if self._has_another_key(member):
+                # Not from within the connection's own call.
+                self._sockets.reactor.callLater(0, self._again, member)
+
+    def _has_another_key(self, member: MemberId) -> bool:
+        """Whether its key was exchanged since the connection to it was opened."""
+        return member in self._to and self._keys.get(member) != self._sockets.public_key(member)
+
+    def _again(self, member: MemberId) -> None:
+        if self._received is not None and member not in self._up and member in self._to:
+            self._reach(member, self._peers[member])
 
     def disconnect(self, member: MemberId) -> None:
         """Reach it no more."""
@@ -251,7 +266,8 @@ class ZmqRaftNetwork:
         """As :meth:`RaftNetwork.ask_standing`. Whoever is not where it should be is looked for
         where settings or registry have it else."""
         for member, address in list(self._peers.items()):
-            elsewhere = [self._settings.get(member), self._told.get(member)]
+            told = self._told.get(member)
+            elsewhere = [self._settings.get(member), told[0] if told is not None else None]
             others = [one for one in elsewhere if one not in (None, address)]
             if others and others[0] is not None and member not in self._up:
                 self._reach(member, others[0])

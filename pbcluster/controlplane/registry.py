@@ -34,6 +34,7 @@ from pbcluster.controlplane.join_tokens import JoinTokens
 from pbcluster.controlplane.migration_changes import MigrationChanges
 from pbcluster.controlplane.node_changes import NodeChanges
 from pbcluster.controlplane.outcomes import Outcome, Outcomes
+from pbcluster.controlplane.rebalance_changes import RebalanceChanges
 from pbcluster.controlplane.registry_image import RegistryImage, RegistryState
 from pbcluster.controlplane.registry_records import LIVING, Change
 from pbcluster.controlplane.roster import Roster
@@ -61,7 +62,13 @@ class Applied:
 
 
 class Registry(
-    TenantChanges, DurabilityChanges, TenantEnds, NodeChanges, MigrationChanges, JoinChanges
+    TenantChanges,
+    DurabilityChanges,
+    TenantEnds,
+    NodeChanges,
+    MigrationChanges,
+    RebalanceChanges,
+    JoinChanges,
 ):
     """Everything the control plane must not forget."""
 
@@ -115,6 +122,8 @@ class Registry(
             c.Join: self._join,
             c.SetProcess: self._set_process,
             c.RemoveProcess: self._remove_process,
+            c.StartRebalance: self._start_rebalance,
+            c.EndRebalance: self._end_rebalance,
         }
 
     def outcome(self, key: str) -> Outcome | None:
@@ -157,6 +166,7 @@ class Registry(
                 list(self.roster.processes()),
                 list(self.roster.former_processes()),
                 [] if for_operators else list(self.join_tokens),
+                [] if self.rebalance is None else [self.rebalance],
             )
         )
 
@@ -180,6 +190,7 @@ class Registry(
         registry.token_keys = TokenKeys(state.token_keys)
         registry.api_tokens = ApiTokens(state.api_tokens)
         registry.audit = AuditTrail(state.audit)
+        registry.rebalance = next(iter(state.rebalances), None)
         for node in state.nodes:
             registry._nodes[node.id] = node
         registry._put_all(state.tenants)

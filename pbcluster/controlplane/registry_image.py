@@ -13,7 +13,14 @@ from pbcluster.controlplane.audit import AuditEntry
 from pbcluster.controlplane.join_tokens import JoinToken
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.token_keys import SigningKey
-from pbcluster.records import MemberRecord, MigrationRecord, NodeRecord, ProcessRecord, TenantRecord
+from pbcluster.records import (
+    MemberRecord,
+    MigrationRecord,
+    NodeRecord,
+    ProcessRecord,
+    RebalanceRecord,
+    TenantRecord,
+)
 
 #: MessagePack's heads of an array whose length follows, in 16 bits and in 32.
 _ARRAY_16, _ARRAY_32 = b"\xdc", b"\xdd"
@@ -39,6 +46,8 @@ class RegistryState(msgspec.Struct, array_like=True):
     processes: list[ProcessRecord] = []
     former_processes: list[ProcessRecord] = []
     join_tokens: list[JoinToken] = []
+    #: The last one, or none.
+    rebalances: list[RebalanceRecord] = []
 
 
 class RegistryImage:

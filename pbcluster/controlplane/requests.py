@@ -213,6 +213,8 @@ class Requests:
                 c.SetNodeStatus(at, body.node_id, body.incarnation, status),
                 key and f"{key}/status",
             )
+        if body.leaving and self._migrating is not None:
+            self._migrating.leaves(body.node_id, body.incarnation)
         return wire.Ok()
 
     # -- gateways ---------------------------------------------------------------------------------

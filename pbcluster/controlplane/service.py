@@ -25,8 +25,6 @@ from pbcluster import ready_file
 from pbcluster.config import MemberConfig, Secrets
 from pbcluster.controlplane import status_pages
 from pbcluster.controlplane.admin_api import AdminAPI
-from pbcluster.controlplane.admin_auth import AdminAuth
-from pbcluster.controlplane.admin_caller import ClientMark
 from pbcluster.controlplane.admin_guard import MAX_BODY_BYTES
 from pbcluster.controlplane.admin_json import error_body
 from pbcluster.controlplane.executor import Executor, utc_now
@@ -34,10 +32,9 @@ from pbcluster.controlplane.group import (
     authority_in,
     forwarder,
     join_group,
-    processes_of,
-    told_of,
 )
 from pbcluster.controlplane.liveness import Liveness
+from pbcluster.controlplane.member_keys import MemberKeys
 from pbcluster.controlplane.membership import Membership
 from pbcluster.controlplane.migrating import Migrating
 from pbcluster.controlplane.moves import Moves
@@ -48,7 +45,9 @@ from pbcluster.controlplane.steady_clock import SteadyClock
 from pbcluster.durations import Durations
 from pbcluster.ending import end_process
 from pbcluster.errors import ConfigError, PBClusterError, TooLarge
+from pbcluster.options import Parsed
 from pbcluster.records import MemberRecord
+from pbcluster.rereading import Rereading
 from pbcluster.transport.broadcasts import ZmqPublisher
 from pbcluster.transport.curve import REMOVED, ROLES
 from pbcluster.transport.request_server import ZmqRequestServer
@@ -65,13 +64,22 @@ class MemberService(Service):
 
     name = "pbcluster member"
 
-    def __init__(self, reactor: Any, config: MemberConfig, secrets: Secrets, sockets: Sockets):
+    def __init__(
+        self,
+        reactor: Any,
+        config: MemberConfig,
+        secrets: Secrets,
+        sockets: Sockets,
+        again: Callable[[], Parsed[MemberConfig]],
+    ):
         """
         :param reactor: TCP, time, threads and descriptors; what the tap obtained.
+        :param again: reads secrets and peers again.
         """
         self._reactor = reactor
         self._config = config
-        self._secrets = secrets
+        self._keys = MemberKeys(config, secrets, sockets)
+        self._rereading = Rereading(again, self._keys.use)
         self._sockets = sockets
         self._durations = Durations()
         #: Once it has started.
@@ -138,6 +146,7 @@ class MemberService(Service):
         )
         membership = self._membership = Membership(clock, consensus, utc_now)
         figures = status_pages.Figures()
+        figures.watch(self._rereading.figures)
         api = AdminAPI(
             clock,
             consensus,
@@ -145,9 +154,7 @@ class MemberService(Service):
             planner,
             self._executor,
             requests,
-            AdminAuth(
-                self._secrets.admin_token_hash, lambda: consensus.registry.api_tokens, utc_now
-            ),
+            self._keys.auth(lambda: consensus.registry.api_tokens),
             lambda function, *args: deferToThreadPool(
                 self._reactor, self._reactor.getThreadPool(), function, *args
             ),
@@ -156,7 +163,7 @@ class MemberService(Service):
             forwarder=forwarder(self._reactor, config, consensus),
             counts=self._counts,
             migrating=migrating,
-            mark=ClientMark(self._secrets.admin_token_hash),
+            mark=self._keys.mark,
             answered=figures.answered,
             deleted_keep_s=config.deleted_keep_s,
             authority=authority_in(config.authority),
@@ -174,10 +181,7 @@ class MemberService(Service):
         _bound("request-endpoint", lambda: self._server.start(requests))
         self._executor.start()
         migrating.start()
-        membership.start(
-            told_of(config, self._own_record(consensus), self._sockets.public_key),
-            processes_of(self._sockets.peers().values()),
-        )
+        self._keys.start(membership, self._own_record(consensus))
         # The registry and all code are here to stay: no collection need walk through them again.
         gc.collect()
         gc.freeze()
@@ -199,7 +203,7 @@ class MemberService(Service):
             self._server.endpoint,
             self._publisher.endpoint,
             self._admin_url(),
-            self._sockets.public_key(self._config.id),
+            self._sockets.own_key,
         )
 
     def _counts(self) -> dict[str, dict[str, int]]:
@@ -227,6 +231,10 @@ class MemberService(Service):
     def _admin_url(self) -> str:
         url = _url(self._admin, self._config.admin_listen[0])
         return url if self._config.admin_tls is None else url.replace("http:", "https:", 1)
+
+    def reload(self) -> None:
+        """Read secrets and peers again, and use them."""
+        self._rereading.reload()
 
     async def _stop(self) -> None:
         if self._membership is not None:

@@ -43,10 +43,24 @@ class Figures:
             "admin_seconds", "How long they took", ["operation"], buckets=BUCKETS_S, **to
         )
 
+    def watch(self, values: Callable[[], Mapping[str, float]]) -> None:
+        """Show further gauges, read when somebody looks."""
+        self.registry.register(_Further(values))
+
     def answered(self, operation: str, status: int, duration_s: float) -> None:
         """A request of the admin API was answered."""
         self._requests.labels(operation, str(status)).inc()
         self._seconds.labels(operation).observe(duration_s)
+
+
+class _Further(Collector):
+    def __init__(self, values: Callable[[], Mapping[str, float]]) -> None:
+        self._values = values
+
+    def collect(self) -> Iterator[Metric]:
+        """As ``prometheus_client`` wants it."""
+        for name, value in self._values().items():
+            yield _gauge(name, name.replace("_", " "), value)
 
 
 class _State(Collector):

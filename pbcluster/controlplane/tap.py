@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ def makeService(options: ServiceOptions) -> IService:
     from twisted.internet import reactor
 
     from pbcluster.controlplane.service import MemberService
+    from pbcluster.signals import on_signal
     from pbcluster.transport.curve import Curve, PlainSockets
     from pbcluster.transport.sockets import Sockets
 
@@ -41,4 +43,6 @@ def makeService(options: ServiceOptions) -> IService:
         PlainSockets() if config.insecure_plain_sockets else Curve.of(parsed.secrets, parsed.peers)
     )
     sockets = Sockets(cast(Any, reactor), config.cluster_id, config.id, security)
-    return logged(MemberService(reactor, config, parsed.secrets, sockets), config)
+    service = MemberService(reactor, config, parsed.secrets, sockets, again=parsed.again)
+    cast(Any, reactor).callWhenRunning(on_signal, reactor, signal.SIGHUP, service.reload)
+    return logged(service, config)

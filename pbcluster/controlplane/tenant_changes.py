@@ -38,6 +38,7 @@ class TenantChanges(RegistryRecords):
                 initial_superuser=command.initial_superuser,
                 durable_reads=command.durable_reads,
                 on_s3_outage=command.on_s3_outage,
+                placement=command.placement,
             )
         )
         return Change(Outcome(index, command.tenant_id))
@@ -47,7 +48,7 @@ class TenantChanges(RegistryRecords):
         self._check_version(tenant, command.expected_version)
         changed: dict[str, Any] = {
             name: value
-            for name in ("metadata", "quotas", "custom_domains", "logs")
+            for name in ("metadata", "quotas", "custom_domains", "logs", "placement")
             if (value := getattr(command, name)) is not None
         }
         for domain in changed.get("custom_domains", ()):
@@ -55,7 +56,7 @@ class TenantChanges(RegistryRecords):
         changed |= wanted_changes(tenant, command)
         updated = msgspec.structs.replace(tenant, **changed, version=index, updated=command.at)
         self._put(updated)
-        if changed.keys() <= {"metadata"} or not tenant.node_id:
+        if changed.keys() <= {"metadata", "placement"} or not tenant.node_id:
             return Change(Outcome(index, tenant.id), topic="tenant.updated")
         self._touch_node(index, tenant.node_id)
         return Change(

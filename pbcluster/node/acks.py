@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -21,6 +22,7 @@ from pbcluster.errors import Unavailable
 from pbcluster.node import degrading, durability
 from pbcluster.node.degrading import Answer, Degrading, Mode
 from pbcluster.node.durability import GroupCommit, Reason
+from pbcluster.node.gathering import Gathering
 from pbcluster.node.interfaces import Owner, OwnerSeen
 from pbcluster.node.ownership import still_ours
 from pbcluster.node.parts import NodeParts, pause, spawn
@@ -80,12 +82,14 @@ class Acknowledger:
         database: Path,
         fence: Callable[[str, OwnerSeen | None], None],
         proven: Callable[[], bool],
+        gathering: Gathering,
     ) -> None:
         """
         :param database: the file that is replicated; it exists.
         :param fence: called with a reason, and what the owner object showed if it was looked at,
             when everything of the tenant must be stopped at once.
         :param proven: whether a proof of ownership is held now.
+        :param gathering: the tenant's writes that PocketBase has.
         """
         self._parts = parts
         self._assignment = assignment
@@ -98,7 +102,7 @@ class Acknowledger:
         self._tickets = 0
         self._seen: OwnerSeen | None = None
         self._identity_at_start = self._identity() or (0, 0)
-        self._core = GroupCommit(strictest(assignment), self._identity_at_start)
+        self._core = GroupCommit(strictest(assignment), self._identity_at_start, gathering)
         self._outage = Degrading(assignment.on_s3_outage, flagged=assignment.degraded)
         self._flag_keys: dict[bool, str] = {}
         self._timers: set[IDelayedCall] = set()
@@ -247,10 +251,15 @@ class Acknowledger:
                     self._run_outage(self._outage.expired(tickets, detail))
                 case durability.Later(seconds):
                     self._later(seconds, lambda: self._run(self._core.retry(self._now())))
+                case durability.Gather(seconds, round):
+                    self._later(seconds, partial(self._gathered, round))
                 case durability.Withhold(tickets, reason, detail):
                     self._refuse(tickets, reason, detail)
                 case durability.Fence(reason):
                     self._fence(reason.value, self._seen)
+
+    def _gathered(self, round: int) -> None:
+        self._run(self._core.gathered(round, self._now()))
 
     def _run_outage(self, effects: degrading.Effects) -> None:
         for effect in effects:

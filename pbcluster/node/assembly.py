@@ -77,7 +77,7 @@ class Assembly:
         self.durations = Durations()
         members = member_addresses(config.members)
         self.client = ZmqControlPlaneClient(sockets, members)
-        self.gateway_keys = GatewayKeys(secrets_.gateway_keys, secrets_.gateway_seed)
+        self.gateway_keys = GatewayKeys.of(secrets_)
         self.follower = MemberFollower(
             reactor,
             sockets,
@@ -162,6 +162,7 @@ class Assembly:
             tenants=self.tenants,
             streams=self.streams,
             gateway_keys=self.gateway_keys,
+            also=self.gateway_keys.also,
             clock=self._reactor,
             unix_ms=lambda: time.time_ns() // 1_000_000,
             answered=self.metrics.answered,

@@ -8,9 +8,10 @@ them) until
 3. the owner object, asked for after the sync's answer, shows our nonce: a successor that claimed in
    between restored without this write, so acknowledging it would promise what is lost.
 
-One sync is in flight at a time; all writes that arrive meanwhile share the next one. The owner is
-asked while the next sync runs. A round that fails withholds its writes: they are answered with an
-error, never with PocketBase's response.
+One sync is in flight at a time; all writes that arrive meanwhile share the next one, and those that
+PocketBase is about to answer may, too (``gathering``). The owner is asked while the next sync runs.
+A round that fails withholds its writes: they are answered with an error, never with PocketBase's
+response.
 
 An ``async`` tenant's write is released at once while nothing acknowledged has been waiting for a
 sync longer than 5 s; a sync runs each second while something is unsynced. Older than that, its
@@ -28,6 +29,7 @@ import enum
 
 import attrs
 
+from pbcluster.node.gathering import Gathering
 from pbcluster.records import Durability
 
 #: Writes that may wait at once for one tenant: each holds a connection and up to 64 KiB.
@@ -109,6 +111,14 @@ class Later:
 
 
 @attrs.frozen
+class Gather:
+    """Call :meth:`GroupCommit.gathered` with ``round`` after ``seconds``."""
+
+    seconds: float = attrs.field(eq=False)
+    round: int
+
+
+@attrs.frozen
 class Withhold:
     """These writes must not be acknowledged."""
 
@@ -124,7 +134,7 @@ class Fence:
     reason: Reason
 
 
-Effect = BeginSync | CheckOwner | Release | Covered | Expired | Later | Withhold | Fence
+Effect = BeginSync | CheckOwner | Release | Covered | Expired | Later | Gather | Withhold | Fence
 Effects = tuple[Effect, ...]
 
 
@@ -139,10 +149,20 @@ class _Round:
 class GroupCommit:
     """The writes of one tenant from their response to their acknowledgement."""
 
-    def __init__(self, durability: Durability, identity: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        durability: Durability,
+        identity: tuple[int, int],
+        gathering: Gathering | None = None,
+    ) -> None:
         """
         :param identity: device and inode of the database that is replicated.
+        :param gathering: the tenant's; None: a sync never waits for a write to come.
         """
+        self._gathering = gathering or Gathering()
+        #: The round that waits for writes to come.
+        self._gathers: int | None = None
+        self._gathers_until = 0.0
         self._durability = durability
         self._identity = identity
         self._waiting: list[int] = []
@@ -217,6 +237,13 @@ class GroupCommit:
         self._retry_at = None
         return self._next(now)
 
+    def gathered(self, round: int, now: float) -> Effects:
+        """The pause of :class:`Gather` is over."""
+        if self._ended or self._gathers != round:
+            return ()
+        self._gathers_until = now
+        return self._next(now)
+
     def tick(self, now: float) -> Effects:
         """Call it at least each second: begins the background sync of an ``async`` tenant."""
         if self._released_since is None or self._ended or self._syncing is not None:
@@ -235,6 +262,7 @@ class GroupCommit:
             return ()
         if identity != self._identity:
             return self._fence(current.tickets, Reason.DATABASE_REPLACED)
+        self._gathering.synced(now - current.began)
         self._checking[round] = current
         return (CheckOwner(round), *self._next(now))
 
@@ -290,12 +318,20 @@ class GroupCommit:
     def _next(self, now: float) -> Effects:
         wanted = bool(self._waiting) or self._forced
         free = self._syncing is None and len(self._checking) < MAX_CHECKS
-        if wanted and free and self._retry_at is None:
-            return self._begin(now)
-        return ()
+        if not wanted or not free or self._retry_at is not None:
+            return ()
+        pause_s = 0.0 if self._forced else self._gathering.pause_s(now)
+        coming = self._rounds + 1
+        if pause_s and self._gathers is None:
+            self._gathers, self._gathers_until = coming, now + pause_s
+            return (Gather(pause_s, coming),)
+        if pause_s and now < self._gathers_until:
+            return ()
+        return self._begin(now)
 
     def _begin(self, now: float) -> Effects:
         self._rounds += 1
+        self._gathers = None
         tickets = tuple(self._waiting)
         self._syncing = (self._rounds, _Round(tickets, self._released_since, now))
         self._waiting, self._released_since, self._forced = [], None, False

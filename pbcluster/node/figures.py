@@ -20,14 +20,22 @@ from pbcluster.records import NodeStatus
 class Figures:
     """See the module."""
 
-    def __init__(self, made: Assembly, lag: LoopLag, gaps: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        made: Assembly,
+        lag: LoopLag,
+        gaps: Callable[[], int],
+        rereading: Callable[[], dict[str, float]] = dict,
+    ) -> None:
         """
         :param made: the parts of which it tells. :param lag: of the event loop.
         :param gaps: how often the control plane was away for long.
+        :param rereading: how often the secrets were read again.
         """
         self._made = made
         self._lag = lag
         self._gaps = gaps
+        self._rereading = rereading
 
     def condition(self) -> Condition:
         """What a heartbeat carries of the whole node."""
@@ -76,5 +84,6 @@ class Figures:
             **(made.tls.figures() if made.tls is not None else {}),
             **(made.shells.files.figures() if made.shells.files is not None else {}),
             "away_gaps": self._gaps(),
+            **self._rereading(),
         }
         return made.metrics.show({state.value: counts[state.value] for state in State}, gauges)

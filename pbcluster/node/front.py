@@ -18,7 +18,7 @@ From the hand-over on a request is ``tenant_request``'s (a restore of a backup
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -69,9 +69,11 @@ class Front:
         quotas: Quotas | None = None,
         limited: Callable[[str], None] = lambda reason: None,
         gates: Gates | None = None,
+        also: Mapping[str, Sequence[bytes]] = signing.NONE_ELSE,
     ) -> None:
         """
         :param gateway_keys: gateway id → HMAC key. :param unix_ms: wall clock.
+        :param also: further keys, while they are exchanged.
         :param answered: counts the statuses that this node itself answered.
         :param quotas: what tenants may use; None: as much as they like.
         :param limited: counts requests refused because of a tenant's limit, by reason.
@@ -85,6 +87,7 @@ class Front:
         )
         self._door = Door(tenants, streams, Restorer(tenants.parts, tenants), self._refusals)
         self._keys = gateway_keys
+        self._also = also
         self._clock = clock
         self._unix_ms = unix_ms
         self._hold_s = hold_s
@@ -103,7 +106,9 @@ class Front:
             if not value and head.target == b"/healthz":
                 exchange.respond(200, b'{"status":"ok"}')
                 return
-            signed = signing.verify(self._keys, head.method, head.target, value, self._unix_ms())
+            signed = signing.verify(
+                self._keys, head.method, head.target, value, self._unix_ms(), self._also
+            )
         except Unauthorized as error:
             self._refusals.refuse(exchange, error)
             return

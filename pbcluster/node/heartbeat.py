@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from pbcluster import __version__
 from pbcluster.errors import (
     Forbidden,
+    NoCapacity,
     NotFound,
     PBClusterError,
     RemoteProtocolError,
@@ -182,6 +183,26 @@ class Standing:
             await self._client.ask(draining, timeout_s=1.0, idempotency_key=self._new_key())
         except PBClusterError as error:
             log.warn("the control plane was not told of the drain: {error}", error=error)
+
+    async def announce_leaving(self) -> bool:
+        """Tell the control plane that this node is being stopped, so that its tenants move.
+
+        :returns: False: no other node can take any.
+        """
+        leaving = NodeCapacity(
+            self._facts.node_id,
+            self.incarnation,
+            self._facts.capacity,
+            draining=True,
+            leaving=True,
+        )
+        try:
+            await self._client.ask(leaving, timeout_s=1.0, idempotency_key=self._new_key())
+        except NoCapacity:
+            return False
+        except PBClusterError as error:
+            log.info("the control plane was not told that this node leaves: {e}", e=error)
+        return True
 
     async def handle(self, asked: Asked, body: Body) -> Body:
         """Answer what a member asks or tells."""

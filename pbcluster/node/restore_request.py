@@ -54,6 +54,7 @@ class RestoreRequest(TenantRequest):
         restore = self._restore
         if restore is None:
             return super()._responded(head)
+        self._write_answered()
         clean, _ = head.memo or see_answer(head)
         if not 200 <= head.status < 300:
             return clean  # PocketBase refused: ``_done`` lets the tenant go on

@@ -2,16 +2,18 @@
 
 Start: listen (answering "starting"), check the binaries, end orphans of a former life, wait for S3,
 test what ownership rests on and whose the bucket is, start Litestream, register, serve. A node
-whose S3 is away stays up, says so, and serves when it comes. End: take nothing new, let requests
-finish within a bound, stop every tenant with a last sync, then Litestream. Nothing is reported at
-an end: the assignments stay, and a restart resumes the copies. A node whose cluster is not the
-bucket's any more answers nothing from that moment on, and ends.
+whose S3 is away stays up, says so, and serves when it comes. End: let running tenants go to other
+nodes within a bound (``leaving``), then take nothing new, let requests finish within a bound, stop
+every tenant that is left with a last sync, then Litestream. Of those nothing is reported at an end:
+the assignments stay, and a restart resumes the copies. A node whose cluster is not the bucket's any
+more answers nothing from that moment on, and ends.
 
 What it is made of stands in ``assembly``, what it says of itself in ``figures``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
@@ -26,12 +28,15 @@ from pbcluster.generations import ForeignBucket
 from pbcluster.node.assembly import Assembly
 from pbcluster.node.figures import Figures
 from pbcluster.node.heartbeat import Standing
+from pbcluster.node.leaving import leave, running
 from pbcluster.node.loop_lag import LoopLag
 from pbcluster.node.machine import boottime
 from pbcluster.node.parts import pause
 from pbcluster.node.ports import Ports
 from pbcluster.node.shells import MakeShells
 from pbcluster.node.status_page import StatusPage
+from pbcluster.options import Parsed
+from pbcluster.rereading import Rereading
 from pbcluster.transport.sockets import Sockets
 
 #: After SIGTERM open requests may finish within this time.
@@ -56,9 +61,11 @@ class NodeService(Service):
         secrets_: Secrets,
         sockets: Sockets,
         make_shells: MakeShells,
+        again: Callable[[], Parsed[NodeConfig]] | None = None,
     ) -> None:
         """
         :param reactor: TCP, time, threads, processes and descriptors; what the tap obtained.
+        :param again: reads the secrets again; None: they stay.
         :raises ConfigError: a secret is missing.
         """
         self._reactor = reactor
@@ -74,7 +81,13 @@ class NodeService(Service):
             superseded=self._superseded,
         )
         self._lag = LoopLag(reactor, boottime)
-        self._figures = Figures(self._made, self._lag, self._gaps)
+        self._rereading = None if again is None else Rereading(again, self._use)
+        self._figures = Figures(
+            self._made,
+            self._lag,
+            self._gaps,
+            dict if self._rereading is None else self._rereading.figures,
+        )
         self._ports = Ports(reactor)
         self._phase = "starting"
         self._stopping = False
@@ -199,9 +212,14 @@ class NodeService(Service):
             end_process(self._reactor, "pbnode", str(error))
 
     def reload(self) -> None:
-        """Read again what may change while it runs: the node's certificate."""
+        """Read again what may change while it runs: the node's certificate, gateways' keys."""
         if self._made.tls is not None:
             self._made.tls.mutual.reload()
+        if self._rereading is not None:
+            self._rereading.reload()
+
+    def _use(self, new: Parsed[NodeConfig]) -> None:
+        self._made.gateway_keys.use(new.secrets)
 
     # -- what it says of itself --
 
@@ -222,7 +240,16 @@ class NodeService(Service):
         ready_file.leave(self._config.data_dir)
         return Deferred.fromCoroutine(self._stop())
 
+    async def _leave(self) -> None:
+        """Serve on while the tenants go elsewhere, within the bound of ``drain_on_stop_s``."""
+        standing, tenants = self._standing, self._made.tenants
+        if standing is None or not standing.incarnation or self._fenced:
+            return
+        limit_s = self._config.drain_on_stop_s
+        await leave(self._reactor, standing.announce_leaving, lambda: running(tenants), limit_s)
+
     async def _stop(self) -> None:
+        await self._leave()
         self._stopping = self._made.front.draining = True
         self._lag.stop()
         self._made.generation.stop()

@@ -82,6 +82,8 @@ class Metrics:
                 ("file_requests_refused", "Requests of tenants for files that were refused"),
                 ("file_deletions_waiting", "Deleted files that are not removed yet"),
                 ("files_removed", "Deleted files removed for good"),
+                ("secrets_reloads", "Times the secrets were read again"),
+                ("secrets_reload_failed", "1: the last time they were not used"),
                 ("away_gaps", "Times this process was away until its leases ran out"),
             )
         }

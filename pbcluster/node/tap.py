@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any, cast
 
 from twisted.application.service import IService
@@ -33,6 +34,7 @@ def _make(options: ServiceOptions) -> IService:
 
     from pbcluster.node.service import NodeService
     from pbcluster.node.shells import real_shells
+    from pbcluster.signals import on_signal
     from pbcluster.transport.curve import Curve, PlainSockets
     from pbcluster.transport.sockets import Sockets
 
@@ -44,4 +46,6 @@ def _make(options: ServiceOptions) -> IService:
         PlainSockets() if config.insecure_plain_sockets else Curve.of(parsed.secrets, parsed.peers)
     )
     sockets = Sockets(cast(Any, reactor), config.cluster_id, config.id, security)
-    return NodeService(reactor, config, parsed.secrets, sockets, real_shells)
+    service = NodeService(reactor, config, parsed.secrets, sockets, real_shells, again=parsed.again)
+    cast(Any, reactor).callWhenRunning(on_signal, reactor, signal.SIGHUP, service.reload)
+    return service

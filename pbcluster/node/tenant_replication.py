@@ -24,6 +24,7 @@ from pbcluster.node.auxiliary import Auxiliary
 from pbcluster.node.copies import Copies, Copy, Replaced
 from pbcluster.node.degrading import Mode
 from pbcluster.node.durability import Reason
+from pbcluster.node.gathering import Gathering
 from pbcluster.node.interfaces import OwnerSeen, Ready
 from pbcluster.node.parts import NodeParts, pause, spawn, tolerate
 from pbcluster.node.prover import NoProof, Prover
@@ -62,6 +63,7 @@ class TenantReplication:
             when nothing can be acknowledged any more.
         """
         self.acks: Acknowledger | None = None
+        self._gathering = Gathering()
         self.ready_written = False
         self.ended_whole: bool | None = None
         self._parts = parts
@@ -113,6 +115,17 @@ class TenantReplication:
             self.acks.assigned(assignment)
 
     # -- what waits for it --
+
+    def write_sent(self) -> int:
+        """A write is handed to PocketBase.
+
+        :returns: what :meth:`write_answered` must be told when it is over, however it ends.
+        """
+        return self._gathering.sent(self._parts.boottime())
+
+    def write_answered(self, ticket: int) -> None:
+        """PocketBase answered it, or never will."""
+        self._gathering.answered(ticket)
 
     async def acknowledge(self) -> Level:
         """Wait until a write answered by PocketBase just now may be acknowledged.
@@ -198,6 +211,7 @@ class TenantReplication:
             database=self._database,
             fence=self._ended,
             proven=self._prover.proven,
+            gathering=self._gathering,
         )
         txid = await replication.sync(self._database, timeout_s=FIRST_SYNC_TIMEOUT_S)
         self._go_on()

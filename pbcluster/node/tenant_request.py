@@ -62,6 +62,8 @@ class TenantRequest:
     _closed = False
     _withheld: Withheld | None = None
     _over: Refusal | None = None
+    #: Names the write while PocketBase has it; 0: it has none.
+    _sent = 0
 
     def __init__(
         self,
@@ -118,12 +120,20 @@ class TenantRequest:
             on_data=self._part if not self._write and self._careful else None,
             reuse=reuse,
         )
+        if self._write:
+            self._sent = self._replication.write_sent()
         self._exchange.forward(plan, self._done)
+
+    def _write_answered(self) -> None:
+        if self._sent:
+            self._replication.write_answered(self._sent)
+            self._sent = 0
 
     def _address(self) -> tuple[str, int] | None:
         return self._tenant.upstream(write=self._write)
 
     def _responded(self, head: ResponseHead) -> ResponseHead | Deferred[ResponseHead]:
+        self._write_answered()
         clean, is_stream = head.memo or see_answer(head)
         if is_stream:
             self._over = self._use.become_stream()
@@ -196,6 +206,7 @@ class TenantRequest:
             refusals.refuse(self._exchange, _BadAnswer("PocketBase broke off"))
 
     def _ended(self) -> None:
+        self._write_answered()
         self._use.end()
         if self._is_stream:
             self._streams.remove(self._tenant, self._exchange)

@@ -8,13 +8,23 @@ is read back at the end. The same rounds serve the suite, ``make soak-migration`
 
 from __future__ import annotations
 
+import http.client
+import json
 import time
+from urllib.parse import urlsplit
 
 import attrs
 
 from pbcluster.errors import PBClusterError
 from pbcluster.testing.cluster import RealCluster
-from pbcluster.testing.workload import Client, Journal, Workload, check
+from pbcluster.testing.workload import (
+    COLLECTION,
+    REQUEST_TIMEOUT_S,
+    Client,
+    Journal,
+    Workload,
+    check,
+)
 
 #: Requests of one client in a second; so many clients as the rate needs.
 CLIENT_RATE = 5.0
@@ -125,3 +135,42 @@ class MovingTenant:
         found = [] if verdict.good else [str(verdict)]
         found += [f"{e.kind} {e.status} {e.detail}" for e in self.journal.failures()]
         return found + [f"stale: {line}" for line in self.journal.stale]
+
+
+class SlowWrite:
+    """A request that is open until :meth:`finish`: its body comes in two parts.
+
+    While it is open its tenant cannot leave its node: a migration stays in *draining*.
+    """
+
+    VALUE = "slow"
+
+    def __init__(self, cluster: RealCluster, tenant: str, record: str = "") -> None:
+        """Send the head and a part of the body.
+
+        :param record: id of the row that is created; empty: PocketBase chooses one.
+        """
+        where = urlsplit(cluster.gateway_url)
+        row = {"n": 1, "value": self.VALUE} | ({"id": record} if record else {})
+        self._body = json.dumps(row).encode()
+        self._connection = http.client.HTTPConnection(
+            where.hostname or "", where.port, timeout=REQUEST_TIMEOUT_S
+        )
+        self._connection.putrequest(
+            "POST", f"/api/collections/{COLLECTION}/records", skip_host=True
+        )
+        for name, value in {
+            "Host": cluster.host(tenant),
+            "Content-Type": "application/json",
+            "Content-Length": str(len(self._body)),
+        }.items():
+            self._connection.putheader(name, value)
+        self._connection.endheaders(self._body[:10])
+
+    def finish(self) -> int:
+        """Send the rest. :returns: the answer's status."""
+        self._connection.send(self._body[10:])
+        answer = self._connection.getresponse()
+        answer.read()
+        self._connection.close()
+        return answer.status

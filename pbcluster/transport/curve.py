@@ -97,7 +97,8 @@ class AllowList:
     """Which key belongs to which process; may be changed while connections are open.
 
     The peers file is the ground; single processes are allowed or revoked on top of it, and stay so
-    when the file's rows are replaced.
+    when the file's rows are replaced. The file alone names further keys of a process
+    (``curve_also``), by which it is let in as well, whoever changed the one by which it is reached.
     """
 
     def __init__(self, peers: Mapping[str, Peer]) -> None:
@@ -152,6 +153,12 @@ class AllowList:
                 other = by_key[peer.curve_public].id
                 raise ConfigError(f"{peer.id} and {other} have the same key; each needs its own")
             by_key[peer.curve_public] = peer
+        for name, row in file.items():
+            found = by_id.get(name)
+            for key in row.curve_also if found is not None and found.role == row.role else ():
+                _checked(key, f"curve_also of {name}")
+                if found is not None and by_key.setdefault(key, found).id != name:
+                    raise ConfigError(f"{name} and {by_key[key].id} have the same key")
         self._file, self._by_id, self._by_key = file, by_id, by_key
         # Who is in neither is forgotten: ids never come back, and this must not grow with them.
         self._changes = {
@@ -161,6 +168,11 @@ class AllowList:
     def by_key(self, key: str) -> Peer | None:
         """The process with this public key."""
         return self._by_key.get(key)
+
+    def is_key_of(self, process_id: str, key: str) -> bool:
+        """Whether a process is let in by this key."""
+        found = self._by_key.get(key)
+        return found is not None and found.id == process_id
 
     def known_key(self, process_id: str) -> str:
         """The public key of a process, empty if there is none."""

@@ -80,7 +80,7 @@ class Sockets:
         self._security = security
         self._log = Logger()
         self._allowed = AllowList(security.peers if isinstance(security, Curve) else {})
-        if isinstance(security, Curve) and self._allowed.key_of(own_id) != security.public:
+        if isinstance(security, Curve) and not self._is_ours(security.public):
             raise ConfigError(
                 f"the key of {own_id} in the peers file does not belong to this process's "
                 "curve_secret"
@@ -103,6 +103,15 @@ class Sockets:
         :raises ConfigError: a key is none or used twice; the former list stays.
         """
         self._allowed.replace(peers)
+
+    def _is_ours(self, key: str) -> bool:
+        self._allowed.key_of(self.own_id)
+        return self._allowed.is_key_of(self.own_id, key)
+
+    @property
+    def own_key(self) -> str:
+        """Our own public key; empty with plain sockets."""
+        return self._security.public if isinstance(self._security, Curve) else ""
 
     def peers(self) -> Mapping[str, Peer]:
         """Rows of the peers file as it was at the start; none with plain sockets."""

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from click.testing import CliRunner
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks.gateway import __main__ as command
-from benchmarks.gateway import front_hop, peers, processes, report
-from benchmarks.gateway.figures import (
+from benchmarks import report
+from benchmarks.figures import (
     Spread,
     Target,
+    number,
     parse_stat_ticks,
     parse_status_kb,
     parse_wrk,
@@ -22,10 +21,12 @@ from benchmarks.gateway.figures import (
     ratios,
     values_for,
 )
+from benchmarks.gateway import __main__ as command
+from benchmarks.gateway import front_hop, peers, processes
 from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import HERE, checkouts
 from benchmarks.gateway.paced import Connection
-from benchmarks.gateway.report import Measured
+from benchmarks.measured import UNITS, Measured
 
 WRK = """Running 3s test @ http://127.0.0.1:8080/
   1 threads and 64 connections
@@ -167,36 +168,17 @@ class ReportTests(SynchronousTestCase):
         alone = Measured("x", "x", MEASURED.rounds, targets=MEASURED.targets, compared=False)
         self.assertEqual([rows[0][0] for rows in report.tables(alone)], ["figure", "target"])
 
-    def test_files(self) -> None:
-        """The .inc names its chart, and the chart is well-formed with a bar for each figure."""
-        with tempfile.TemporaryDirectory() as directory:
-            file = Path(directory) / "gateway.inc"
-            report.write_rst(
-                file, [MEASURED, Measured("tls", "TLS", {}, skipped="no")], "2 rounds."
-            )
-            text = file.read_text()
-            chart = ET.parse(file.with_name("gateway-proxied.svg")).getroot()
-            self.assertEqual(
-                sorted(each.name for each in file.parent.iterdir()),
-                ["gateway-proxied.svg", "gateway.inc"],
-            )
-        self.assertTrue(text.startswith("2 rounds.\n"))
-        self.assertIn(".. image:: /benchmarks/gateway-proxied.svg", text)
-        self.assertIn("Not measured: no.", text)
-        bars = chart.findall("{http://www.w3.org/2000/svg}rect")
-        self.assertEqual(len(bars), 1 + 4)
-
     def test_every_target_of_a_measure_has_a_name(self) -> None:
         """Each measure's targets are about figures that the report can name."""
         for module in (command.proxied, command.front_hop, command.whole, command.many):
             for target in module.TARGETS:
-                self.assertIn(target.figure, report.UNITS)
+                self.assertIn(target.figure, UNITS)
         for target in (*command.large.TARGETS, *command.lookups.TARGETS):
-            self.assertIn(target.figure, report.UNITS)
+            self.assertIn(target.figure, UNITS)
 
     def test_numbers(self) -> None:
         """Three or four digits that mean something."""
-        told = [report.number(value) for value in (0.012345, 3.14159, 271.8, 31415.9, -4.25)]
+        told = [number(value) for value in (0.012345, 3.14159, 271.8, 31415.9, -4.25)]
         self.assertEqual(told, ["0.0123", "3.14", "272", "31,416", "-4.25"])
 
 

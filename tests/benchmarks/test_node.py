@@ -1,4 +1,4 @@
-"""``benchmarks.node``: figures meet their targets in the report, and the client reads answers."""
+"""``benchmarks.node``: what is told of writes, and the client reads answers."""
 
 from __future__ import annotations
 
@@ -8,25 +8,12 @@ import threading
 from click.testing import CliRunner
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks.gateway.figures import Target
 from benchmarks.node import __main__ as command
-from benchmarks.node.options import Part
 from benchmarks.node.stage import Wire
 from benchmarks.node.writes import added
 
 
 class Report(SynchronousTestCase):
-    def test_medians_meet_targets(self) -> None:
-        """The median of the rounds is judged, and minimum and maximum are told."""
-        rounds = [{"a": 1.0, "b": 5.0}, {"a": 3.0}, {"a": 2.0}]
-        part = Part("t", rounds, (Target("a", "", 2.0), Target("b", "", 9.0, at_most=False)))
-        self.assertEqual(
-            part.rows(),
-            [("a", "2 (1, 3)", "≤ 2", "pass"), ("b", "5 (5, 5)", "≥ 9", "MISS")],
-        )
-        self.assertIn("MISS", command.text(part))
-        self.assertIn("     - MISS", command.rst([part], "how"))
-
     def test_what_was_added(self) -> None:
         """The node's and the whole way's medians are told without PocketBase's own."""
         took = {"direct": [1.0, 2.0, 9.0], "node": [5.0, 5.0, 5.0], "gateway": [6.0, 7.0, 8.0]}

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster import authority, config
-from pbcluster.cli import growing, initialise, join_token, joining, parcels, running
+from pbcluster.cli import growing, initialise, join_token, joining, parcels, running, secret_files
 from pbcluster.cli.admin import AdminClient
 from pbcluster.cli.http import Unreachable
 from pbcluster.cli.initialise import Wish
@@ -177,7 +177,7 @@ class Joins(DirectoryTestCase):
         own = config.load_secrets(self.where.secrets("node_x"))
         self.assertEqual((own.s3_secret_key, own.tenant_key), ("b", "c"))
         peers = config.load_peers(self.where.peers_file)
-        self.assertEqual(initialise.curve_pair(own.curve_secret)[1], peers["node_x"].curve_public)
+        self.assertEqual(secret_files.curve_pair(own.curve_secret)[1], peers["node_x"].curve_public)
         (asked,) = self.host.asked
         self.assertEqual(asked["curvePublic"], peers["node_x"].curve_public)
         self.assertNotIn(own.curve_secret, json.dumps(asked))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pbcluster import config
-from pbcluster.cli import initialise, layout
+from pbcluster.cli import initialise, layout, secret_files
 from pbcluster.cli.initialise import Wish
 from pbcluster.cli.layout import ClusterDir
 from pbcluster.errors import ConfigError, InvalidInput
@@ -90,13 +90,13 @@ class InitialiseTests(DirectoryTestCase):
             self.assertEqual(loaded.data_dir.resolve(), self.where.data(process.id))
             self.assertEqual(peers[process.id].role, process.kind)
             self.assertEqual(
-                initialise.curve_pair(secrets.curve_secret)[1], peers[process.id].curve_public
+                secret_files.curve_pair(secrets.curve_secret)[1], peers[process.id].curve_public
             )
         node = config.load_secrets(self.where.secrets("node_1"))
         gateway = config.load_secrets(self.where.secrets("gateway_1"))
         self.assertEqual(dict(node.gateway_keys), dict(gateway.gateway_keys))
         self.assertEqual(
-            (node.s3_access_key, node.s3_secret_key), initialise.s3_keys(self.where, plan)
+            (node.s3_access_key, node.s3_secret_key), secret_files.s3_keys(self.where, plan)
         )
 
     def test_secrets_are_private(self) -> None:

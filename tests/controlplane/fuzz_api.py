@@ -51,7 +51,7 @@ class Served:
     """The API of a world, on a free port."""
 
     def __init__(self, reactor: Any) -> None:
-        self.world = world = World(1, nodes=2, tenants=2)
+        self.world = world = World(1, nodes=2, tenants=2, capacity=1000)
         self.tokens = {Role.ADMIN.value: ADMIN_TOKEN, NOBODY: ""}
         self._ticking = task.LoopingCall(world.run_for, 0.02)
         self._ticking.start(0.004)

@@ -204,7 +204,9 @@ class Process:
         self.registering = True
         try:
             answer = await self.client.ask(
-                wire.RegisterNode(self.node_id, self.start_id, "http://127.0.0.1:1", 5),
+                wire.RegisterNode(
+                    self.node_id, self.start_id, "http://127.0.0.1:1", self.world.capacity
+                ),
                 timeout_s=1.0,
                 idempotency_key=self.key(),
             )
@@ -339,7 +341,16 @@ class Process:
 class World:
     """One member, some nodes, weather."""
 
-    def __init__(self, seed: int, *, nodes: int = 3, tenants: int = 4, hasty: bool = False) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        nodes: int = 3,
+        tenants: int = 4,
+        capacity: int = 5,
+        hasty: bool = False,
+    ) -> None:
+        self.capacity = capacity  # of each node
         self.durations = Durations()
         if hasty:
             self.durations = Durations(suspect_after_s=0.1, probe_timeout_s=0.06)

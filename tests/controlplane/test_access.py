@@ -1,16 +1,18 @@
 """API tokens, the audit trail, versions and request ids, over real HTTP."""
 
+import hashlib
 import json
 from datetime import timedelta
 from typing import Any
 from unittest import mock
 
+from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.controlplane import admin_json, api_tokens, audit
 from pbcluster.controlplane import commands as c
-from pbcluster.controlplane.admin_auth import MAX_ADDRESSES, AdminAuth
-from pbcluster.controlplane.admin_caller import CLIENT, SIGNATURE, ClientMark
+from pbcluster.controlplane.admin_auth import ADMIN, MAX_ADDRESSES, AdminAuth, Principal
+from pbcluster.controlplane.admin_caller import CLIENT, SIGNATURE, Caller, ClientMark
 from pbcluster.controlplane.admin_forward import MARK
 from pbcluster.controlplane.registry import Registry
 from pbcluster.errors import Limited, Unauthorized
@@ -165,6 +167,52 @@ class Trail(AdminCase):
             [e["action"] for e in await self.entries("?filter=action ~ 'rename'&fields=action")],
             ["tenant.rename"],
         )
+
+
+class Marked:
+    """As much of a request as a mark needs."""
+
+    method, uri = b"GET", b"/x"
+
+    def __init__(self) -> None:
+        self.headers: dict[bytes, str] = {}
+
+    def getHeader(self, name: bytes) -> bytes | None:
+        return self.headers[name].encode() if name in self.headers else None
+
+    def getClientAddress(self) -> IPv4Address:
+        return IPv4Address("TCP", "127.0.0.1", 1)
+
+
+class Exchanged(AdminCase):
+    async def test_both_tokens_count_meanwhile(self) -> None:
+        """The one that is exchanged and its successor; afterwards the former is nobody's."""
+        old, new = (hashlib.sha256(word).hexdigest() for word in (b"old", b"new"))
+        auth = AdminAuth(old)
+        auth.use(new, [old.upper(), ""])
+        for word in (b"old", b"new"):
+            self.assertEqual(auth.known(b"Bearer " + word), Principal(ADMIN, Role.ADMIN))
+        auth.use(new)
+        self.assertIsNone(auth.known(b"Bearer old"))
+        auth.use("")
+        self.assertIsNone(auth.known(b"Bearer "))
+
+    async def test_members_believe_each_other_meanwhile(self) -> None:
+        """Whoever marks with the former secret is believed by who has the new one, until it is
+        forgotten."""
+        caller = Caller("10.1.2.3", "r1")
+        former, exchanged, over = ClientMark("old"), ClientMark("old"), ClientMark("new")
+        exchanged.use("new", ["old"])
+        for sender, receiver, believed in (
+            (former, exchanged, True),
+            (exchanged, exchanged, True),
+            (exchanged, over, True),
+            (former, over, False),
+        ):
+            request: Any = Marked()
+            request.headers = {k.encode(): v for k, v in sender.headers(request, caller).items()}
+            found = receiver.address_of(request, "r1")
+            self.assertEqual(found, "10.1.2.3" if believed else "127.0.0.1")
 
 
 class From(AdminCase):

@@ -144,6 +144,64 @@ class TestNodes(MigrationCase):
         _, plan = await self.ask("GET", "/rebalance")
         self.assertEqual(plan["totalMoves"], 2)
 
+    async def test_the_nodes_are_evened_out(self) -> None:
+        """After an undrain: all tenants on one node, then half of them; who asks again while it
+        runs is told so; when it is over there is nothing to cancel, and nothing moves again."""
+        self.assertEqual((await self.ask("GET", "/rebalance/status"))[0], 404)
+        self.assertEqual((await self.ask("DELETE", "/rebalance"))[0], 409)
+        await self.ask("POST", "/nodes/node_0/drain")
+        for number in range(4):
+            await self.create(f"t{number}")
+        await self.ask("POST", "/nodes/node_0/undrain")
+        status, shown = await self.ask("POST", "/rebalance", {"atOnce": 1})
+        self.assertEqual((status, shown["state"], shown["totalMoves"]), (202, "running", 2))
+        self.assertEqual((await self.ask("POST", "/rebalance"))[0], 409)
+        done = await self.until("/rebalance/status", "state", "done", "ended")
+        self.assertEqual((done["state"], done["left"], done["reason"]), ("done", 0, ""))
+        _, nodes = await self.ask("GET", "/nodes")
+        self.assertEqual({each["assignedCount"] for each in nodes["items"]}, {2}, nodes)
+        self.assertEqual((await self.ask("DELETE", "/rebalance"))[0], 409)
+        _, trail = await self.ask("GET", "/audit")
+        told = [each["detail"] for each in trail["items"] if each["action"] == "cluster.rebalance"]
+        self.assertIn("2 moves, 1 at once", told)
+        status, _ = await self.ask("POST", "/rebalance")
+        done = await self.until("/rebalance/status", "state", "done", "ended")
+        self.assertEqual((status, done["totalMoves"], done["state"]), (202, 0, "done"))
+
+    async def test_a_rebalancing_is_cancelled(self) -> None:
+        """No more tenants begin to move; the status says why it ended."""
+        await self.ask("POST", "/nodes/node_0/drain")
+        for number in range(4):
+            await self.create(f"t{number}")
+        await self.ask("POST", "/nodes/node_0/undrain")
+        await self.ask("POST", "/rebalance", {"atOnce": 1})
+        status, shown = await self.ask("DELETE", "/rebalance")
+        self.assertEqual((status, shown["state"], shown["left"]), (200, "ended", 0))
+        self.assertEqual(shown["reason"], "an operator ended it")
+        for bad in ({"atOnce": 0}, {"atOnce": "x"}, {"atOnce": 17}, {"at": 1}):
+            self.assertEqual((await self.ask("POST", "/rebalance", bad))[0], 400, bad)
+
+    async def test_wishes_for_a_place(self) -> None:
+        """A tenant of a group goes where fewest of the group are; a region that no node has is
+        refused before anything is made, with the reason; a changed wish is shown and explained."""
+        wish = {"placement": {"spread": "shop"}}
+        places = [(await self.create(f"t{n}", **wish))["nodeID"] for n in range(2)]
+        self.assertEqual(set(places), {"node_0", "node_1"})
+        body = {"name": "mars", "placement": {"region": "mars"}}
+        status, told = await self.ask("POST", "/tenants", body)
+        self.assertEqual(status, 503, told)
+        self.assertIn("mars", told["message"])
+        self.assertEqual((await self.ask("GET", "/tenants/mars"))[0], 404)
+        status, tenant = await self.ask("PUT", "/tenants/t0", {"placement": {"zone": "z1"}})
+        self.assertEqual((status, tenant["placement"]), (200, {"zone": "z1"}))
+        self.assertEqual(tenant["nodeID"], places[0])
+        _, shown = await self.ask("GET", "/tenants/t0/placement")
+        self.assertEqual((shown["constraints"], shown["next"]), ({"zone": "z1"}, ""))
+        self.assertIn("z1", shown["reasons"][places[1]])
+        for bad in ({"zone": 7}, {"zone": "a b"}, {"planet": "mars"}, {"zone": "z" * 65}):
+            status, told = await self.ask("PUT", "/tenants/t0", {"placement": bad})
+            self.assertEqual(status, 400, (bad, told))
+
     async def test_placement_is_explained(self) -> None:
         """Where it would go, why, and why not elsewhere."""
         tenant = await self.create("shop")

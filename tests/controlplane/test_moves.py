@@ -8,7 +8,8 @@ from pbcluster.controlplane import commands as c
 from pbcluster.controlplane import migration as m
 from pbcluster.controlplane.moves import MAX_PER_NODE, RETRY_S, Effect, Moves, Start
 from pbcluster.controlplane.planner import Assign
-from pbcluster.records import TenantRecord
+from pbcluster.errors import NoCapacity
+from pbcluster.records import TenantRecord, TenantStatus
 from tests.controlplane.test_planner import AT, PlannerCase
 
 
@@ -36,6 +37,38 @@ class MovesCase(PlannerCase):
             self.pass_time(0.1)
             found += self.moves.tick(self.now)
         return found
+
+
+class TestLeaving(MovesCase):
+    def leave(self, node_id: str) -> None:
+        self.moves.leaves(node_id, self.registry.node(node_id).incarnation)
+
+    def test_what_runs_leaves_a_node_that_is_stopped(self) -> None:
+        """Its running tenants move, those that are idle do not; nothing of another start of it."""
+        runs, idle = self.serving(1, "a"), self.serving(2, "a")
+        self.apply(c.SetTenantStatus(AT, idle.id, idle.epoch, TenantStatus.IDLE))
+        self.moves.leaves("a", self.registry.node("a").incarnation - 1)
+        self.assertEqual(self.moves_for(1), [])
+        self.leave("a")
+        (start,) = self.moves_for(1)
+        assert isinstance(start, Start)
+        self.assertEqual((start.tenant_id, start.reason), (runs.id, "node a is being stopped"))
+
+    def test_a_new_leader_is_told_again(self) -> None:
+        """It begins with nothing."""
+        self.serving(1, "a")
+        self.leave("a")
+        self.moves.reset()
+        self.assertEqual(self.moves_for(1), [])
+        self.leave("a")
+        self.assertEqual(len(self.moves_for(1)), 1)
+
+    def test_nowhere_to_go(self) -> None:
+        """Without another node that is well it is refused, so that it need not wait."""
+        self.serving(1, "a")
+        for name in "bc":
+            self.apply(c.DrainNode(AT, name, True))
+        self.assertRaises(NoCapacity, self.leave, "a")
 
 
 class TestSteps(MovesCase):

@@ -13,8 +13,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from pbcluster import wire
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane import migration as m
+from pbcluster.controlplane import moves
 from pbcluster.controlplane.registry import LIVING, Registry
 from pbcluster.errors import Conflict, PBClusterError
+from pbcluster.node.leaving import TELL_EVERY_S, running
 from pbcluster.node.parts import spawn
 from pbcluster.records import MigrationPhase, NodeStatus, TenantStatus
 from tests.controlplane.phase_world import NODES, SETTLE_S, Death, PhaseWorld, When
@@ -96,9 +98,9 @@ class PhaseCase(SynchronousTestCase):
         here = NODES.index(self.registry.tenant(tenant_id).node_id)
         return NODES[(here + 1) % len(NODES)]
 
-    def move(self, tenant_id: str) -> str:
-        """An operator moves a tenant to the next node, and is answered. :returns: that node."""
-        target = self.next_node(tenant_id)
+    def move(self, tenant_id: str, target: str = "") -> str:
+        """An operator moves a tenant (to the next node), and is answered. :returns: that node."""
+        target = target or self.next_node(tenant_id)
         self.world.wish(
             lambda brain: brain.migrating.start_command(
                 brain.member.registry.tenant(tenant_id), target
@@ -204,6 +206,50 @@ class EveryDeath(PhaseCase):
 
         steps = {"StartMigration", "MigrationWarmed", "DrainTenant", "MigrationDrained"}
         self.every_death(operation, steps | {"DrainNode", "MigrationReady"})
+
+    def test_rebalance(self) -> None:
+        """Two tenants on one node of three are spread, whoever leads."""
+        self.patch(moves, "RETRY_S", 0.1)
+        tenants = tuple(self.create() for _ in range(2))
+
+        def operation() -> tuple[str, ...]:
+            world, full = self.world, NODES[0]
+            death, world.death = world.death, None
+            for tenant_id in tenants:
+                if self.registry.tenant(tenant_id).node_id != full:
+                    self.move(tenant_id, full)
+                    world.until(lambda: self.settled(*tenants), SETTLE_S)
+            world.death = death
+            world.wish(lambda brain: brain.migrating.rebalance_command(1, 2))
+            over = lambda: self.registry.rebalance.ended is not None  # type: ignore[union-attr]  # noqa: E731
+            world.until(lambda: self.led() and over(), SETTLE_S)
+            self.assertEqual(self.registry.rebalance.reason, "")  # type: ignore[union-attr]
+            counts = sorted(self.registry.count_of(node) for node in NODES)
+            self.assertEqual(counts, [0, 1, 1])
+            return tenants
+
+        self.every_death(operation, {"StartRebalance", "StartMigration", "EndRebalance"})
+
+    def test_stop_of_a_node(self) -> None:
+        """A node that is being stopped says so again and again, to whoever leads: nothing runs on
+        it any more in the end, and it may come back."""
+        tenants = (self.create(), self.create())
+
+        def operation() -> tuple[str, ...]:
+            world = self.world
+            source = self.registry.tenant(tenants[0]).node_id
+            node = world.nodes[source]
+            while self.registry.tenants_of(source):
+                world.ask(source, wire.NodeCapacity(source, 1, 10, draining=True, leaving=True))
+                world.run(TELL_EVERY_S)
+            world.until(lambda: not running(node.tenants))
+            world.ask(source, wire.NodeCapacity(source, 1, 10, draining=False))
+            healthy = lambda: self.registry.node(source).status is NodeStatus.HEALTHY  # noqa: E731
+            world.until(lambda: self.led() and healthy(), SETTLE_S)
+            return tenants
+
+        steps = {"StartMigration", "MigrationWarmed", "DrainTenant", "MigrationDrained"}
+        self.every_death(operation, steps | {"SetNodeStatus", "MigrationReady"})
 
     def test_archive(self) -> None:
         """A tenant is archived and activated again: it has no copy anywhere, then one owner."""

@@ -8,12 +8,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from pbcluster.controlplane.placement import (
     Candidate,
     Wish,
-    check_constraints,
     choose,
     rebalance,
     reserve_of,
 )
-from pbcluster.errors import InvalidInput, NoCapacity
+from pbcluster.errors import NoCapacity
 from pbcluster.records import NodeRecord, NodeStatus
 
 
@@ -148,13 +147,6 @@ class TestRules(SynchronousTestCase):
         draining = node("a", status=NodeStatus.DRAINING)
         self.assertRaises(NoCapacity, choose, [draining])
         self.assertEqual(choose([attrs.evolve(draining, owner=True)]).node_id, "a")
-
-    def test_constraints_are_checked(self) -> None:
-        """Unknown names and wrong values are refused by name."""
-        self.assertEqual(check_constraints({"region": "eu"}), {"region": "eu"})
-        for wrong in ({"planet": "x"}, {"zone": 3}, {"zone": ""}, {"spread": "x" * 65}):
-            error = self.assertRaises(InvalidInput, check_constraints, wrong)
-            self.assertEqual(error.data["field"], next(iter(wrong)))
 
     @settings(max_examples=200, deadline=None)
     @given(NODES, st.booleans(), st.booleans(), st.sampled_from(("", "z1")))

@@ -219,6 +219,15 @@ class TestPlace(PlannerCase):
         assert effect is not None
         self.assertEqual(effect.node_id, "b")
 
+    def test_room_for_one_more(self) -> None:
+        """One node with room is enough; without any, each node's reason is told."""
+        self.node("a", capacity=1)
+        self.assertEqual(self.pass_time(0.2), [])
+        self.planner.check_room()
+        self.tenant(1, "a")
+        error = self.assertRaises(NoCapacity, self.planner.check_room)
+        self.assertIn("a is full (1 of 1 tenants)", error.message)
+
     def test_a_degraded_node_is_avoided(self) -> None:
         """By what its last heartbeat said."""
         self.node("a")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import treq
-from twisted.internet import reactor, task
+from twisted.internet import protocol, reactor, task
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
@@ -187,6 +187,15 @@ class Elections(CallerCase):
         self.assertEqual(found.route.epoch, 2)
 
 
+class Dying(protocol.Protocol):
+    """A leader that gives a part of an answer and is gone."""
+
+    def dataReceived(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(cast(Any, self.factory).half)
+        self.transport.loseConnection()
+
+
 class AdminCase(TestCase):
     """The admin APIs of three members over HTTP."""
 
@@ -267,6 +276,33 @@ class AdminCase(TestCase):
             mark = {"x-pbcluster-passed-on-by": "m9"}
             status, told = await self.ask(follower, "GET", "/members", **mark)
             self.assertEqual((status, told["data"]["code"]), (503, "not_leader"))
+
+        return Deferred.fromCoroutine(run())
+
+    def test_a_leader_that_dies_in_its_answer(self) -> Deferred[None]:
+        """Wherever its connection ends, whoever asked hears that it is unknown, so that a client
+        repeats its request with the same key; never an internal error."""
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+        halves = (
+            b"",
+            b"HTTP/1.1 20",
+            head,
+            head + b"Content-Length: 9\r\n\r\n{",
+            head + b"Transfer-Encoding: chunked\r\n\r\n9\r\n{",
+            head + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n",
+        )
+
+        async def run() -> None:
+            follower = self.followers()[0]
+            (leader,) = set(self.world.ids) - set(self.followers())
+            for half in halves:
+                dying = protocol.ServerFactory.forProtocol(Dying)
+                dying.half = half  # type: ignore[attr-defined]
+                port = cast(Any, reactor).listenTCP(0, dying, interface="127.0.0.1")
+                self.addCleanup(port.stopListening)
+                self.urls[leader] = f"http://127.0.0.1:{port.getHost().port}"
+                status, told = await self.ask(follower, "POST", "/tenants", {"name": "shop"})
+                self.assertEqual((status, told["data"]["code"]), (504, "deadline"), half)
 
         return Deferred.fromCoroutine(run())
 

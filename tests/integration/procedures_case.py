@@ -12,14 +12,17 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 from pbcluster.cli.layout import ClusterDir, Plan
-from pbcluster.testing.workload import Client, Journal, Workload, check, prepare
+from pbcluster.gateway.service import QUIET_S
+from pbcluster.testing.workload import Client, Event, Journal, Workload, check, prepare
 from tests.integration.command_case import PASSWORD, CommandCase
+from tests.integration.support import tell
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 PAGES = DOCS / "operations"
@@ -49,6 +52,20 @@ def all_blocks() -> dict[str, str]:
     return found
 
 
+def _was_late(journal: Journal, failed: Event) -> bool:
+    """Whether a client on a busy machine let its connection rest for a second, just when the
+    gateway drained: it may be closed as the client sends (decision 0031). Ours rest for 20 ms.
+    """
+    client = (failed.kind, failed.record[:4] if failed.kind == "write" else "")
+    ends = [
+        each.ended
+        for each in journal.events
+        if (each.kind, each.record[:4] if each.kind == "write" else "") == client
+        and each.ended <= failed.begun
+    ]
+    return failed.status == 0 and bool(ends) and failed.begun - max(ends) >= QUIET_S
+
+
 class ProcedureCase(CommandCase):
     """One cluster, ``cluster`` in a directory of its own; a subclass names its ``blocks``."""
 
@@ -61,6 +78,7 @@ class ProcedureCase(CommandCase):
         super().setUp()
         self.known = all_blocks()
         self.done: list[str] = []
+        self.journals: list[Journal] = []
         self.bin = self.root / "bin"
         self.bin.mkdir()
         command = self.bin / "pbcluster"
@@ -70,7 +88,7 @@ class ProcedureCase(CommandCase):
             f'exec {shlex.quote(sys.executable)} -P -m pbcluster.cli.main "$@"\n'
         )
         command.chmod(0o755)
-        self.addCleanup(self.sh, "pbcluster down")
+        self.addCleanup(self.sh, "! test -d cluster || pbcluster down")
         self.sh(
             f"pbcluster init --gateway-port 0 --admin-port 0 {shlex.join(self.options)}"
             " && pbcluster up --detach"
@@ -103,6 +121,13 @@ class ProcedureCase(CommandCase):
         self.assertIn(name, self.blocks)
         self.done.append(name)
         return self.sh(self.known[name])
+
+    def timed(self, name: str) -> str:
+        """As :meth:`run_block`; how long it took is told."""
+        began = time.monotonic()
+        told = self.run_block(name)
+        tell(name, time.monotonic() - began)
+        return told
 
     # -- the cluster ------------------------------------------------------------------------------
 
@@ -138,16 +163,27 @@ class ProcedureCase(CommandCase):
         return client
 
     @contextmanager
-    def served(self, client: Client, name: str = "w") -> Iterator[Journal]:
+    def served(
+        self, client: Client, name: str = "w", *, refusable: bool = False
+    ) -> Iterator[Journal]:
         """Writers and readers at work meanwhile; afterwards no request of theirs failed, nothing
-        was stale, and each acknowledged row is there."""
+        was stale, and each row that was acknowledged then or before is there. Of one tenant only.
+
+        :param name: other than before. :param refusable: writes may be answered 503.
+        """
         load = Workload(client.gateway, client.host, name, writers=2, readers=1, pause_s=0.02)
         with load.running() as journal:
             load.wait_for_acks(5)
             yield journal
             load.wait_for_acks(5)
-        failures = [(each.kind, each.status, each.detail) for each in journal.failures()]
+        refused = ("write", 503) if refusable else ()
+        failures = [
+            (each.kind, each.status, each.detail)
+            for each in journal.failures()
+            if (each.kind, each.status) != refused and not _was_late(journal, each)
+        ]
         self.assertEqual((failures, journal.stale), ([], []))
         client.close()  # a gateway that drained closed it
-        verdict = check(client, journal)
+        self.journals.append(journal)
+        verdict = check(client, *self.journals)
         self.assertEqual((verdict.lost, verdict.changed, verdict.invented), ([], [], []))

@@ -3,50 +3,19 @@ lost, whoever dies meanwhile."""
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import subprocess
 import sys
 import time
-from urllib.parse import urlsplit
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.errors import Conflict, PBClusterError
 from pbcluster.testing.cluster import RealCluster
-from pbcluster.testing.moving_tenants import MovingTenant
-from pbcluster.testing.workload import COLLECTION, Client
+from pbcluster.testing.moving_tenants import MovingTenant, SlowWrite
+from pbcluster.testing.workload import Client
 from tests.integration.support import new_tenant, tell
-
-
-class SlowWrite:
-    """A request that is open until :meth:`finish`: its body comes in two parts."""
-
-    def __init__(self, cluster: RealCluster, tenant: str) -> None:
-        where = urlsplit(cluster.gateway_url)
-        self._body = json.dumps({"n": 1, "value": "slow"}).encode()
-        self._connection = http.client.HTTPConnection(
-            where.hostname or "", where.port, timeout=45.0
-        )
-        self._connection.putrequest(
-            "POST", f"/api/collections/{COLLECTION}/records", skip_host=True
-        )
-        for name, value in {
-            "Host": cluster.host(tenant),
-            "Content-Type": "application/json",
-            "Content-Length": str(len(self._body)),
-        }.items():
-            self._connection.putheader(name, value)
-        self._connection.endheaders(self._body[:10])
-
-    def finish(self) -> int:
-        """Send the rest. :returns: the answer's status."""
-        self._connection.send(self._body[10:])
-        answer = self._connection.getresponse()
-        answer.read()
-        self._connection.close()
-        return answer.status
 
 
 class MigrationTestCase(SynchronousTestCase):
@@ -169,6 +138,27 @@ class MigrationTests(MigrationTestCase):
         self.assertEqual(moved.node(), target)
         self.assertEqual([x for x in moved.faults(self.client) if "lost=[]" not in x], [])
 
+    def test_a_node_that_is_stopped_is_not_missed(self) -> None:
+        """SIGTERM of one of two nodes under load: its tenants go to the other one with 0 failed
+        requests and a short pause. Stopped with the other one away, it waits for nobody."""
+        moved, cluster = self.moving(), self.cluster
+        source, target = moved.node(), moved.other_node()
+        with moved.workload.running():
+            moved.workload.wait_for_acks(10)
+            began = time.monotonic()
+            self.assertTrue(cluster.stop(source))
+            tell("a stop with its tenant's leave", time.monotonic() - began)
+            moved.workload.wait_for_acks(10)
+            during = [e for e in list(moved.journal.events) if e.ended >= began]
+            tell("… and its longest request", max(e.ended - e.begun for e in during))
+            self.assertEqual(moved.node(), target)
+        self.check(moved, self.client)
+        began = time.monotonic()
+        self.assertTrue(cluster.stop(target))
+        self.assertLess(time.monotonic() - began, 5.0)
+        cluster.start(target)
+        cluster.wait_tenant("shop")
+
     def test_a_drained_node_is_empty_and_nobody_noticed(self) -> None:
         """All tenants of a node under load go elsewhere with 0 failed requests; it gets nothing
         new until it is undrained; bad wishes are refused with the reason."""
@@ -211,3 +201,10 @@ class MigrationTests(MigrationTestCase):
         plan = json.loads(self.command("rebalance", "--dry-run", "--json"))
         self.assertEqual(plan["totalMoves"], 2)
         self.assertEqual({each["targetNode"] for each in plan["moves"]}, {source})
+        self.assertRaises(Conflict, cluster.admin.request, "DELETE", "/rebalance")
+        shown = json.loads(self.command("rebalance", "--at-once", "2", "--json"))
+        self.assertEqual((shown["state"], shown["left"], shown["totalMoves"]), ("done", 0, 2))
+        places = sorted(cluster.admin.tenant(name)["nodeID"] for name in clients)
+        self.assertEqual(places, sorted([source, target] * 2))
+        for name in clients:
+            cluster.wait_tenant(name)

@@ -3,6 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster import signing
+from pbcluster.config import Secrets
 from pbcluster.node.gateway_keys import GatewayKeys
 from pbcluster.wire import Members
 
@@ -20,6 +21,22 @@ class Keys(SynchronousTestCase):
         self.assertEqual((dict(keys), len(keys)), ({"gateway_x": derived}, 1))
         keys.heard(Members(3, (), (), ("gateway_1", "gateway_x")))
         self.assertEqual(keys.get("gateway_x"), None)
+
+    def test_keys_that_are_exchanged(self) -> None:
+        """The secrets may name further keys; they are read again, and those of a gateway that was
+        removed are gone with its own."""
+        keys = GatewayKeys.of(
+            Secrets(gateway_keys={"gateway_1": "old"}, gateway_keys_also={"gateway_1": ["new"]})
+        )
+        also = keys.also
+        self.assertEqual((dict(keys), also), ({"gateway_1": b"old"}, {"gateway_1": (b"new",)}))
+        keys.use(Secrets(gateway_keys={"gateway_1": "new"}))
+        self.assertEqual((dict(keys), also), ({"gateway_1": b"new"}, {}))
+        keys.use(
+            Secrets(gateway_keys={"gateway_1": "new"}, gateway_keys_also={"gateway_1": ["old"]})
+        )
+        keys.heard(Members(1, (), (), ("gateway_1",)))
+        self.assertEqual((dict(keys), also), ({}, {}))
 
     def test_without_a_seed_nobody_is_added(self) -> None:
         """A cluster that was made before gateways could join."""

@@ -75,6 +75,34 @@ class Keys(SynchronousTestCase):
         self.assertIsNone(allowed.by_key(old.public))
         self.assertIsNone(allowed.by_key("c"))
 
+    def test_a_key_that_is_exchanged(self) -> None:
+        """Both keys are the process's meanwhile, also when the registry names the new one; only the
+        peers file can say so, and when it does not any more the former is nobody's."""
+        old, new = generate_keys(), generate_keys()
+        row = Peer("a", "node", new.public, (old.public, new.public))
+        allowed = AllowList({"a": row})
+        for _ in range(2):
+            for keys in (old, new):
+                found = allowed.by_key(keys.public)
+                assert found is not None
+                self.assertEqual((found.id, found.role), ("a", "node"))
+                self.assertTrue(allowed.is_key_of("a", keys.public))
+            self.assertEqual(allowed.key_of("a"), new.public)
+            allowed.allow(Peer("a", "node", new.public))
+        allowed.replace({"a": Peer("a", "node", new.public)})
+        self.assertIsNone(allowed.by_key(old.public))
+        allowed.replace({"a": row})
+        allowed.revoke("a")
+        self.assertIsNone(allowed.by_key(old.public))
+
+    def test_a_former_key_is_not_anothers(self) -> None:
+        """Nor may it be no key at all."""
+        old, new = generate_keys(), generate_keys()
+        other = Peer("b", "node", old.public)
+        for also in (old.public, "no key"):
+            both = {"a": Peer("a", "node", new.public, (also,)), "b": other}
+            self.assertRaises(ConfigError, AllowList, both)
+
     def test_many_at_once(self) -> None:
         """All changes or none; a removed node is let in only where removed ones are."""
         a, b, fresh = (generate_keys() for _ in range(3))

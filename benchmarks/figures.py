@@ -1,4 +1,4 @@
-"""Pure parts: what the tools print becomes numbers, numbers become ratios, ratios meet targets."""
+"""Pure: what tools print becomes numbers, numbers become ratios, ratios meet targets."""
 
 from __future__ import annotations
 
@@ -99,6 +99,23 @@ class Spread:
         return cls(min(values), statistics.median(values), max(values))
 
 
+def number(value: float) -> str:
+    """A figure with three or four digits that mean something."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def spread(values: Sequence[float]) -> str:
+    """``median (min, max)``; empty without values."""
+    if not values:
+        return ""
+    told = Spread.of(values)
+    if told.low == told.high:
+        return number(told.mid)
+    return f"{number(told.mid)} ({number(told.low)}, {number(told.high)})"
+
+
 def ratios(ours: Sequence[Figures], other: Sequence[Figures], figure: str) -> list[float]:
     """Ours to the other's, round by round; rounds that lack one of them are left out."""
     return [
@@ -115,6 +132,7 @@ class Target:
     :ivar system: what stands on the other side of the ratio; empty: the figure itself counts.
     :ivar at_most: whether ``bound`` is an upper one.
     :ivar stretch: a bound that would be better still.
+    :ivar cause: what is known to stand in its way; told where it is missed.
     """
 
     figure: str
@@ -122,6 +140,7 @@ class Target:
     bound: float
     at_most: bool = True
     stretch: float | None = None
+    cause: str = ""
 
     def met(self, value: float) -> bool:
         return value <= self.bound if self.at_most else value >= self.bound
