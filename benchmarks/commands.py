@@ -120,6 +120,13 @@ PARTS: dict[str, tuple[Row, ...]] = {
         _node("sync", "--rounds", "1", "--seconds", "1", "--requests", "50", rounds="--rounds"),
         _node("async", "--rounds", "1", "--seconds", "1", "--requests", "50", rounds="--rounds"),
         _node("reads", "--rounds", "1", "--requests", "50", rounds="--rounds"),
+        Row(
+            module="benchmarks.node.s3_requests",
+            measures=("s3-requests",),
+            quick=("--tenants", "2", "--watch", "3", "--writes", "8", "--wakes", "2"),
+            rounds="",
+            versions=_REAL,
+        ),
     ),
     "controlplane": (
         Row(

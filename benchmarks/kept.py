@@ -183,5 +183,6 @@ def summary(parts: Mapping[str, Sequence[Kept]]) -> str:
 
 def write(directory: Path, files: Mapping[str, str]) -> None:
     """Write pages and charts."""
+    directory.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (directory / name).write_text(content, encoding="utf-8")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections import Counter
 from types import TracebackType
 from urllib.parse import urlsplit
 
@@ -52,7 +53,11 @@ FINE = Trouble()
 
 
 class S3Faults:
-    """See the module. :ivar url: the endpoint to use. :ivar met: requests that met trouble."""
+    """See the module.
+
+    :ivar url: the endpoint to use. :ivar met: requests that met trouble.
+    :ivar seen: kind of request (``list``, else its method in small letters) → how many came.
+    """
 
     def __init__(self, endpoint: str) -> None:
         """
@@ -63,6 +68,7 @@ class S3Faults:
         self._trouble = FINE
         self.url = ""
         self.met = 0
+        self.seen: Counter[str] = Counter()
         self._started = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._end = asyncio.Event()
@@ -120,7 +126,9 @@ class S3Faults:
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
-        method = head.split(b" ", 1)[0].decode()
+        method, target = head.decode("latin-1").split(" ", 2)[:2]
+        lists = method == "GET" and "list-type=" in target
+        self.seen["list" if lists else method.lower()] += 1
         trouble = self._trouble if self._trouble.meets(method) else FINE
         self.met += trouble is not FINE
         if trouble.delay_s:
