@@ -34,11 +34,13 @@ async def _content(reader: asyncio.StreamReader, head: bytes) -> bytes:
 
 @attrs.frozen
 class Answered:
-    """:ivar took_s: of each request. :ivar statuses: status → how many."""
+    """:ivar took_s: of each request. :ivar statuses: status → how many.
+    :ivar refusals: status of 400 or more → the beginning of one such answer."""
 
     took_s: list[float]
     statuses: dict[int, int]
     seconds: float
+    refusals: dict[int, bytes]
 
     def rate(self, status: int) -> float:
         """Answers with this status in a second."""
@@ -89,6 +91,7 @@ async def loops(
     """
     took: list[float] = []
     statuses: dict[int, int] = {}
+    refusals: dict[int, bytes] = {}
     began, number = time.perf_counter(), 0
 
     async def loop() -> None:
@@ -97,10 +100,12 @@ async def loops(
         while number < most and time.perf_counter() - began < seconds:
             own, number = number, number + 1
             at = time.perf_counter()
-            status, _ = await connection.ask(*request(own))
+            status, content = await connection.ask(*request(own))
+            if status >= 400:
+                refusals[status] = content[:300]
             took.append(time.perf_counter() - at)
             statuses[status] = statuses.get(status, 0) + 1
         connection.close()
 
     await asyncio.gather(*(loop() for _ in range(in_flight)))
-    return Answered(took, statuses, time.perf_counter() - began)
+    return Answered(took, statuses, time.perf_counter() - began, refusals)

@@ -131,7 +131,7 @@ def creating(stage: Stage, seconds: float) -> Figures:
 
     found = stage.ask(create, in_flight=IN_FLIGHT, seconds=seconds)
     if set(found.statuses) - {201, 202}:
-        raise SystemExit(f"creations answered {found.statuses}")
+        raise SystemExit(f"creations answered {found.statuses}: {found.refusals}")
     return {
         "creates_s": found.rate(201) + found.rate(202),
         "create_p99_ms": found.percentile_ms(0.99),
