@@ -95,7 +95,7 @@ def active(tenants: int, watch_s: float, writes: int) -> dict[str, tuple[float, 
         time.sleep(SETTLE_S)
         node = found["node"] = an_hour(counter, watch_s, (0.0, 0.0))
         create_tenants(cluster, names)
-        client = signed_in(cluster, names[0])
+        signed_in(cluster, names[0]).close()
         time.sleep(SETTLE_S)
         dear, cheap = an_hour(counter, watch_s, node)
         found["active"] = dear / tenants, cheap / tenants
@@ -106,10 +106,11 @@ def active(tenants: int, watch_s: float, writes: int) -> dict[str, tuple[float, 
                 if status != 200:
                     raise SystemExit(f"a write answered {status}: {answer}")
 
+        host = cluster.host(names[0])
+        client = Client(cluster.gateway_url, host)
         found["write"] = during(counter, lambda: write(client, writes), writes)
         client.close()
         each = max(1, writes // 4)
-        host = cluster.host(names[0])
         clients = {str(n): Client(cluster.gateway_url, host) for n in range(WRITERS)}
         at_once = lambda: everywhere(lambda n: write(clients[n], each), list(clients))  # noqa: E731
         found["shared"] = during(counter, at_once, each * WRITERS)
