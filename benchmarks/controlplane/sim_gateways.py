@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,9 @@ from pbcluster.transport.curve import Curve
 from pbcluster.transport.sockets import Sockets
 from pbcluster.wire import Broadcast
 
-#: A session stands and has heard a beacon.
-SETTLE_S = 2.5
+#: Within so long each has heard the leader's beacon, which is its first gap.
+CONTACT_WITHIN_S = 30.0
+LOOK_S = 0.05
 
 
 class Heard:
@@ -42,7 +45,7 @@ class Heard:
 
     def __init__(self) -> None:
         self.rows: dict[int, list[Any]] = {}
-        self.gaps = 0
+        self.gaps: Counter[int] = Counter()
 
     def received(self, broadcast: Broadcast) -> None:
         now = time.time()
@@ -52,8 +55,13 @@ class Heard:
         row[2] += 1
         row[4] = now
 
-    def gap(self, index: int) -> None:
-        self.gaps += 1
+    def gap(self, number: int) -> Callable[[int], None]:
+        """What the gateway ``number`` calls when it missed something."""
+
+        def missed(index: int) -> None:
+            self.gaps[number] += 1
+
+        return missed
 
 
 async def run(job: dict[str, Any]) -> dict[str, Any]:
@@ -70,12 +78,16 @@ async def run(job: dict[str, Any]) -> dict[str, Any]:
         sockets._factory.shutdown()
         sockets._factory = shared
         subscriber = ZmqSubscriber(sockets, member_addresses(config.broadcasts))
-        subscriber.start(heard.received, heard.gap)
-    await deferLater(reactor, SETTLE_S)
+        subscriber.start(heard.received, heard.gap(number))
+    until = time.monotonic() + CONTACT_WITHIN_S
+    while len(heard.gaps) < job["count"]:
+        if time.monotonic() > until:
+            raise SystemExit(f"{len(heard.gaps)} of {job['count']} gateways heard a beacon")
+        await deferLater(reactor, LOOK_S)
     print("ready", flush=True)
-    heard.gaps = 0
+    heard.gaps.clear()
     await deferToThread(sys.stdin.read)
-    return {"rows": heard.rows, "gaps": heard.gaps}
+    return {"rows": heard.rows, "gaps": heard.gaps.total()}
 
 
 if __name__ == "__main__":
