@@ -16,6 +16,7 @@ Either makes the exit status 1.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -27,7 +28,7 @@ from pathlib import Path
 import attrs
 import click
 
-from benchmarks import kept, measured
+from benchmarks import capacity, kept, measured
 from benchmarks.commands import PARTS, Row, order
 from benchmarks.machine import lacking, machine, versions
 
@@ -85,6 +86,8 @@ def draw(data: Path) -> None:
     for part, found in parts.items():
         kept.write(data.parent, kept.draw(part, found))
     kept.write(data.parent, {"summary.inc": kept.summary(parts)})
+    with contextlib.suppress(click.ClickException):  # what it needs was not measured
+        kept.write(data.parent, {"capacity.inc": capacity.page(data)})
 
 
 def show_list(rows: list[tuple[str, Row]], quick: bool, rounds: int | None) -> None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks import __main__ as command
-from benchmarks import kept, measured
+from benchmarks import capacity, kept, measured
 from benchmarks.commands import PARTS, order
 from benchmarks.figures import Target
 from benchmarks.measured import Measured
@@ -114,6 +114,8 @@ class Pages(SynchronousTestCase):
                 for name, content in kept.draw(part, found).items():
                     self.assertEqual((kept.DOCS / name).read_text(), content, name)
         self.assertEqual((kept.DOCS / "summary.inc").read_text(), kept.summary(parts))
+        computed = capacity.page(kept.DOCS / "data")
+        self.assertEqual((kept.DOCS / "capacity.inc").read_text(), computed)
 
 
 class Command(SynchronousTestCase):
