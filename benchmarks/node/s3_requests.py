@@ -3,7 +3,7 @@ wake-up. They are counted by a proxy between everybody and SeaweedFS.
 
 \b
     python -m benchmarks.node.s3_requests
-    python -m benchmarks.node.s3_requests --tenants 2 --watch 5 --writes 5 --wakes 2
+    python -m benchmarks.node.s3_requests --tenants 2 --watch 5 --writes 5 --wakes 2 --settle 2
 
 Providers bill PUT, COPY, POST and LIST as one class and GET, HEAD as another; DELETE is free.
 """
@@ -30,7 +30,6 @@ from pbcluster.testing.workload import Client
 #: Kinds that are billed as the dear class; the rest but DELETE are the cheap one.
 DEAR = ("put", "post", "copy", "list")
 WRITERS = 20
-#: What a start or a write brings in its wake has ended; Litestream's first compaction is at 30 s.
 SETTLE_S = 5.0
 LABELS = {
     "node_dear_h": "a node without tenants, PUT and LIST an hour",
@@ -88,7 +87,9 @@ def an_hour(counter: S3Faults, seconds: float, less: tuple[float, float]) -> tup
     return max(0.0, dear - less[0]), max(0.0, cheap - less[1])
 
 
-def active(tenants: int, watch_s: float, writes: int) -> dict[str, tuple[float, float]]:
+def active(
+    tenants: int, watch_s: float, writes: int, settle_s: float
+) -> dict[str, tuple[float, float]]:
     found = {}
     names = [f"t{number}" for number in range(tenants)]
     with counted(idle_stop_s=86_400.0) as (cluster, counter):
@@ -96,7 +97,7 @@ def active(tenants: int, watch_s: float, writes: int) -> dict[str, tuple[float, 
         node = found["node"] = an_hour(counter, watch_s, (0.0, 0.0))
         create_tenants(cluster, names)
         signed_in(cluster, names[0]).close()
-        time.sleep(SETTLE_S)
+        time.sleep(settle_s)
         dear, cheap = an_hour(counter, watch_s, node)
         found["active"] = dear / tenants, cheap / tenants
 
@@ -140,8 +141,8 @@ def waking(wakes: int, watch_s: float, *, warm: bool) -> dict[str, tuple[float, 
     return found
 
 
-def figures(tenants: int, watch_s: float, writes: int, wakes: int) -> Figures:
-    found = active(tenants, watch_s, writes)
+def figures(tenants: int, watch_s: float, writes: int, wakes: int, settle_s: float) -> Figures:
+    found = active(tenants, watch_s, writes, settle_s)
     found |= waking(wakes, watch_s, warm=True)
     found |= waking(wakes, watch_s, warm=False)
     node = found["node"]
@@ -159,10 +160,24 @@ def figures(tenants: int, watch_s: float, writes: int, wakes: int) -> Figures:
 @click.option("--watch", "watch_s", default=90.0, show_default=True, help="Seconds of nothing.")
 @click.option("--writes", default=100, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--wakes", default=5, show_default=True, type=click.IntRange(1, 100))
+@click.option(
+    "--settle",
+    "settle_s",
+    default=70.0,
+    show_default=True,
+    help="Seconds after the creations: Litestream's first compaction comes after 30.",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="All figures.")
-def main(tenants: int, watch_s: float, writes: int, wakes: int, json_file: Path | None) -> None:
+def main(
+    tenants: int,
+    watch_s: float,
+    writes: int,
+    wakes: int,
+    settle_s: float,
+    json_file: Path | None,
+) -> None:
     title = f"Requests to S3, {tenants} tenants"
-    found = figures(tenants, watch_s, writes, wakes)
+    found = figures(tenants, watch_s, writes, wakes, settle_s)
     made = alone("s3-requests", title, [found], labels=LABELS, notes=(NOTE,))
     click.echo(report.text(made))
     measured.write(json_file, [made])
