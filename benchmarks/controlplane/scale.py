@@ -121,7 +121,7 @@ def listing(stage: Stage) -> Figures:
 
     found = stage.ask(page, in_flight=1, most=LISTS)
     if set(found.statuses) != {200}:
-        raise SystemExit(f"lists answered {found.statuses}")
+        raise SystemExit(f"lists answered {found.statuses}: {found.refusals}")
     return {"list_p50_ms": found.percentile_ms(0.5), "list_p99_ms": found.percentile_ms(0.99)}
 
 
