@@ -68,6 +68,15 @@ def note(
     )
 
 
+#: Who does what nobody asked for now: rescues, drains' moves, aborts.
+ITSELF = "control-plane"
+
+
+def by_itself(action: str, target: str, reason: str) -> c.AuditNote:
+    """A note of what the control plane does of its own accord, and why."""
+    return note(ITSELF, "", "", "", action, target, reason)
+
+
 class AuditTrail:
     """All entries, the oldest first."""
 

@@ -19,6 +19,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from pbcluster import wire
+from pbcluster.controlplane import audit
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.consensus import Consensus
 from pbcluster.controlplane.liveness import Liveness, ProbeNode
@@ -193,7 +194,7 @@ class Executor:
         )
         failed = True
         try:
-            outcome = await self._proposed(command)
+            outcome = await self._proposed(command, _note_of(effect))
             failed = False
         finally:
             self._planner.assigned(effect.tenant_id, self._clock.seconds(), failed=failed)
@@ -206,7 +207,7 @@ class Executor:
         )
         return outcome
 
-    async def _proposed(self, command: c.AssignTenant) -> Outcome:
+    async def _proposed(self, command: c.AssignTenant, note: c.AuditNote | None) -> Outcome:
         """Propose until the answer is known, as long as this member leads.
 
         While it is unknown whether the tenant was taken away, the loser's acknowledgements must
@@ -215,7 +216,7 @@ class Executor:
         """
         while True:
             try:
-                return await self._consensus.propose(command)
+                return await self._consensus.propose(command, "", note)
             except DeadlineExceeded:
                 if not self._consensus.is_leader:
                     raise
@@ -225,7 +226,10 @@ class Executor:
             self._wall_clock(), effect.node_id, effect.incarnation, effect.status
         )
         try:
-            await self._consensus.propose(command)
+            told = f"it is {effect.status.value}"
+            await self._consensus.propose(
+                command, "", audit.by_itself("node.status", effect.node_id, told)
+            )
             log.info("node {n} is {s}", n=effect.node_id, s=effect.status.value)
         except PBClusterError as error:
             log.warn("status of node {n}: {e}", n=effect.node_id, e=error.message)
@@ -254,3 +258,11 @@ class Executor:
     ) -> dict[str, list[wire.Body]]:
         """Ask all processes that have a session here, as ``RequestServer.survey``."""
         return await self._server.survey(body, timeout_s=timeout_s, among=among)
+
+
+def _note_of(effect: Assign) -> c.AuditNote | None:
+    """The first placement is a part of the creation, which has its entry."""
+    if not effect.expected_epoch:
+        return None
+    told = f"to {effect.node_id}: {effect.reason}"
+    return audit.by_itself("tenant.assign", effect.tenant_id, told)

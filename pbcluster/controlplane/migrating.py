@@ -20,6 +20,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from pbcluster import wire
+from pbcluster.controlplane import audit
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane import migration as m
 from pbcluster.controlplane.consensus import Consensus
@@ -140,13 +141,16 @@ class Migrating:
         if command is None:
             return
         try:
-            await self._propose(command)
+            if isinstance(command, c.AbortMigration):
+                await self._abort(command)
+            else:
+                await self._propose(command)
         except (Conflict, WrongEpoch, NotFound) as error:
             log.info("{tenant}: late: {why}", tenant=body.tenant_id, why=error.message)
         except Unavailable as error:
             if error.code != "no_capacity":
                 raise
-            await self._propose(self._abort_of(record, error.message))
+            await self._abort(self._abort_of(record, error.message))
 
     def _command_of(self, record: MigrationRecord, body: wire.TenantReport) -> c.AnyCommand | None:
         now, tenant_id = self._wall_clock(), record.tenant_id
@@ -162,6 +166,10 @@ class Migrating:
 
     def _abort_of(self, record: MigrationRecord, reason: str) -> c.AbortMigration:
         return c.AbortMigration(self._wall_clock(), record.id, record.tenant_id, reason)
+
+    async def _abort(self, command: c.AbortMigration) -> None:
+        action, tenant_id = "tenant.abort-migration", command.tenant_id
+        await self._propose(command, audit.by_itself(action, tenant_id, command.reason))
 
     async def ready(self, tenant_id: str, epoch: int) -> None:
         """The owner of a tenant serves under ``epoch``: a migration to it is done."""
@@ -216,7 +224,9 @@ class Migrating:
     async def _finish(self, effect: Finish) -> None:
         command = c.EndRebalance(self._wall_clock(), effect.rebalance_id, effect.reason)
         try:
-            await self._propose(command)
+            why = effect.reason or "the nodes are even"
+            note = audit.by_itself("cluster.end-rebalance", effect.rebalance_id, why)
+            await self._propose(command, note)
             log.info("rebalancing ended: {why}", why=effect.reason or "the nodes are even")
         except PBClusterError as error:
             log.warn("rebalancing did not end: {why}", why=error.message)
@@ -230,7 +240,7 @@ class Migrating:
                     c.DrainTenant(now, effect.migration_id, effect.tenant_id, gateways)
                 )
             case m.Abort():
-                await self._propose(
+                await self._abort(
                     c.AbortMigration(now, effect.migration_id, effect.tenant_id, effect.reason)
                 )
             case m.Retire():
@@ -245,7 +255,9 @@ class Migrating:
         await self._consensus.propose(
             c.StartMigration(
                 self._wall_clock(), self._new_id(), tenant_id, target, effect.expected_epoch
-            )
+            ),
+            "",
+            audit.by_itself("tenant.migrate", tenant_id, f"to {target}: {effect.reason}"),
         )
         log.info("{t} moves to {target}: {why}", t=tenant_id, target=target, why=effect.reason)
 
@@ -264,12 +276,12 @@ class Migrating:
         )
         return sum(any(isinstance(each, wire.Ok) for each in all_) for all_ in answers.values())
 
-    async def _propose(self, command: c.AnyCommand) -> None:
+    async def _propose(self, command: c.AnyCommand, note: c.AuditNote | None = None) -> None:
         """Propose until the answer is known, as long as this member leads: each command names its
         migration and is refused when it is out of date, so that a second one does no harm."""
         while True:
             try:
-                await self._consensus.propose(command)
+                await self._consensus.propose(command, "", note)
                 return
             except DeadlineExceeded:
                 if not self._consensus.is_leader:
