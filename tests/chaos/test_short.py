@@ -99,7 +99,7 @@ class CommandTests(SynchronousTestCase):
         file = self.files / "a.json"
         told = self.invoke("--json", str(file), results={"node-kill": kills})
         self.assertEqual(self.status, 0)
-        self.assertIn("node-kill             3 rounds, good", told)
+        self.assertIn("node-kill               3 rounds, good", told)
         shown = json.loads(file.read_text())["stories"][0]
         self.assertEqual(shown["figures"]["write_gap_s"], {"p50": 3.0, "p99": 4.0, "max": 4.0})
         other = self.files / "b.json"

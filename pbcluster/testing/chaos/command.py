@@ -102,10 +102,11 @@ def main(
     """
     if listed:
         for each in STORIES.values():
-            click.echo(f"{each.name:22}{each.title}\n{'':22}wanted: {each.figure}")
+            click.echo(f"{each.name:24}{each.title}\n{'':24}wanted: {each.figure}")
         return
     chosen = int(time.time()) if seed is None else seed
     click.echo(f"seed {chosen}")
+    where = _machine()
     stories = _stories(SHORT if short else names, everything=not (short or random_))
     wish = Wish(
         rounds=rounds,
@@ -121,7 +122,7 @@ def main(
         results += run([STORIES[composed.NAME]], more, click.echo)
     _tell(results)
     if json_file is not None:
-        json_file.write_text(json.dumps(_shown(results, chosen), indent=1) + "\n")
+        json_file.write_text(json.dumps(_shown(results, chosen, where), indent=1) + "\n")
     if not all(result.good for result in results):
         raise SystemExit(1)
 
@@ -151,18 +152,28 @@ def _tell(results: list[Result]) -> None:
     for result in results:
         word = "good" if result.good else "BROKEN"
         missed = f"; not reached: {'; '.join(result.missed)}" if result.missed else ""
-        click.echo(f"{result.story.name:22}{len(result.outcomes)} rounds, {word}{missed}")
+        click.echo(f"{result.story.name:24}{len(result.outcomes)} rounds, {word}{missed}")
 
 
-def _shown(results: list[Result], seed: int) -> dict[str, Any]:
+def _shown(results: list[Result], seed: int, where: str) -> dict[str, Any]:
     words = ["python", "-m", "pbcluster.testing.chaos", *sys.argv[1:]]
     return {
         "seed": seed,
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "machine": f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the end",
+        "machine": where,
         "command": " ".join(_command_words(words)),
         "stories": [result.shown() for result in results],
     }
+
+
+def _machine() -> str:
+    """Its cores, its processor's name, and how busy it is now."""
+    model = "an unknown processor"
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+    load = os.getloadavg()[0]
+    return f"{os.cpu_count()} cores of {model}, load average {load:.1f} at the start"
 
 
 def _command_words(words: list[str]) -> list[str]:

@@ -61,10 +61,15 @@ class Result:
             "failed_requests": sum(v.failed_requests for v in verdicts),
             "broken": {kind: sum(v.counts()[kind] for v in verdicts) for kind in KINDS},
             "figures": {name: attrs.asdict(spread) for name, spread in figures.items()},
-            "each": [each.figures for each in self.outcomes],
+            "each": [_rounded(each.figures) for each in self.outcomes],
             "told": [line for each in self.outcomes for line in each.told()][:20],
-            "pictures": [str(file) for file in self.pictures],
+            "pictures": [file.name for file in self.pictures],
         }
+
+
+def _rounded(figures: dict[str, float]) -> dict[str, float]:
+    """Milliseconds are enough."""
+    return {name: round(value, 3) for name, value in figures.items()}
 
 
 @attrs.frozen(kw_only=True)

@@ -31,6 +31,8 @@ from pbcluster.testing.workload import Client, Failed
 EMAIL, PASSWORD = "chaos@example.com", "a password for the chaos"
 #: Rounds that use the same tenants; reading their rows back takes longer each time.
 ROUNDS_OF_TENANTS = 8
+#: Litestream's pauses grow to 20 s while S3 is away.
+CAUGHT_UP_WITHIN_S = 60.0
 #: Of many tenants so many replicas are restored at the end of a round.
 REPLICAS = 3
 
@@ -131,6 +133,8 @@ class Stage:
                 story.play(scene)
                 scene.heal()
                 scene.recovered()
+                # What is acknowledged on one disk would hide that the next story's S3 is away.
+                scene.wait_not_degraded(CAUGHT_UP_WITHIN_S)
             except (PBClusterError, Failed, AssertionError) as error:
                 broken = f"{type(error).__name__}: {error}"
         if not broken:
