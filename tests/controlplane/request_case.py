@@ -1,6 +1,6 @@
 """A whole member without sockets and disk, to which a test speaks as nodes and gateways."""
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -74,6 +74,14 @@ class RequestCase(SynchronousTestCase):
                 for node_id in self.renewing:
                     self.lease(node_id)
             self.world.clock.advance(0.1)
+
+    def run_until(self, condition: Callable[[], bool]) -> None:
+        """Run until it holds; after 30 s it never will."""
+        for _ in range(300):
+            if condition():
+                return
+            self.run_for(0.1)
+        self.fail("what was waited for did not happen within 30 s")
 
     def report(self, node_id: str, outcome: str, epoch: int = 1, **more: Any) -> wire.TenantReport:
         return wire.TenantReport(node_id, more.pop("incarnation", 1), T1, epoch, outcome, **more)

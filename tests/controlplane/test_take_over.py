@@ -27,9 +27,8 @@ class TestTakeOver(RequestCase):
     def test_a_silent_node_loses_its_tenants_after_the_margin(self) -> None:
         """Not within 2 s of its last acknowledgement, but soon after, under a new epoch."""
         last = self.fall_silent()
-        while self.tenant.node_id == self.owner:
-            self.run_for(0.1)
-            self.assertLess(self.world.now, last + 3.0)
+        self.run_until(lambda: self.tenant.node_id != self.owner)
+        self.assertLess(self.world.now, last + 3.0)
         self.assertGreaterEqual(self.world.now, last + 2.0)
         self.assertEqual((self.tenant.node_id, self.tenant.epoch), (self.other, 2))
 
@@ -56,8 +55,7 @@ class TestTakeOver(RequestCase):
         """Bring the take-over to its proposal, and hold it at the disk."""
         self.fall_silent()
         self.patch(self.world.store, "delay_s", lambda: 5.0)
-        while not self.world.planner._assigning:
-            self.run_for(0.1)
+        self.run_until(lambda: bool(self.world.planner._assigning))
 
     def test_from_the_decision_on_the_loser_is_not_covered(self) -> None:
         """It comes back while the new assignment is written: its ack leaves the tenant out."""
@@ -72,18 +70,19 @@ class TestTakeOver(RequestCase):
         proposed: list[Deferred[None]] = []
         propose = self.world.consensus.propose
 
-        async def unknown_then_slow(command: c.AnyCommand, key: str = "") -> Outcome:
+        async def unknown_then_slow(
+            command: c.AnyCommand, key: str = "", note: c.AuditNote | None = None
+        ) -> Outcome:
             if isinstance(command, c.AssignTenant):
                 proposed.append(Deferred())
                 if len(proposed) == 1:
                     raise DeadlineExceeded("whether it was done is unknown")
                 await proposed[-1]
-            return await propose(command, key)
+            return await propose(command, key, note)
 
         self.patch(self.world.consensus, "propose", unknown_then_slow)
         self.fall_silent()
-        while not proposed:
-            self.run_for(0.1)
+        self.run_until(lambda: bool(proposed))
         self.assertEqual(self.lease(self.owner).not_covered, (T1,))
         self.assertEqual(len(proposed), 2)
         proposed[-1].callback(None)
@@ -114,9 +113,8 @@ class TestTakeOver(RequestCase):
         self.world.start_member()
         began = self.world.now
         self.world.run_for(0.1)
-        while self.tenant.node_id == self.owner:
-            self.run_for(0.1)
-            self.assertLess(self.world.now, began + 3.0)
+        self.run_until(lambda: self.tenant.node_id != self.owner)
+        self.assertLess(self.world.now, began + 3.0)
         self.assertGreaterEqual(self.world.now, began + 2.0)
 
     def test_a_degraded_tenant_stays(self) -> None:
