@@ -261,10 +261,10 @@ class RealCluster:
         for who in self.children_of(name) if with_children else ():
             procfs.send(who, number)
 
-    def _whose(self, port: int) -> str:
-        """The process whose connection comes from a port."""
+    def _whose(self, port: int, door: int) -> str:
+        """The process whose connection comes from a port to a proxy's door."""
         running = {name: child.pid for name, child in self._children.items()}
-        return owner_of(port, {name: pid for name, pid in running.items() if pid is not None})
+        return owner_of(port, door, {name: pid for name, pid in running.items() if pid is not None})
 
     def _remember(self, name: str) -> None:
         """What is below a process now would be lost from sight when the process is gone."""

@@ -54,6 +54,8 @@ from pbcluster.cli.layout import LOOPBACK
 #: is read, and the sender feels the back-pressure.
 CHUNK_BYTES = 4096
 HELD_BYTES = 1024 * 1024
+#: How often, and after how long, it is asked again whose connection it is.
+WHO_TRIES, WHO_AGAIN_S = 5, 0.02
 #: No call of the harness waits longer for the thread.
 CALL_TIMEOUT_S = 10.0
 
@@ -242,8 +244,8 @@ class ProxyNet:
         self, who: Callable[[int], str], seed: int = 0, reserved: Collection[int] = ()
     ) -> None:
         """
-        :param who: the process whose connection comes from a port of this machine; called in the
-            proxies' thread. What is no end of a link is passed on untouched.
+        :param who: the process whose connection comes from a port of this machine to another (a
+            door); called in the proxies' thread. What is no end of a link is passed on untouched.
         :param seed: of the dice of :meth:`drop`.
         :param reserved: ports on which others will listen later: no door takes them.
         """
@@ -290,8 +292,18 @@ class ProxyNet:
     async def _accepted(
         self, b: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        a = self._who(writer.get_extra_info("peername")[1])
+        a = await self._whose(writer)
         await self._links.get((a, b), self._others).pass_on(reader, writer, port)
+
+    async def _whose(self, writer: asyncio.StreamWriter) -> str:
+        """The kernel's table of connections is read while it changes, so a row can be missed: who
+        is nobody is looked for again."""
+        port, door = (writer.get_extra_info(end)[1] for end in ("peername", "sockname"))
+        for _ in range(WHO_TRIES):
+            if found := self._who(port, door):
+                return found
+            await asyncio.sleep(WHO_AGAIN_S)
+        return ""
 
     def pairs(self) -> list[Pair]:
         """Every pair that has a link."""

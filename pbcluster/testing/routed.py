@@ -76,12 +76,15 @@ def _url(use: str) -> str:
     return f"{'http' if use == 'admin' else 'tcp'}://{LOOPBACK}:"
 
 
-def owner_of(port: int, processes: Mapping[str, int]) -> str:
-    """The process that holds the connection from a loopback port; empty: none of these.
+def owner_of(port: int, to: int, processes: Mapping[str, int]) -> str:
+    """The process that holds a connection between two loopback ports; empty: none of these.
 
+    :param port: the connecting side's. Alone it says nothing: several processes may connect from
+        the same port to different ones at once.
+    :param to: the accepting side's.
     :param processes: id → process id. What is below a process counts as the process.
     """
-    inode = _inode_of(port)
+    inode = _inode_of(port, to)
     if not inode:
         return ""
     for name, pid in processes.items():
@@ -93,11 +96,11 @@ def owner_of(port: int, processes: Mapping[str, int]) -> str:
     return ""
 
 
-def _inode_of(port: int) -> str:
-    local = f"{_LOOPBACK_HEX}:{port:04X}"
+def _inode_of(port: int, to: int) -> str:
+    ends = [f"{_LOOPBACK_HEX}:{each:04X}" for each in (port, to)]
     for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
         fields = line.split()
-        if fields[1] == local and fields[3] == _ESTABLISHED:
+        if fields[1:3] == ends and fields[3] == _ESTABLISHED:
             return fields[9]
     return ""
 

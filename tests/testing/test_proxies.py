@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.testing.proxies import ProxyNet
+from pbcluster.testing.routed import owner_of
+
+#: Connects from a port of its own to another one, says so, and ends with its input.
+_CONNECTS = """
+import socket, sys
+made = socket.socket()
+made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+made.bind(("127.0.0.1", int(sys.argv[1])))
+made.connect(("127.0.0.1", int(sys.argv[2])))
+print("there", flush=True)
+sys.stdin.read()
+"""
 
 
 class Echo:
@@ -45,9 +60,17 @@ class ProxyTests(SynchronousTestCase):
         self.strangers: set[int] = set()
         self.echo = Echo()
         self.addCleanup(self.echo.close)
-        self.net = ProxyNet(lambda port: "stranger" if port in self.strangers else "a", seed=7)
+        self.unseen = 0
+        self.net = ProxyNet(self.who, seed=7)
         self.addCleanup(self.net.close)
         self.port = self.net.link("a", "b", self.echo.port)
+
+    def who(self, port: int, door: int) -> str:
+        if self.unseen:
+            self.unseen -= 1
+            return ""
+        self.assertEqual(door, self.port)
+        return "stranger" if port in self.strangers else "a"
 
     def connect(self, timeout_s: float = 5.0) -> socket.socket:
         made = socket.create_connection(("127.0.0.1", self.port), timeout=timeout_s)
@@ -185,3 +208,39 @@ class ProxyTests(SynchronousTestCase):
         """A link that is none is an error that names those that are."""
         with self.assertRaisesRegex(KeyError, "from b to a.*a→b"):
             self.net.cut("b", "a")
+
+    def test_whom_the_table_missed_is_looked_for_again(self) -> None:
+        """A cut holds for a connection whose owner was not found at the first look."""
+        self.net.cut("a", "b")
+        self.unseen = 2
+        connection = self.connect()
+        with self.assertRaises(ConnectionError):
+            self.ask(connection, b"hello")
+        self.assertEqual((self.unseen, self.echo.heard), (0, b""))
+
+
+class OwnerTests(SynchronousTestCase):
+    """Whose a connection is."""
+
+    def test_two_processes_connect_from_one_port(self) -> None:
+        """To different ports, as the kernel allows and does on a busy machine."""
+        doors = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        for door in doors:
+            self.addCleanup(door.close)
+        ours, theirs = (door.getsockname()[1] for door in doors)
+        made = socket.socket()
+        self.addCleanup(made.close)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(("127.0.0.1", 0))
+        port = made.getsockname()[1]
+        made.connect(("127.0.0.1", ours))
+        command = [sys.executable, "-c", _CONNECTS, str(port), str(theirs)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdin is not None
+            assert other.stdout is not None
+            self.assertEqual(other.stdout.readline(), b"there\n")
+            processes = {"we": os.getpid(), "they": other.pid}
+            self.assertEqual(owner_of(port, ours, processes), "we")
+            self.assertEqual(owner_of(port, theirs, processes), "they")
+            self.assertEqual(owner_of(port, 1, processes), "")
+            other.stdin.close()
