@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,11 @@ def end_all(processes: list[Identity], grace_s: float) -> int:
 
 def descendants(pid: int) -> list[Identity]:
     """All living children of ``pid`` and theirs, parents before children."""
+    return below([pid])[pid]
+
+
+def below(pids: Collection[int]) -> dict[int, list[Identity]]:
+    """The :func:`descendants` of several processes, by one look at the table of processes."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -114,12 +120,14 @@ def descendants(pid: int) -> list[Identity]:
                 stat = (entry / "stat").read_text(encoding="utf-8", errors="replace")
                 parent = int(stat.rpartition(")")[2].split()[1])
                 parents.setdefault(parent, []).append(int(entry.name))
-    found: list[Identity] = []
-    queue = list(parents.get(pid, ()))
-    while queue:
-        child = queue.pop(0)
-        who = identify(child)
-        if who is not None:
-            found.append(who)
-        queue.extend(parents.get(child, ()))
+    found: dict[int, list[Identity]] = {}
+    for pid in pids:
+        found[pid] = []
+        queue = list(parents.get(pid, ()))
+        while queue:
+            child = queue.pop(0)
+            who = identify(child)
+            if who is not None:
+                found[pid].append(who)
+            queue.extend(parents.get(child, ()))
     return found

@@ -44,7 +44,7 @@ from pbcluster.cli.spec import cluster_serves, specs
 from pbcluster.cli.supervisor import START_GROUPS, STOP_ORDER
 from pbcluster.errors import DeadlineExceeded, ProcessFailed
 from pbcluster.testing.proxies import ProxyNet
-from pbcluster.testing.routed import owner_of, route_through
+from pbcluster.testing.routed import Owners, route_through
 
 SERVE_WITHIN_S = 60.0
 _POLL_S = 0.03
@@ -100,6 +100,7 @@ class RealCluster:
             spec.id: Child(change_spec(spec)) for spec in specs(self.where, self.plan)
         }
         ports = [port for process in self.plan.processes for port in process.ports.values()]
+        self._owners = Owners()
         self._net = ProxyNet(self._whose, seed, ports) if proxied else None
         if self._net is not None:
             route_through(self._net, self.where, self.plan)
@@ -264,7 +265,9 @@ class RealCluster:
     def _whose(self, port: int, door: int) -> str:
         """The process whose connection comes from a port to a proxy's door."""
         running = {name: child.pid for name, child in self._children.items()}
-        return owner_of(port, door, {name: pid for name, pid in running.items() if pid is not None})
+        return self._owners.of(
+            port, door, {name: pid for name, pid in running.items() if pid is not None}
+        )
 
     def _remember(self, name: str) -> None:
         """What is below a process now would be lost from sight when the process is gone."""

@@ -32,6 +32,8 @@ _SETTINGS = (
 )
 #: What a member says of itself is where its own door is: the same for all.
 _ADVERTISED = ("raft", "requests", "broadcasts", "admin")
+#: Holders of connections that are remembered.
+RECENT = 8
 #: /proc/net/tcp (proc(5)): the loopback address there, and the state of an open connection.
 _LOOPBACK_HEX, _ESTABLISHED = "0100007F", "01"
 
@@ -76,24 +78,49 @@ def _url(use: str) -> str:
     return f"{'http' if use == 'admin' else 'tcp'}://{LOOPBACK}:"
 
 
-def owner_of(port: int, to: int, processes: Mapping[str, int]) -> str:
-    """The process that holds a connection between two loopback ports; empty: none of these.
+class Owners:
+    """Tells whose a connection is, from the kernel's tables.
 
-    :param port: the connecting side's. Alone it says nothing: several processes may connect from
-        the same port to different ones at once.
-    :param to: the accepting side's.
-    :param processes: id → process id. What is below a process counts as the process.
+    It is asked for each connection that a proxy accepts, and a restore of a database alone makes a
+    hundred: who held one just now, or is known by itself, is looked at first, and only then all
+    that is below the processes.
     """
-    inode = _inode_of(port, to)
-    if not inode:
+
+    def __init__(self) -> None:
+        #: Who held a connection last, the newest at the end → the process it counts as.
+        self._recent: dict[procfs.Identity, str] = {}
+
+    def of(self, port: int, to: int, processes: Mapping[str, int]) -> str:
+        """The process that holds a connection between two loopback ports; empty: none of these.
+
+        :param port: the connecting side's. Alone it says nothing: several processes may connect
+            from the same port to different ones at once.
+        :param to: the accepting side's.
+        :param processes: id → process id. What is below a process counts as the process.
+        """
+        inode = _inode_of(port, to)
+        if not inode:
+            return ""
+        for who, name in reversed(list(self._recent.items())):
+            if name in processes and _holds(who.pid, inode) and procfs.alive(who):
+                return self._found(who, name)
+        for name, pid in processes.items():
+            if _holds(pid, inode):
+                return self._found(procfs.identify(pid), name)
+        below = procfs.below(processes.values())
+        for name, pid in processes.items():
+            for who in below[pid]:
+                if _holds(who.pid, inode):
+                    return self._found(who, name)
         return ""
-    for name, pid in processes.items():
-        if _holds(pid, inode):
-            return name
-    for name, pid in processes.items():
-        if any(_holds(below.pid, inode) for below in procfs.descendants(pid)):
-            return name
-    return ""
+
+    def _found(self, who: procfs.Identity | None, name: str) -> str:
+        if who is not None:
+            self._recent.pop(who, None)
+            self._recent[who] = name
+            while len(self._recent) > RECENT:
+                del self._recent[next(iter(self._recent))]
+        return name
 
 
 def _inode_of(port: int, to: int) -> str:

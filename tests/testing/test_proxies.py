@@ -13,7 +13,7 @@ import time
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.testing.proxies import ProxyNet
-from pbcluster.testing.routed import owner_of
+from pbcluster.testing.routed import Owners
 
 #: Connects from a port of its own to another one, says so, and ends with its input.
 _CONNECTS = """
@@ -240,7 +240,11 @@ class OwnerTests(SynchronousTestCase):
             assert other.stdout is not None
             self.assertEqual(other.stdout.readline(), b"there\n")
             processes = {"we": os.getpid(), "they": other.pid}
-            self.assertEqual(owner_of(port, ours, processes), "we")
-            self.assertEqual(owner_of(port, theirs, processes), "they")
-            self.assertEqual(owner_of(port, 1, processes), "")
+            owners = Owners()
+            for _ in range(2):  # from the tables, then from what is remembered
+                self.assertEqual(owners.of(port, ours, processes), "we")
+                self.assertEqual(owners.of(port, theirs, processes), "they")
+                self.assertEqual(owners.of(port, 1, processes), "")
+            self.assertEqual(owners.of(port, theirs, {"they": os.getppid()}), "they")
+            self.assertEqual(owners.of(port, theirs, {"other": 2**30}), "")
             other.stdin.close()
