@@ -241,7 +241,7 @@ class ProxyNet:
     """All links of one cluster. Its calls may come from any thread."""
 
     def __init__(
-        self, who: Callable[[int], str], seed: int = 0, reserved: Collection[int] = ()
+        self, who: Callable[[int, int], str], seed: int = 0, reserved: Collection[int] = ()
     ) -> None:
         """
         :param who: the process whose connection comes from a port of this machine to another (a
