@@ -34,7 +34,7 @@ class RecoverTests(DirectoryTestCase):
         def s3(*_: Any) -> Iterator[None]:
             yield
 
-        self.patch(recovering, "_s3", s3)
+        self.patch(recovering, "s3_running", s3)
         self.patch(recovering, "bucket_of", lambda where, plan: None)
         self.patch(recovering, "claim_next", self.claim)
 
