@@ -6,6 +6,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from pbcluster.cli import procfs
+
 CI = Path(__file__).parent.parent / ".ci"
 
 Done = subprocess.CompletedProcess[str]
@@ -70,6 +72,33 @@ class TrialTests(ScriptTestCase):
         self.assertIn("2 of 50 tests were skipped", done.stdout)
         self.assertEqual(self.trial(output, CI_NO_SKIPS="1").returncode, 1)
         self.assertEqual(self.trial(PASSED.format(n=50), CI_NO_SKIPS="1").returncode, 0)
+
+
+class BesideTests(ScriptTestCase):
+    def beside(self, background: str, foreground: str) -> Done:
+        return self.run_script("beside", background, foreground)
+
+    def test_both_succeed(self) -> None:
+        """The output of the one in the background comes last, at whatever time it was written."""
+        done = self.beside("echo one", "sleep 0.2; echo two")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stdout.splitlines()[1:], ["two", "one"])
+
+    def test_the_background_fails(self) -> None:
+        """Its status is kept, and what it said is shown."""
+        done = self.beside("sleep 0.2; echo broken; exit 3", "echo two")
+        self.assertEqual((done.returncode, done.stdout.splitlines()[1:]), (3, ["two", "broken"]))
+
+    def test_the_foreground_fails(self) -> None:
+        """Its status is kept, and the other is ended with all of its processes."""
+        file = self.bin / "pid"
+        done = self.beside(
+            f"sh -c 'echo $$ >{file}; exec sleep 60'; true",
+            f"until [ -s {file} ]; do sleep 0.1; done; exit 4",
+        )
+        self.assertEqual(done.returncode, 4)
+        left = procfs.identify(int(file.read_text()))
+        self.assertEqual(procfs.wait_gone([left] if left else [], 5.0), [])
 
 
 class PreflightTests(ScriptTestCase):
