@@ -4,7 +4,9 @@
 
 Each round kills the node that owns the tenant, by turns with everything below it and pbnode alone,
 at a random moment under load, waits for the other node to answer, reads every acknowledged row
-back, and starts the dead node again. The first broken promise ends the run with the logs.
+back, through the gateway and from a database restored from S3 and checked whole
+(``PRAGMA integrity_check``), and starts the dead node again. Meanwhile both nodes are asked
+directly who takes itself for the owner. The first broken promise ends the run with the logs.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from typing import Any
 import attrs
 import click
 
+from pbcluster.testing import soak_litestream
 from pbcluster.testing.cluster import RealCluster
+from pbcluster.testing.owner_watch import OwnerWatch
 from pbcluster.testing.workload import Client, Journal, Workload, check, prepare
 
 EMAIL = "soak@example.com"
@@ -32,6 +36,7 @@ class Round:
     """One kill.
 
     :ivar write_gap_s: the longest time without an acknowledgement, from the kill on.
+    :ivar probes: answers of nodes that were asked directly.
     """
 
     number: int
@@ -40,6 +45,7 @@ class Round:
     failed_reads: int
     write_gap_s: float
     read_gap_s: float
+    probes: int
 
 
 class Broken(Exception):
@@ -55,22 +61,33 @@ def one_round(
     *,
     writers: int = WRITERS,
 ) -> Round:
-    """Kill the owner under load and verify. :raises Broken: a row is lost, changed or stale."""
+    """Kill the owner under load and verify.
+
+    :raises Broken: a row is lost, changed or stale, the replica is not whole or lacks one, or two
+        owners answered.
+    """
     with_children = number % 2 == 0
     victim = str(cluster.admin.tenant(TENANT)["nodeID"])
     workload = Workload(
         cluster.gateway_url, cluster.host(TENANT), f"s{number:03}", writers=writers, readers=2
     )
-    with workload.running() as journal:
-        workload.wait_for_acks(50)
-        time.sleep(dice.random() * 0.2)
-        killed = time.monotonic()
-        cluster.kill9(victim, with_children=with_children)
-        workload.wait_for_acks(50)
+    watch = OwnerWatch(cluster, TENANT)
+    watch.start()
+    try:
+        with workload.running() as journal:
+            workload.wait_for_acks(50)
+            time.sleep(dice.random() * 0.2)
+            killed = time.monotonic()
+            cluster.kill9(victim, with_children=with_children)
+            workload.wait_for_acks(50)
+    finally:
+        watch.stop()
     journals.append(journal)
-    verdict = check(client, *journals)
-    if not verdict.good or journal.stale:
-        raise Broken(f"round {number}: {verdict}, stale: {journal.stale}\n{cluster.logs()}")
+    verdict, owners = check(client, *journals), watch.found()
+    if not verdict.good or journal.stale or owners:
+        told = f"{verdict}, stale: {journal.stale}, owners: {owners}"
+        raise Broken(f"round {number}: {told}\n{cluster.logs()}")
+    _check_replica(cluster, journals, number)
     cluster.start(victim)
     return Round(
         number=number,
@@ -79,7 +96,16 @@ def one_round(
         failed_reads=sum(event.kind == "read" for event in journal.failures()),
         write_gap_s=journal.longest_gap(killed, "write"),
         read_gap_s=journal.longest_gap(killed, "read"),
+        probes=len(watch.history.operations),
     )
+
+
+def _check_replica(cluster: RealCluster, journals: list[Journal], number: int) -> None:
+    acked = {key: value for journal in journals for key, value in journal.acked.items()}
+    try:
+        soak_litestream.one_restore(cluster, TENANT, acked)
+    except soak_litestream.Broken as error:
+        raise Broken(f"round {number}: {error}\n{cluster.logs()}") from None
 
 
 def soak(rounds: int, seed: int, tell: Any = print, *, writers: int = WRITERS) -> list[Round]:
@@ -113,6 +139,8 @@ def figures_of(found: list[Round]) -> dict[str, Any]:
     return {
         "rounds": len(found),
         "acknowledged": sum(each.acked for each in found),
+        "restores_checked": len(found),
+        "probes": sum(each.probes for each in found),
         "lost": 0,
         "stale": 0,
         "failed_reads": sum(each.failed_reads for each in found),
@@ -143,7 +171,8 @@ def main(rounds: int, writers: int, seed: int | None, as_json: bool) -> None:
         return
     gap = figures["write_gap_s"]
     click.echo(
-        f"{rounds} rounds, {figures['acknowledged']} rows acknowledged, 0 lost, 0 stale; "
+        f"{rounds} rounds, {figures['acknowledged']} rows acknowledged, 0 lost, 0 stale, "
+        f"{rounds} replicas whole, {figures['probes']} answers of nodes, none of a second owner; "
         f"longest wait for a write: p50 {gap['p50']:.2f} s, max {gap['max']:.2f} s"
     )
 

@@ -27,6 +27,7 @@ from pbcluster.node.claims import owner_key
 from pbcluster.testing.chaos.clients import Known, read_known
 from pbcluster.testing.chaos.history import ADMIN, LOOKUP, Claim, History, Operation
 from pbcluster.testing.chaos.stage_cluster import StageCluster
+from pbcluster.testing.cluster import RealCluster
 from pbcluster.testing.histories import OK
 from pbcluster.testing.lookups import Lookups
 from pbcluster.testing.members_workload import Asking
@@ -92,7 +93,7 @@ class NodeProbes(Threads):
             name = dice.choice(sorted(self._tenants))
             tenant_id, known = self._tenants[name]
             client = clients.setdefault(name, Client(url, self._cluster.host(name)))
-            mark = _marker(self._gateway, tenant_id, key)
+            mark = gateway_mark(self._gateway, tenant_id, key)
             done = read_known(client, known, dice, name, "", node, mark)
             if done is None or done.status == 0:
                 self.over.wait(DOWN_PAUSE_S)
@@ -102,7 +103,12 @@ class NodeProbes(Threads):
             client.close()
 
 
-def _marker(gateway: str, tenant_id: str, key: bytes) -> Callable[[str], dict[str, str]]:
+def gateway_mark(gateway: str, tenant_id: str, key: bytes) -> Callable[[str], dict[str, str]]:
+    """What makes the headers of a request for a path, as a gateway that knows the first epoch.
+
+    :param key: the gateway's, as the node has it.
+    """
+
     def mark(path: str) -> dict[str, str]:
         now_ms = time.time_ns() // 1_000_000
         what = signing.Signed(gateway, tenant_id, 1, now_ms, secrets.token_hex(8))
@@ -115,13 +121,14 @@ def _marker(gateway: str, tenant_id: str, key: bytes) -> Callable[[str], dict[st
 class ClaimWatch(Threads):
     """See the module."""
 
-    def __init__(
-        self, cluster: StageCluster, history: History, tenants: Mapping[str, tuple[str, Known]]
-    ) -> None:
+    def __init__(self, cluster: RealCluster, history: History, tenants: Mapping[str, str]) -> None:
+        """
+        :param tenants: name → id.
+        """
         super().__init__()
         self._cluster = cluster
         self._history = history
-        self._tenants = {name: tenant_id for name, (tenant_id, _) in tenants.items()}
+        self._tenants = dict(tenants)
         self._last: dict[str, int] = {}
         self._lower_at: dict[str, float] = {}
 

@@ -202,7 +202,8 @@ class Stage:
             tenant.name: (tenant.tenant_id, clients.known)
             for tenant, clients in zip(tenants, scene.clients, strict=True)
         }
-        watch = ClaimWatch(self.cluster, scene.history, known)
+        ids = {tenant.name: tenant.tenant_id for tenant in tenants}
+        watch = ClaimWatch(self.cluster, scene.history, ids)
         probes: list[Threads] = []
         if story.probes:
             watch.start()
