@@ -1,10 +1,11 @@
 """All benchmarks in one command: each in a process of its own, one after the other.
 
 \b
-    make bench                                   everything; takes an hour
+    make bench                                   everything but fault stories; takes an hour
     python -m benchmarks --list                  the table of commands
     python -m benchmarks --only raft             one part
     python -m benchmarks --only gateway/tls      one measure of a part
+    python -m benchmarks --only chaos            the fault stories; takes two hours
     python -m benchmarks --quick                 everything in short, nothing is kept
     python -m benchmarks --draw                  the pages from what is kept, without measuring
 
@@ -36,13 +37,13 @@ ROOT = Path(__file__).parent.parent
 
 
 def chosen(only: tuple[str, ...]) -> list[tuple[str, Row]]:
-    """The rows that ``--only`` names.
+    """The rows that ``--only`` names; without it all but those that must be named.
 
     :raises click.BadParameter: it names something else.
     """
     rows = [(part, row) for part, rows in PARTS.items() for row in rows]
     if not only:
-        return rows
+        return [(part, row) for part, row in rows if not row.named_only]
     known = {*PARTS, *(f"{part}/{name}" for part, row in rows for name in row.measures)}
     for name in only:
         if name not in known:
@@ -120,7 +121,7 @@ def main(
 ) -> None:
     rows = chosen(only)
     if listed:
-        show_list(rows, quick, rounds)
+        show_list(chosen(only or tuple(PARTS)), quick, rounds)
         return
     fresh, troubles = [], []
     for part, row in () if only_draw else rows:

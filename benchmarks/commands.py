@@ -21,6 +21,7 @@ class Row:
     :ivar rounds: the option that says how often; empty: it has none.
     :ivar versions: programs whose versions are noted. :ivar needs: programs that must be there.
     :ivar json_option: what comes before the file for its figures.
+    :ivar named_only: whether it is run only if it is named: it takes long.
     """
 
     module: str
@@ -31,6 +32,7 @@ class Row:
     versions: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     json_option: tuple[str, ...] = ("--json",)
+    named_only: bool = False
 
     def command(self, *, quick: bool = False, rounds: int | None = None) -> tuple[str, ...]:
         """Module and arguments, without Python and without the file for the figures."""
@@ -74,6 +76,18 @@ def _node(name: str, *quick: str, words: tuple[str, ...] = (), rounds: str = "")
         quick=(*chosen, *quick),
         rounds=rounds,
         versions=_REAL,
+    )
+
+
+def _chaos(measure: str, *words: str, story: str = "") -> Row:
+    chosen = (story or measure,)
+    return Row(
+        module="benchmarks.chaos",
+        measures=(measure,),
+        words=(*chosen, *words),
+        quick=chosen,
+        versions=_REAL,
+        named_only=True,
     )
 
 
@@ -160,6 +174,36 @@ PARTS: dict[str, tuple[Row, ...]] = {
             quick=("--kill", "--moves", "4", "--rate", "10"),
             rounds="--moves",
             versions=_REAL,
+        ),
+    ),
+    "chaos": (
+        _chaos("first-request", "--rounds", "10"),
+        _chaos("cache-hit", "--long"),
+        _chaos("node-kill", "--rounds", "100"),
+        _chaos("node-frozen", "--rounds", "10"),
+        _chaos("cut-plane", "--long", story="cut-plane-*"),
+        _chaos("cut-s3", "--long", story="cut-s3-*"),
+        _chaos("cut-gateways", "--long", story="cut-gateways-*"),
+        _chaos("cut-all", "--long", story="cut-all-*"),
+        _chaos("kernel", "--long", story="kernel-*"),
+        _chaos("leader-kill", "--rounds", "100"),
+        _chaos("leader-cut", "--rounds", "10"),
+        _chaos("plane-dead", "--long"),
+        _chaos("plane-frozen", "--long"),
+        _chaos("s3-away", "--long", "--rounds", "4"),
+        _chaos("s3-away-reject", "--long", "--rounds", "4"),
+        _chaos("migration", "--rounds", "50"),
+        _chaos("drain", "--long"),
+        _chaos("rolling-restart", "--rounds", "3"),
+        _chaos("kill-everything", "--rounds", "5"),
+        Row(
+            module="benchmarks.chaos",
+            measures=("random",),
+            words=("--random", "20", "--seed", "1"),
+            quick=("--random", "1"),
+            rounds="--random",
+            versions=_REAL,
+            named_only=True,
         ),
     ),
     "transport": (

@@ -21,6 +21,7 @@ from benchmarks.chart import chart
 from benchmarks.figures import Spread, spread, values_for
 from benchmarks.measured import Measured
 from benchmarks.report import Table, rst_table, tables
+from benchmarks.stories import overview
 
 DOCS = Path(__file__).parent.parent / "docs" / "benchmarks"
 
@@ -140,7 +141,8 @@ def merge(file: Path, fresh: Iterable[Kept], order: Sequence[str]) -> list[Kept]
 
 def draw(part: str, kept: Sequence[Kept]) -> dict[str, str]:
     """File name → content: the part's page and its charts."""
-    files, parts = {}, []
+    files: dict[str, str] = {}
+    parts = [overview(kept)] if part == "chaos" else []
     for each in kept:
         parts.append(_section(each))
         if each.image and each.measured is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from datetime import UTC, datetime
@@ -14,6 +15,8 @@ from typing import Any
 import attrs
 import click
 
+from pbcluster import __version__
+from pbcluster.binaries import VERSIONS
 from pbcluster.testing.chaos import (
     composed,
     kernel_net,
@@ -60,6 +63,7 @@ SHORT = ("node-kill", "cut-plane-mute", "leader-kill", "migration")
 @click.option(
     "--durable-reads", is_flag=True, help="Tenants have them: nothing that was read may vanish."
 )
+@click.option("--keep-going", is_flag=True, help="Play all rounds, whatever is broken in one.")
 @click.option("--picture", is_flag=True, help="A picture of each round, not only of failed ones.")
 @click.option(
     "--pictures",
@@ -69,7 +73,10 @@ SHORT = ("node-kill", "cut-plane-mute", "leader-kill", "migration")
     help="Where pictures go.",
 )
 @click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file."
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path),
+    help="Write the figures to this file, after each round.",
 )
 def main(
     names: tuple[str, ...],
@@ -80,6 +87,7 @@ def main(
     seed: int | None,
     long: bool,
     durable_reads: bool,
+    keep_going: bool,
     picture: bool,
     pictures: Path,
     json_file: Path | None,
@@ -115,14 +123,22 @@ def main(
         pictures=pictures,
         picture=picture,
         durable_reads=durable_reads,
+        keep_going=keep_going,
     )
-    results = run(_possible(stories), wish, click.echo)
+    plays = [(_possible(stories), wish)]
     if random_:
-        more = attrs.evolve(wish, rounds=random_)
-        results += run([STORIES[composed.NAME]], more, click.echo)
+        plays.append(([STORIES[composed.NAME]], attrs.evolve(wish, rounds=random_)))
+    results: list[Result] = []
+    for those, how in plays:
+        before = tuple(results)
+
+        def keep(now: list[Result], before: tuple[Result, ...] = before) -> None:
+            """An hour's figures are there also if the next one never ends."""
+            if json_file is not None:
+                _write(json_file, _shown([*before, *now], chosen, where, long=long))
+
+        results += run(those, how, click.echo, keep)
     _tell(results)
-    if json_file is not None:
-        json_file.write_text(json.dumps(_shown(results, chosen, where), indent=1) + "\n")
     if not all(result.good for result in results):
         raise SystemExit(1)
 
@@ -155,13 +171,19 @@ def _tell(results: list[Result]) -> None:
         click.echo(f"{result.story.name:24}{len(result.outcomes)} rounds, {word}{missed}")
 
 
-def _shown(results: list[Result], seed: int, where: str) -> dict[str, Any]:
+def _write(file: Path, shown: dict[str, Any]) -> None:
+    file.write_text(json.dumps(shown, indent=1) + "\n", encoding="utf-8")
+
+
+def _shown(results: list[Result], seed: int, where: str, *, long: bool) -> dict[str, Any]:
     words = ["python", "-m", "pbcluster.testing.chaos", *sys.argv[1:]]
     return {
         "seed": seed,
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": where,
-        "command": " ".join(_command_words(words)),
+        "versions": {"pbcluster": __version__, **VERSIONS},
+        "long": long,
+        "command": shlex.join(_command_words(words)),
         "stories": [result.shown() for result in results],
     }
 

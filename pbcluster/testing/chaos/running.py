@@ -79,6 +79,7 @@ class Wish:
     :ivar rounds: of each. :ivar long: outages last as long as in the seed's stories.
     :ivar pictures: where pictures go. :ivar picture: of each round, else of those that failed.
     :ivar durable_reads: whether tenants have them.
+    :ivar keep_going: whether a story goes on, on a new cluster, after a broken promise.
     """
 
     rounds: int = 1
@@ -87,14 +88,21 @@ class Wish:
     pictures: Path = Path("chaos-pictures")
     picture: bool = False
     durable_reads: bool = False
+    keep_going: bool = False
 
 
-def run(stories: Sequence[Story], wish: Wish, tell: Tell = print) -> list[Result]:
+def run(
+    stories: Sequence[Story],
+    wish: Wish,
+    tell: Tell = print,
+    after_each: Callable[[list[Result]], object] = len,
+) -> list[Result]:
     """Play them; those of one shape that follow each other share a cluster. A story ends with the
-    first round in which a promise was broken. Of the random story each round is a seed of its own:
-    the wish's, and those that follow it.
+    first round in which a promise was broken, unless the wish is otherwise. Of the random story
+    each round is a seed of its own: the wish's, and those that follow it.
 
     :param tell: called with each line of progress.
+    :param after_each: called after each round with what there is by then.
     """
     results: list[Result] = []
     stage: Stage | None = None
@@ -113,10 +121,12 @@ def run(stories: Sequence[Story], wish: Wish, tell: Tell = print) -> list[Result
                 seed = wish.seed + number - 1 if drawn else wish.seed
                 outcome = stage.play(story, 1 if drawn else number, seed, long=wish.long)
                 _keep(result, outcome, wish, tell, logs=stage.cluster.logs)
+                after_each(results)
                 if not outcome.good:
                     stack.close()
                     stage = None
-                    break
+                    if not wish.keep_going:
+                        break
     return results
 
 
@@ -149,7 +159,8 @@ def again(outcome: Outcome, wish: Wish) -> str:
 
 
 def _line(outcome: Outcome, number: int, rounds: int) -> str:
-    figures = [
+    figures = [f"load {outcome.figures.get('load', 0.0):.1f}"]
+    figures += [
         f"{name.removesuffix('_s').replace('_', ' ')} {value:.2f} s"
         for name, value in outcome.figures.items()
         if name.endswith("_s") and "longest" not in name

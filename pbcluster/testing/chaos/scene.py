@@ -258,6 +258,12 @@ class Scene:
         for each, goal in zip(self.clients, goals, strict=True):
             each.wait_for(goal, until)
 
+    def away(self, seconds: float) -> None:
+        """Let an outage last for so long."""
+        began = time.monotonic()
+        self.pass_s(seconds)
+        self.figures["away_s"] = time.monotonic() - began
+
     def pass_s(self, seconds: float) -> None:
         """Let the clients go on for so long: the length of an outage is a part of its story."""
         time.sleep(seconds)

@@ -8,6 +8,7 @@ which a promise was broken: what is left then says nothing about the next.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -41,6 +42,7 @@ REPLICAS = 3
 class Outcome:
     """What one round came to.
 
+    :ivar figures: seconds and numbers; ``load`` is the machine's load average when it began.
     :ivar broken: why the story did not come to its end; empty: it did.
     """
 
@@ -60,6 +62,22 @@ class Outcome:
     def told(self) -> list[str]:
         """What went wrong."""
         return ([self.broken] if self.broken else []) + self.verdict.told()
+
+
+def _unplayed(
+    story: Story, number: int, seed: int, figures: dict[str, float], broken: str
+) -> Outcome:
+    """Of a round for which no tenants could be made."""
+    history = History()
+    return Outcome(
+        story=story,
+        number=number,
+        seed=seed,
+        verdict=judge(history),
+        figures=figures,
+        history=history,
+        broken=broken,
+    )
 
 
 @attrs.define
@@ -118,9 +136,13 @@ class Stage:
         """One round: clients, the story, healing, reading back, judging.
 
         :param number: of the round, from 1 on. :param seed: of all that is random in it.
-        :raises PBClusterError, Failed: no tenants could be made before it began.
         """
-        tenants = self._prepared((long and story.long_tenants) or story.tenants)
+        load = {"load": os.getloadavg()[0]}
+        try:
+            tenants = self._prepared((long and story.long_tenants) or story.tenants)
+        except (PBClusterError, Failed) as error:
+            broken = f"before it began: {type(error).__name__}: {error}"
+            return _unplayed(story, number, seed, load, broken)
         self._rounds += 1
         history = History()
         clients = [self._clients(story, tenant, history) for tenant in tenants]
@@ -150,7 +172,7 @@ class Stage:
             number=number,
             seed=seed,
             verdict=verdict,
-            figures=figures | scene.figures,
+            figures=load | figures | scene.figures,
             history=history,
             broken=broken,
         )

@@ -72,7 +72,7 @@ def _story_of(kinds: tuple[str, ...], how: str) -> Play:
         node = scene.owner()
         scene.event(f"{node} and {', '.join(kinds)}: {how}", fault=True)
         cut(scene, node, kinds, how)
-        scene.pass_s(LONG_CUT_S if scene.long else CUT_S)
+        scene.away(LONG_CUT_S if scene.long else CUT_S)
         scene.open_ways()
         scene.recovered()
 

@@ -46,7 +46,7 @@ def _story_of(kinds: tuple[str, ...], how: str) -> Play:
         scene.event(f"{FAR_NODE} and {', '.join(kinds)}: {how}", fault=True)
         net = scene.cluster.kernel
         net.lose(ways(scene.cluster, kinds), going=going, coming=coming, percent=percent)
-        scene.pass_s(LONG_CUT_S if scene.long else CUT_S)
+        scene.away(LONG_CUT_S if scene.long else CUT_S)
         scene.open_ways()
         scene.recovered()
 

@@ -40,5 +40,6 @@ def drain(scene: Scene) -> None:
     scene.undrain()
     scene.recovered()
     scene.fault_s = 0.0
+    scene.figures["tenants"] = float(len(scene.tenants))
     scene.drain(source, DRAINED_WITHIN_S)
     scene.recovered()

@@ -11,6 +11,7 @@ from pbcluster.testing.chaos.story import Shape, story
 #: Its own clients may be refused meanwhile; how long is a figure.
 ITS_OWN = Permits(plane=True)
 AWAY_S, LONG_AWAY_S = 6.0, 600.0
+LONG_FROZEN_S = 60.0
 
 
 @story(
@@ -35,7 +36,7 @@ def plane_dead(scene: Scene) -> None:
     members = scene.cluster.ids("member")
     for member in members:
         scene.kill(member)
-    scene.pass_s(LONG_AWAY_S if scene.long else AWAY_S)
+    scene.away(LONG_AWAY_S if scene.long else AWAY_S)
     scene.start(*members)
     scene.recovered()
 
@@ -44,7 +45,7 @@ def plane_dead(scene: Scene) -> None:
 def plane_frozen(scene: Scene) -> None:
     """All members stand still, keep their connections open, and go on."""
     scene.freeze(*scene.cluster.ids("member"))
-    scene.pass_s(AWAY_S)
+    scene.away(LONG_FROZEN_S if scene.long else AWAY_S)
     scene.thaw()
     scene.recovered()
 

@@ -49,7 +49,7 @@ def _away(scene: Scene) -> None:
         scene.cluster.freeze_s3()
     else:
         scene.cluster.stop_s3()
-    scene.pass_s(LONG_AWAY_S if scene.long else AWAY_S)
+    scene.away(LONG_AWAY_S if scene.long else AWAY_S)
     acked = [o for o in scene.history.of(*WRITES) if o.acked]
     scene.cluster.start_s3()
     back = scene.event("S3 is back")
