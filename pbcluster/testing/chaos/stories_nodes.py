@@ -10,6 +10,8 @@ from pbcluster.testing.chaos.story import story
 #: What was in the hands of a node that died: nobody knows whether it was done.
 IN_ITS_HANDS = Permits(writes=frozenset((0, 502, 503, 504)), most_writes=8)
 GAP = (Limit("write_gap_s", p50=3.0, max=8.0), Limit("read_gap_s", max=8.0))
+#: Of a node that stands still nobody notices an end of connections.
+FROZEN_GAP = (Limit("write_gap_s", max=8.0), Limit("read_gap_s", max=8.0))
 
 
 @story(
@@ -29,7 +31,7 @@ def node_kill(scene: Scene) -> None:
 @story(
     "node-frozen",
     figure="one answering owner, 0 lost, 0 stale",
-    limits=GAP,
+    limits=FROZEN_GAP,
     permits=IN_ITS_HANDS,
 )
 def node_frozen(scene: Scene) -> None:
