@@ -134,6 +134,14 @@ PARTS: dict[str, tuple[Row, ...]] = {
         _node("sync", "--rounds", "1", "--seconds", "1", "--requests", "50", rounds="--rounds"),
         _node("async", "--rounds", "1", "--seconds", "1", "--requests", "50", rounds="--rounds"),
         _node("reads", "--rounds", "1", "--requests", "50", rounds="--rounds"),
+        _node("neighbour", "--rounds", "1", "--requests", "20", rounds="--rounds"),
+        Row(
+            module="benchmarks.node.starts",
+            measures=("starts",),
+            quick=("--starts", "2"),
+            rounds="--starts",
+            versions=("PocketBase",),
+        ),
         Row(
             module="benchmarks.node.s3_requests",
             measures=("s3-requests",),

@@ -6,6 +6,7 @@
     sync      writes to a tenant that acknowledges after S3, beside its own PocketBase
     async     the same for a tenant that acknowledges at once
     reads     one record under a live lease
+    neighbour what a tenant feels of a hostile one on its node
 
 The figure that a target names is the median of the rounds. Progress goes to stderr.
 
@@ -23,7 +24,7 @@ import click
 
 from benchmarks import measured, report
 from benchmarks.measured import Measured
-from benchmarks.node import capacity, waking, writes
+from benchmarks.node import capacity, neighbour, waking, writes
 from benchmarks.node.options import Options
 
 MEASURES: dict[str, Callable[[Options], Measured]] = {
@@ -32,6 +33,7 @@ MEASURES: dict[str, Callable[[Options], Measured]] = {
     "sync": writes.measure_sync,
     "async": writes.measure_async,
     "reads": writes.measure_reads,
+    "neighbour": neighbour.measure,
 }
 
 

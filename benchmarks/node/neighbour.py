@@ -1,30 +1,27 @@
-"""``python -m benchmarks.node.neighbour``: what a tenant feels of a hostile one on its node.
+"""Measure "neighbour": what a tenant feels of a hostile one on its node.
 
-A whole cluster with one node; the neighbour's record is asked for through the gateway, one request
-after the other, quiet and with the hostile tenant at work by turns. Hostile is, one after the
-other: all processor time that it gets, memory until it is killed (and started again), its disk.
-Then the cost of the sandbox at a start: a warm start of PocketBase with and without it by turns.
+The neighbour's record is asked for through the gateway, one request after the other, quiet and with
+the hostile tenant at work by turns. Hostile is, one after the other: all processor time that it
+gets, memory until it is killed (and started again), its disk.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
-import shutil
 import signal
-import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from benchmarks.figures import Target, percentile
+from benchmarks.measured import Measured, alone
+from benchmarks.node.options import Options
+from benchmarks.node.stage import EMAIL, PASSWORD
 from pbcluster.testing.cluster import RealCluster
 from pbcluster.testing.workload import Client
 
-EMAIL, PASSWORD = "owner@example.com", "correct horse battery"
 HOOK = """
 routerAdd("GET", "/burn/{what}", (e) => {
   const what = e.request.pathValue("what"), until = Date.now() + 1000;
@@ -37,42 +34,65 @@ routerAdd("GET", "/burn/{what}", (e) => {
 });
 """
 CALLERS = 4
-KINDS = ("cpu", "memory", "disk")
+#: What the hook is asked for → how it is told.
+KINDS = {"cpu": "computes", "memory": "collects memory", "disk": "writes to its disk"}
+CAUSE = (
+    "the kernel's own work for a tenant (writing its pages back, taking its memory again) is not "
+    "counted as the tenant's"
+)
+TARGETS = tuple(Target(f"{kind}_ratio", "", 2.0, cause=CAUSE) for kind in KINDS)
+LABELS = {
+    f"{kind}_{figure}": told.format(name)
+    for kind, name in KINDS.items()
+    for figure, told in {
+        "quiet_p50_ms": "before it {}, p50, ms",
+        "quiet_p99_ms": "before it {}, p99, ms",
+        "p50_ms": "while it {}, p50, ms",
+        "p99_ms": "while it {}, p99, ms",
+        "ratio": "p99 while it {}, to the quiet one of the same round",
+    }.items()
+}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=400, help="of the neighbour, each time")
-    parser.add_argument("--starts", type=int, default=20)
-    options = parser.parse_args()
-    neighbour(options.rounds, options.requests)
-    starts(options.starts)
-    return 0
-
-
-def neighbour(rounds: int, requests: int) -> None:
+def measure(options: Options) -> Measured:
+    """See the module."""
+    rounds: list[dict[str, float]] = [{} for _ in range(options.rounds)]
     with RealCluster(nodes=1, members=1) as cluster:
         cluster.start()
         for name in ("quiet", "hostile"):
             cluster.create_tenant(name, EMAIL, PASSWORD)
-        print((cluster.where.root / "log" / "node_1.log").read_text().partition("confined by ")[2]
-              .partition("\n")[0])  # fmt: skip
         hook(cluster, cluster.admin.tenant("hostile")["id"])
         cluster.wait_tenant("hostile")
-        print(
-            f"{'kind':8}{'quiet p50':>11}{'p99':>8}{'hostile p50':>13}{'p99':>8}{'ratio':>7} (ms)"
-        )
+        limits = limits_of(cluster)
         for kind in KINDS:
-            quiet, loud = [], []
-            for _ in range(rounds):
-                quiet += measure(cluster, requests)
+            for figures in rounds:
+                quiet = times_ms(cluster, options.requests)
                 with attacking(cluster, kind):
-                    loud += measure(cluster, requests)
+                    loud = times_ms(cluster, options.requests)
                 cluster.wait_until(lambda: ask(cluster, "hostile", "/api/health") == 200, "it", 60)
-            rows = [at(quiet, 50), at(quiet, 99), at(loud, 50), at(loud, 99)]
-            text = "{:11.2f}{:8.2f}{:13.2f}{:8.2f}".format(*rows)
-            print(f"{kind:8}{text}{rows[3] / rows[1]:7.2f}", flush=True)
+                figures.update(told_of(kind, quiet, loud))
+            options.tell(f"{kind}: {[round(figures[f'{kind}_ratio'], 2) for figures in rounds]}")
+    title = "What a tenant feels of a hostile one on its node"
+    notes = (f"Each figure is of {options.requests} requests. Limits: {limits}.",)
+    return alone("neighbour", title, rounds, TARGETS, labels=LABELS, notes=notes)
+
+
+def told_of(kind: str, quiet: list[float], loud: list[float]) -> dict[str, float]:
+    """The figures of one kind in one round, from milliseconds of requests."""
+    calm, busy = percentile(quiet, 0.99), percentile(loud, 0.99)
+    return {
+        f"{kind}_quiet_p50_ms": percentile(quiet, 0.5),
+        f"{kind}_quiet_p99_ms": calm,
+        f"{kind}_p50_ms": percentile(loud, 0.5),
+        f"{kind}_p99_ms": busy,
+        f"{kind}_ratio": busy / calm,
+    }
+
+
+def limits_of(cluster: RealCluster) -> str:
+    """What confines its tenants, in the node's own words."""
+    log = cluster.where.root / "log" / "node_1.log"
+    return log.read_text().partition("confined by ")[2].partition("\n")[0]
 
 
 def hook(cluster: RealCluster, tenant_id: str) -> None:
@@ -98,7 +118,7 @@ def ask(cluster: RealCluster, name: str, path: str) -> int:
         client.close()
 
 
-def measure(cluster: RealCluster, requests: int) -> list[float]:
+def times_ms(cluster: RealCluster, requests: int) -> list[float]:
     """Milliseconds of each request."""
     client = Client(cluster.gateway_url, cluster.host("quiet"))
     client.sign_in(EMAIL, PASSWORD)
@@ -131,71 +151,3 @@ def attacking(cluster: RealCluster, kind: str) -> Iterator[None]:
         over.set()
         for thread in threads:
             thread.join()
-
-
-def at(values: list[float], percent: int) -> float:
-    return statistics.quantiles(values, n=100)[percent - 1]
-
-
-def starts(rounds: int) -> None:
-    from twisted.internet import reactor
-    from twisted.internet.defer import Deferred
-
-    net: Any = reactor
-    failures: list[Any] = []
-
-    def run() -> None:
-        done = Deferred.fromCoroutine(warm_starts(net, rounds))
-        done.addErrback(failures.append)
-        done.addBoth(lambda _: net.stop())
-
-    net.callWhenRunning(run)
-    net.run()
-    if failures:
-        failures[0].raiseException()
-
-
-async def warm_starts(reactor: Any, rounds: int) -> None:
-    from pbcluster import binaries
-    from pbcluster.node.interfaces import WorkloadSpec
-    from pbcluster.node.sandbox.sandbox import Sandbox, SandboxSettings
-    from pbcluster.node.workload import PocketBaseWorkloads
-
-    root = Path(tempfile.mkdtemp(prefix="pbstarts-"))
-    root.chmod(0o711)
-    binary = binaries.locate("pocketbase", {})
-    ways = {}
-    (root / "tenants").mkdir()
-    for name, settings in (
-        ("without", SandboxSettings(insecure=True)),
-        ("landlock", SandboxSettings(mode="landlock")),
-        ("landlock, users", SandboxSettings(mode="landlock", users=(30000, 59999))),
-        ("bubblewrap", SandboxSettings(mode="bubblewrap")),
-    ):
-        sandbox = Sandbox(settings, root, binary)
-        with contextlib.suppress(Exception):
-            sandbox.prepare()
-            ways[name] = PocketBaseWorkloads(
-                reactor, binary=binary, data_dir=root, lock_fd=lambda _: None, sandbox=sandbox
-            )
-    spent: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds + 1):
-        for name, workloads in ways.items():
-            tenant_id = f"tenant_{list(ways).index(name)}"
-            spec = WorkloadSpec(
-                tenant_id=tenant_id, directory=root / "tenants" / tenant_id, encryption_key="k" * 32
-            )
-            began = time.perf_counter()
-            running = await workloads.start(spec)
-            spent[name].append((time.perf_counter() - began) * 1000)
-            await running.stop()
-    shutil.rmtree(root)
-    print(f"{'start (warm)':18}{'min':>8}{'p50':>8}{'p90':>8} (ms)")
-    for name, values in spent.items():
-        row = sorted(values[1:])  # the first one makes the database
-        figures = (row[0], row[len(row) // 2], row[int(len(row) * 0.9)])
-        print(f"{name:18}" + "".join(f"{figure:8.1f}" for figure in figures))
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
