@@ -195,16 +195,23 @@ class GroupCommit:
         """
         if self._ended:
             return (Withhold((ticket,), Reason.STOPPED),)
-        if self._durability is Durability.ASYNC and not strictly:
-            oldest = self.unsynced_since
-            if oldest is None or now - oldest <= ASYNC_LOSS_BOUND_S:
-                self.released(now)
-                return (Release((ticket,), early=True),)
+        if not strictly and self.passes_at_once(now):
+            return (Release((ticket,), early=True),)
         if self.waiting >= MAX_WAITING:
             return (Withhold((ticket,), Reason.BUSY, f"{MAX_WAITING} writes wait already"),)
         self._waiting.append(ticket)
         self._arrived[ticket] = now
         return self._next(now)
+
+    def passes_at_once(self, now: float) -> bool:
+        """A write's response arrived: whether it is acknowledged without waiting (``async``)."""
+        if self._ended or self._durability is not Durability.ASYNC:
+            return False
+        oldest = self.unsynced_since
+        if oldest is not None and now - oldest > ASYNC_LOSS_BOUND_S:
+            return False
+        self.released(now)
+        return True
 
     def released(self, now: float) -> None:
         """A write was acknowledged without a sync: the next one makes it durable."""

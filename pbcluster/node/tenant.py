@@ -27,7 +27,7 @@ from pbcluster.node.copies import Copies, Copy
 from pbcluster.node.durability import Reason
 from pbcluster.node.interfaces import DirectoryLock, OwnerSeen, RunningWorkload
 from pbcluster.node.lifecycle import READABLE, Event, Life, State, load_retry_s
-from pbcluster.node.parts import Changes, NodeParts, spawn, tenant_report
+from pbcluster.node.parts import Changes, NodeParts, both, spawn, tenant_report
 from pbcluster.node.prover import Prover
 from pbcluster.node.tenant_process import ON_THE_DISK, TenantProcess
 from pbcluster.node.tenant_replication import TenantReplication
@@ -151,7 +151,7 @@ class Tenant:
         if self.state is State.ACTIVE and acks.replaced and not self._on_hold:
             self._database_replaced()
         else:
-            acks.tick()
+            self.replication.tick()
 
     # -- while a backup is restored (``restoring``) --
 
@@ -382,7 +382,8 @@ class Tenant:
 
     async def _tear_down(self, *, kill: bool) -> None:
         """PocketBase first, then its replication: the last sync must see its last write."""
-        await self.process.end(self.tenant_id, kill=kill)
+        end = self.process.end(self.tenant_id, kill=kill)
+        await both(end, self.replication.process_ends(kill=kill))
         await self.replication.end_auxiliary()
         if self._parts.files is not None:
             self._parts.files.close(self)

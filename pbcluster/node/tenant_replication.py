@@ -114,6 +114,12 @@ class TenantReplication:
         if self.acks is not None:
             self.acks.assigned(assignment)
 
+    def tick(self) -> None:
+        """Each second."""
+        self._auxiliary.tick()
+        if self.acks is not None:
+            self.acks.tick()
+
     # -- what waits for it --
 
     def write_sent(self) -> int:
@@ -133,6 +139,12 @@ class TenantReplication:
         :raises Withheld: it may not.
         """
         return await self._acknowledger().acknowledge()
+
+    def acknowledge_at_once(self) -> Level | None:
+        """As :meth:`acknowledge` where nothing has to be waited for; None: perhaps it has to."""
+        if self.acks is None or self._prover.fenced:
+            return None
+        return self.acks.acknowledge_at_once()
 
     def read_may_pass(self) -> bool:
         """Whether a read, or an event, answered by PocketBase just now may be shown at once."""
@@ -241,7 +253,7 @@ class TenantReplication:
         """Litestream was started anew and knows nothing. :raises PBClusterError: it failed."""
         if self._registered or self._registering:
             await self._parts.replication.register(self._tenant_id, self._epoch, self._database)
-            await self._auxiliary.begin(self._epoch)
+            await self._auxiliary.begin_again()
 
     # -- its end --
 
@@ -260,6 +272,11 @@ class TenantReplication:
         self.acknowledge_no_more(Reason.STOPPED)
         await self._parts.replication.unregister(self._database)
         await self._auxiliary.end()
+
+    async def process_ends(self, *, kill: bool) -> None:
+        """PocketBase ends now; it may write to auxiliary.db until it has."""
+        if not kill:
+            await self._auxiliary.wake()
 
     async def end_auxiliary(self) -> None:
         """PocketBase has ended: end what auxiliary.db has of it first."""

@@ -147,6 +147,9 @@ class TenantRequest:
             if not self._careful or self._replication.read_may_pass():
                 return clean
             return Deferred.fromCoroutine(self._read_acknowledged(clean))
+        level = self._replication.acknowledge_at_once()
+        if level is not None:
+            return marked(clean, level)
         return Deferred.fromCoroutine(self._acknowledged(clean))
 
     async def _acknowledged(self, head: ResponseHead) -> ResponseHead:

@@ -177,6 +177,17 @@ class AsyncTenantTests(SynchronousTestCase):
         self.sync(1, 100.2)
         self.assertIsNone(self.core.unsynced_since)
 
+    def test_who_passes_at_once(self) -> None:
+        """What passes at once counts as unsynced from then on; with the bound reached, or at its
+        end, nothing does, and of a ``sync`` tenant nothing ever."""
+        self.assertTrue(self.core.passes_at_once(1.0))
+        self.assertEqual(self.core.unsynced_since, 1.0)
+        self.assertTrue(self.core.passes_at_once(1.0 + ASYNC_LOSS_BOUND_S))
+        self.assertFalse(self.core.passes_at_once(1.1 + ASYNC_LOSS_BOUND_S))
+        self.core.stop()
+        self.assertFalse(self.core.passes_at_once(1.0))
+        self.assertFalse(GroupCommit(Durability.SYNC, FILE).passes_at_once(1.0))
+
     def test_idle_tenant_is_not_synced(self) -> None:
         """Nothing unsynced, no sync."""
         self.assertEqual(self.core.tick(1.0), ())

@@ -12,9 +12,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster import signing
+from pbcluster.node.durability import ASYNC_LOSS_BOUND_S
 from pbcluster.node.front import Front
 from pbcluster.node.heads import upstream_lines
 from pbcluster.node.streams import Streams
+from pbcluster.records import Durability
 from pbcluster.signing import SIGNED, Signed, sign
 from pbcluster.testing.node_fakes.s3 import FakeS3
 from pbcluster.web.interfaces import (
@@ -371,6 +373,23 @@ class WriteTests(Base):
         assert passed is not None
         self.assertEqual(list(passed.headers), [*OK.headers, (signing.DURABILITY, b"s3")])
         self.assertEqual(self.s3.rows(T, 1), ["a"])
+
+    def test_async_waits_for_nothing(self) -> None:
+        """A write of an ``async`` tenant is passed on in the same call, while its oldest unsynced
+        one is not older than the bound; then it waits for S3."""
+        self.node.tenant().assigned(assignment(durability=Durability.ASYNC))
+        self.node.run(0.2)
+        self.node.fake.s3.faults.down = True
+        exchange = self.committed()
+        exchange.upstream_answers()
+        passed = exchange.passed
+        assert passed is not None
+        self.assertEqual(list(passed.headers), [*OK.headers, (signing.DURABILITY, b"async")])
+        self.clock.advance(ASYNC_LOSS_BOUND_S + 0.1)
+        self.node.lease()
+        late = self.committed("b")
+        late.upstream_answers()
+        self.assertIsNone(late.passed)
 
     def test_reads_do_not_wait(self) -> None:
         """A read causes no sync."""
