@@ -101,6 +101,14 @@ PARTS: dict[str, tuple[Row, ...]] = {
             rounds="",
             versions=_REAL,
         ),
+        Row(
+            module="benchmarks.soaks",
+            measures=("soak",),
+            words=("crossing", "--rounds", "100", "--writers", "20"),
+            quick=("crossing", "--rounds", "1"),
+            versions=_REAL,
+            named_only=True,
+        ),
     ),
     "raft": (
         _raft(
@@ -141,6 +149,15 @@ PARTS: dict[str, tuple[Row, ...]] = {
             quick=("--starts", "2"),
             rounds="--starts",
             versions=("PocketBase",),
+        ),
+        Row(
+            module="benchmarks.soaks",
+            measures=("soak-node",),
+            words=("node", "--minutes", "30", "--tenants", "50"),
+            quick=("node", "--minutes", "0.2", "--tenants", "3"),
+            rounds="",
+            versions=_REAL,
+            named_only=True,
         ),
         Row(
             module="benchmarks.node.s3_requests",
