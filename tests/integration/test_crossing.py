@@ -14,10 +14,11 @@ import time
 from functools import partial
 from pathlib import Path
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.cli import procfs
-from pbcluster.cli.child import Child
+from pbcluster.cli.child import Child, ProcessSpec
 from pbcluster.errors import Conflict, Unavailable
 from pbcluster.testing.cluster import RealCluster
 from pbcluster.testing.paced_reads import PacedReads
@@ -79,6 +80,31 @@ class SdkTests(CrossingTestCase):
         self.assertEqual(status, 200, page)
         rows = [[row["id"], row["title"], row["n"]] for row in page["items"]]
         self.assertEqual(rows, last["rows"])
+
+
+class TwistedStreamsTests(CrossingTestCase):
+    """On Twisted's own transports, as where uvloop cannot be installed."""
+
+    def without_uvloop(self, spec: ProcessSpec) -> ProcessSpec:
+        """The process finds something in uvloop's place that cannot be imported."""
+        hidden = Path(self.mktemp()).absolute()
+        hidden.mkdir()
+        (hidden / "uvloop.py").write_text("raise ImportError('hidden')\n")
+        path = os.pathsep.join(filter(None, (str(hidden), spec.env.get("PYTHONPATH"))))
+        return attrs.evolve(spec, env={**spec.env, "PYTHONPATH": path})
+
+    def test_the_official_sdk(self) -> None:
+        """What works on libuv's streams works there."""
+        cluster = RealCluster(nodes=1, members=1, change_spec=self.without_uvloop)
+        self.addCleanup(cluster.close)
+        cluster.start()
+        for who in ("gateway_1", "node_1"):
+            mapped = Path(f"/proc/{cluster.pid(who)}/maps").read_text()
+            self.assertNotIn("uvloop", mapped, "it is there after all")
+        cluster.create_tenant("shop", EMAIL, PASSWORD)
+        done = run_sdk(cluster, "shop")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr + cluster.logs())
+        self.assertTrue(json.loads(done.stdout.splitlines()[-1])["done"])
 
 
 class NodeDeathTests(CrossingTestCase):
