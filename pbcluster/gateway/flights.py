@@ -35,7 +35,11 @@ class Flights:
 
     def began(self, tenant_id: str, flight: Flight) -> None:
         """It is about to be sent to a node."""
-        self._of_tenant.setdefault(tenant_id, set()).add(flight)
+        flights = self._of_tenant.get(tenant_id)
+        if flights is None:
+            self._of_tenant[tenant_id] = {flight}
+        else:
+            flights.add(flight)
 
     def ended(self, tenant_id: str, flight: Flight) -> None:
         """The attempt is over; harmless if it never began."""

@@ -18,6 +18,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from pbcluster.counts import Counts
 from pbcluster.gateway.breaker import State
 from pbcluster.gateway.breakers import Shown
 from pbcluster.gateway.figures import BUCKETS_S, CLASSES, Durations, Figures
@@ -46,23 +47,7 @@ class Metrics:
         self, name: str, text: str, label: str, counts: Callable[[], Mapping[str, int]]
     ) -> None:
         """Show counters that live elsewhere, by the values of one label."""
-        self.registry.register(_Counts(f"{_SPACE}_{name}", text, label, counts))
-
-
-class _Counts(Collector):
-    def __init__(
-        self, name: str, text: str, label: str, counts: Callable[[], Mapping[str, int]]
-    ) -> None:
-        self._about = (name, text)
-        self._label = label
-        self._counts = counts
-
-    def collect(self) -> list[CounterMetricFamily]:
-        """As ``prometheus_client`` wants it."""
-        family = CounterMetricFamily(*self._about, labels=[self._label])
-        for value, count in self._counts().items():
-            family.add_metric([value], count)
-        return [family]
+        self.registry.register(Counts(f"{_SPACE}_{name}", text, label, counts))
 
 
 class _Requests(Collector):

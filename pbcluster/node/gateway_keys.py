@@ -11,6 +11,7 @@ While a gateway's key is exchanged the secrets name further ones, which are as g
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from pbcluster import signing
 from pbcluster.config import Secrets
@@ -68,6 +69,10 @@ class GatewayKeys(Mapping[str, bytes]):
         self._keys = keys
         self.also.clear()
         self.also.update(also)
+
+    def get(self, gateway_id: str, default: Any = None) -> Any:
+        """As any mapping's; every request asks."""
+        return self._keys.get(gateway_id, default)
 
     def __getitem__(self, gateway_id: str) -> bytes:
         return self._keys[gateway_id]

@@ -38,6 +38,8 @@ _PREFIX = re.compile(rb"[/\\.]*api[/\\.]+pbcluster(?:[^\w-].*)?", re.DOTALL | re
 def is_platforms(target: bytes) -> bool:
     """Whether a request's target is one of these routes, in any spelling that a router may take for
     it: percent-encoded (twice too), with doubled slashes or dots, in capitals."""
+    if b"%" not in target and b"pbcluster" not in target.lower():
+        return False
     path = unquote_to_bytes(unquote_to_bytes(target.partition(b"?")[0]))
     return b"pbcluster" in path.lower() and (_PREFIX.fullmatch(path) is not None or _has_dots(path))
 

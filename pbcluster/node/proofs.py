@@ -25,7 +25,7 @@ import attrs
 from pbcluster.durations import Durations
 
 
-class Basis(enum.Enum):
+class Basis(enum.StrEnum):
     """What a proof rests on."""
 
     LEASE = "lease"

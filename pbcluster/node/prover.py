@@ -57,7 +57,7 @@ class Prover:
         verdict = self._parts.proofs.judge(self._tenant_id, self._epoch, self._parts.boottime())
         if self.fenced or not isinstance(verdict, Held):
             return False
-        self._parts.observer.proof(verdict.basis.value)
+        self._parts.observer.proof(verdict.basis)
         return True
 
     async def prove(self) -> None:

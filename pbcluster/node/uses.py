@@ -6,7 +6,7 @@ Counts since the last heartbeat and times of the last access; nothing is decided
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pbcluster.node.cache import Cache
 from pbcluster.node.tenant import Tenant
@@ -33,10 +33,16 @@ class Uses:
         self._database_bytes = database_bytes
         self._requests: dict[str, int] = {}
         self._last_access: dict[str, datetime] = {}
+        #: Later ones, by the cache's clock: a wall clock costs more with every request.
+        self._used_at: dict[str, float] = {}
 
     def since_last(self, tenants: Iterable[Tenant]) -> tuple[TenantUsage, ...]:
         """What happened to each tenant since the last call."""
         counts, self._requests = self._requests, {}
+        used_at, self._used_at = self._used_at, {}
+        now, utc_now = self._clock(), self._utc_now()
+        for tenant_id, at in used_at.items():
+            self._last_access[tenant_id] = utc_now - timedelta(seconds=now - at)
         return tuple(
             TenantUsage(
                 tenant_id=each.tenant_id,
@@ -52,9 +58,10 @@ class Uses:
 
     def opened(self, tenant: Tenant) -> None:
         """A request was handed to its PocketBase."""
-        self._last_access[tenant.tenant_id] = self._utc_now()
-        self._cache.opened(tenant.tenant_id, self._clock())
-        self._requests[tenant.tenant_id] = self._requests.get(tenant.tenant_id, 0) + 1
+        tenant_id, now = tenant.tenant_id, self._clock()
+        self._used_at[tenant_id] = now
+        self._cache.opened(tenant_id, now)
+        self._requests[tenant_id] = self._requests.get(tenant_id, 0) + 1
 
     def became_stream(self, tenant: Tenant) -> None:
         """Its answer is an event stream."""
@@ -70,3 +77,4 @@ class Uses:
     def forget(self, tenant_id: str) -> None:
         """It is not this node's any more."""
         self._last_access.pop(tenant_id, None)
+        self._used_at.pop(tenant_id, None)
