@@ -33,6 +33,9 @@ NOT_PROCESSED = b"X-PBCluster-Not-Processed"
 NOT_PROCESSED_REASONS = (b"moved", b"loading", b"draining", b"no-proof", b"busy", b"unsigned")
 #: With ``moved``: the epoch that the node knows of.
 NODE_EPOCH = b"X-PBCluster-Node-Epoch"
+#: With a node's own 504: it is the tenant that did not answer in time, see :data:`TENANT`.
+NO_ANSWER = b"X-PBCluster-No-Answer"
+TENANT = b"tenant"
 #: How durable an acknowledged write is: ``s3``, ``async`` (in S3 within 5 s) or ``local`` (on the
 #: disk of one node only, while S3 is away).
 DURABILITY = b"X-PBCluster-Durability"
@@ -88,14 +91,39 @@ def _mac(begun: tuple[Any, Any], method: bytes, target: bytes, words: bytes) -> 
     return mac.encode()
 
 
+class Signer:
+    """Makes the signatures of one gateway; what depends on it alone is made once."""
+
+    __slots__ = ("_gateway", "_inner", "_outer")
+
+    def __init__(self, gateway: str, key: bytes) -> None:
+        """
+        :param gateway: its id. :param key: its HMAC key.
+        """
+        self._gateway = gateway
+        self._inner, self._outer = _begun(key)
+
+    def sign(
+        self, method: bytes, target: bytes, tenant_id: str, epoch: int, at_ms: int, request_id: str
+    ) -> bytes:
+        """The value of the field :data:`SIGNED`; parameters as in :class:`Signed`.
+
+        :param target: the request target exactly as it is sent. No part has white space in it.
+        """
+        words = f"{self._gateway} {tenant_id} {epoch} {at_ms} {request_id}".encode()
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(b"%b %b %b" % (method, target, words))
+        outer.update(inner.digest())
+        return b"%b %b" % (words, outer.hexdigest().encode())
+
+
 def sign(key: bytes, method: bytes, target: bytes, what: Signed) -> bytes:
     """The value of the field :data:`SIGNED`.
 
     :param key: the gateway's HMAC key. None of the parts has white space in it.
     :param target: the request target exactly as it is sent.
     """
-    words = f"{what.gateway} {what.tenant_id} {what.epoch} {what.at_ms} {what.request_id}".encode()
-    return b"%b %b" % (words, _mac(_begun(key), method, target, words))
+    return Signer(what.gateway, key).sign(method, target, *what[1:])
 
 
 def found_in(headers: Sequence[tuple[bytes, bytes]]) -> bytes:

@@ -45,13 +45,13 @@ def access_line(record: Record, at_s: float) -> str:
 
     :param at_s: when the request was over, Unix seconds.
     """
-    path = record.path
+    head, path = record.head, record.path
     if '"' in path or "\\" in path:
         path = path.replace("\\", "\\\\").replace('"', '\\"')
     # Every other value is of the platform's making: no character in it needs escaping.
     return (
-        f'{{"time":{at_s:.3f},"request_id":"{record.request_id}","peer":"{record.peer}",'
-        f'"method":"{record.method}","path":"{path}","status":{record.status},'
+        f'{{"time":{at_s:.3f},"request_id":"{record.request_id}","peer":"{head.peer_host}",'
+        f'"method":"{head.method.decode("ascii")}","path":"{path}","status":{record.status},'
         f'"tenant":"{record.tenant}","node":"{record.node}","route":"{record.source}",'
         f'"breaker":"{record.breaker}","outcome":"{record.outcome}","attempts":{record.attempts},'
         f'"stream":{"true" if record.stream else "false"},"held_ms":{record.held_s * 1000:.0f},'

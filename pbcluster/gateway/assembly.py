@@ -17,6 +17,7 @@ from pbcluster import descriptors
 from pbcluster.config import GatewayConfig, Secrets
 from pbcluster.gateway.access_log import AccessLog
 from pbcluster.gateway.admission import Admission, LoadWatch
+from pbcluster.gateway.breakers import Shown
 from pbcluster.gateway.figures import Figures
 from pbcluster.gateway.health import ask_health
 from pbcluster.gateway.holds import MAX_PER_TENANT, MAX_TOTAL, Holds
@@ -182,6 +183,10 @@ class Assembly:
         if self.access is not None:
             self.access.add(record)
 
+    def breakers(self, now: float) -> list[Shown]:
+        """All breakers, of nodes and of tenants, as operators see them."""
+        return self.nodes.breakers.show(now) + self.proxy.tenant_breakers.show(now)
+
     # -- figures ----------------------------------------------------------------------------------
 
     def _watch(self) -> None:
@@ -224,5 +229,10 @@ class Assembly:
             "Requests and connections turned away at a limit",
             "reason",
             lambda: self.admission.refused,
+        )
+        watch(
+            "tenant_breakers_open",
+            "Tenants to which no request is sent, or a probe, since they did not answer",
+            lambda: self.proxy.tenant_breakers.not_closed,
         )
         self.metrics.watch_breakers(lambda: self.nodes.breakers.show(self._reactor.seconds()))

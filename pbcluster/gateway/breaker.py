@@ -9,6 +9,8 @@ state         event                                                        next 
 ============  ===========================================================  ============
 CLOSED        ``FAILURES_TO_OPEN`` failures with no success between        OPEN
 CLOSED        ``SLOW_TENANTS`` tenants without an answer in ``SLOW_S``     counts as one failure
+CLOSED        one without, and the last health question failed             counts as one failure
+CLOSED        ``MISSES_TO_OPEN`` health questions in a row fail            OPEN
 OPEN          its wait is over and a health question is asked              HALF_OPEN
 HALF_OPEN     the first success (health)                                   HALF_OPEN, for one GET
 HALF_OPEN     the second success (a GET or HEAD, or health again)          CLOSED, with a ramp
@@ -17,7 +19,11 @@ HALF_OPEN     a probe that was dropped or took over ``PROBE_S``            HALF_
 any           the control plane says that the node is down                 OPEN
 ============  ===========================================================  ============
 
-What is a failure and what a success is decided by the caller, see ``passage``.
+A CLOSED node is asked for its health each ``CHECK_S`` while it is in use and says nothing: requests
+that it answers tell more. So a node that took requests and fell silent is found out in some 6 s,
+though its connections stand.
+
+What is a failure and what a success is decided by the caller, see ``breaker_words``.
 """
 
 from __future__ import annotations
@@ -31,6 +37,14 @@ FAILURES_TO_OPEN = 5
 #: The first wait of an open breaker, and the longest; it doubles with each failed probe.
 OPEN_S = 2.0
 OPEN_MAX_S = 15.0
+#: A node that is in use and silent is asked for its health so often...
+CHECK_S = 2.0
+#: ... which it must answer within so long...
+CHECK_TIMEOUT_S = 1.0
+#: ... and so many failed questions in a row open its breaker.
+MISSES_TO_OPEN = 3
+#: In use: a request waits for it, or it answered one within so long.
+IN_USE_S = 30.0
 #: Waits vary by this share, so that gateways do not knock together.
 JITTER = 0.2
 #: A probe without a verdict for so long makes room for the next one.
@@ -47,7 +61,7 @@ SLOW_TENANTS = 3
 SLOW_S = 10.0
 
 
-class State(enum.Enum):
+class State(enum.StrEnum):
     """See the module."""
 
     CLOSED = "closed"
@@ -101,6 +115,10 @@ class Breaker:
         self._success_at = now
         self._probe_since: float | None = None
         self._slow: dict[str, float] = {}
+        #: When it answered a request, and when it was last asked for its health; failed questions.
+        self._heard_at = float("-inf")
+        self._asked_at = now
+        self._misses = 0
 
     # -- leave ------------------------------------------------------------------------------------
 
@@ -121,6 +139,8 @@ class Breaker:
 
     def admit_health(self, now: float) -> Ticket | None:
         """Leave to ask the node for its health; None: no need, or not yet."""
+        if self.state is State.CLOSED:
+            return self._check(now)
         if self.state is State.OPEN and now >= self.open_until:
             self._to(State.HALF_OPEN, now, "its wait is over")
             return self._probe(now)
@@ -128,6 +148,15 @@ class Breaker:
             waited = self._successes < 1 or now - self._success_at >= HEALTH_AGAIN_S
             return self._probe(now) if waited else None
         return None
+
+    def _check(self, now: float) -> Ticket | None:
+        if self._heard_at >= self._asked_at:
+            self._misses = 0
+        silent_s = now - max(self._heard_at, self._asked_at)
+        if silent_s < CHECK_S or not (self._in_flight or now - self._heard_at < IN_USE_S):
+            return None
+        self._asked_at = now
+        return Ticket(self._ticket.generation, probe=True)
 
     def _probe(self, now: float) -> Ticket | None:
         if self._probe_since is not None and now - self._probe_since < PROBE_S:
@@ -149,8 +178,12 @@ class Breaker:
         if ticket is self._ticket and self.state is State.CLOSED:
             self._in_flight -= 1
             self.failures = 0
+            self._heard_at = now
             return None
         if not self._back(ticket):
+            return None
+        if ticket.probe and self.state is State.CLOSED:
+            self._misses = 0  # that it is well does not undo that requests failed
             return None
         self.failures = 0
         if self.state is not State.HALF_OPEN:
@@ -167,12 +200,22 @@ class Breaker:
         """The node did not answer, or not as a node does."""
         if not self._back(ticket):
             return None
+        if ticket.probe and self.state is State.CLOSED:
+            return self._missed(now, why)
         return self._failure(now, why)
+
+    def _missed(self, now: float, why: str) -> Change | None:
+        if self._heard_at >= self._asked_at:
+            return None  # it answered a request meanwhile
+        self._misses += 1
+        return self._open(now, why) if self._misses >= MISSES_TO_OPEN else None
 
     def slow(self, ticket: Ticket, now: float, tenant_id: str) -> Change | None:
         """No answer in time: the tenant's fault, unless several have the same trouble."""
         if not self._back(ticket):
             return None
+        if self._misses and self._heard_at < self._asked_at:
+            return self._failure(now, "no answer, and none to the question for its health")
         self._slow = {one: at for one, at in self._slow.items() if now - at < SLOW_S}
         if len(self._slow) < SLOW_TENANTS:
             self._slow[tenant_id] = now
@@ -188,6 +231,11 @@ class Breaker:
     def force_open(self, now: float, why: str) -> Change | None:
         """The node is said to be down."""
         return None if self.state is State.OPEN else self._open(now, why)
+
+    def forgettable(self, now: float) -> bool:
+        """Whether a new breaker would say the same."""
+        calm = now - self.changed_at >= RAMP_S
+        return calm and self.state is State.CLOSED and not self.failures
 
     def look_again(self, now: float) -> None:
         """The node is said to be up: an open breaker need not wait."""
@@ -227,6 +275,7 @@ class Breaker:
         self._in_flight = self._successes = 0
         self._probe_since = self._ramp_from = None
         self._slow.clear()
+        self._asked_at, self._misses = now, 0
         if state is State.CLOSED:
             self.failures = 0
         return change

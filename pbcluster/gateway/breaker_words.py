@@ -1,4 +1,4 @@
-"""What an attempt says of its node: to the node's breaker, and to a client if it was the last one.
+"""What an attempt says of its node and its tenant: to their breakers, and to a client at the end.
 
 ==================================================  ==========================================
 any answer without the node's mark                  success, a tenant's 5xx included
@@ -7,9 +7,13 @@ any answer without the node's mark                  success, a tenant's 5xx incl
 421 or 503 marked ``moved, loading, draining``      nothing: it is about one tenant, or planned
 no connection; no byte or junk before the answer    failure
 a pooled connection that ended without an answer    nothing: it was stale
-no answer in time                                   slow: counts if several tenants see it
+no answer in time                                   slow: counts if several tenants see it, or the
+                                                    node does not answer for its health either
 client gone, refused by ourselves                   nothing
 ==================================================  ==========================================
+
+To the breaker of the tenant no answer in time is a failure, also in the node's own words (504);
+every other answer without a mark is a success, and nothing else says anything.
 
 It decides nothing: whether the request is sent again is for ``retries`` to say, what the breaker
 makes of it for ``breaker``.
@@ -21,6 +25,7 @@ from pbcluster.errors import PBClusterError, Unavailable
 from pbcluster.gateway.breaker import Ticket
 from pbcluster.gateway.forwarding import mark_of
 from pbcluster.gateway.nodes import Nodes
+from pbcluster.gateway.tenant_breakers import TenantBreakers
 from pbcluster.web.interfaces import Attempt, Outcome
 from pbcluster.wire import Route
 
@@ -55,12 +60,27 @@ def tell_of_failure(nodes: Nodes, route: Route, ticket: Ticket, attempt: Attempt
     why = attempt.error or attempt.outcome.value
     if attempt.outcome is Outcome.NOT_SENT:
         nodes.failed(route, ticket, why, unreachable=True)
-    elif attempt.outcome is Outcome.NO_RESPONSE and not attempt.reused:
+    elif attempt.outcome is Outcome.NO_RESPONSE and (attempt.junk or not attempt.reused):
         nodes.failed(route, ticket, why, unreachable=False)
     elif attempt.outcome is Outcome.TIMEOUT:
         nodes.slow(route, ticket)
     else:
         nodes.dropped(route, ticket)
+
+
+def tell_of_tenant(
+    tenants: TenantBreakers, tenant_id: str, ticket: Ticket, now: float, *, late: bool | None
+) -> None:
+    """What an attempt says of its tenant.
+
+    :param late: it did not answer in time; None: nothing is known.
+    """
+    if late is None:
+        tenants.dropped(tenant_id, ticket, now)
+    elif late:
+        tenants.timed_out(tenant_id, ticket, now)
+    else:
+        tenants.answered(tenant_id, ticket, now)
 
 
 def reason_of(attempt: Attempt, *, marked: bool) -> PBClusterError:

@@ -26,15 +26,33 @@ class NodeKey:
 
 @attrs.frozen
 class Shown:
-    """A breaker as operators see it; times in seconds."""
+    """A breaker as operators see it, of a node or of a tenant; times in seconds."""
 
     node: str
     incarnation: int
+    tenant: str
     state: str
     failures: int
     why: str
     since_s: float
     probe_in_s: float
+
+
+def shown(
+    breaker: Breaker, now: float, *, node: str = "", incarnation: int = 0, tenant: str = ""
+) -> Shown:
+    """A breaker as it is now."""
+    waits_s = breaker.open_until - now if breaker.state is State.OPEN else 0.0
+    return Shown(
+        node=node,
+        incarnation=incarnation,
+        tenant=tenant,
+        state=breaker.state.value,
+        failures=breaker.failures,
+        why=breaker.why,
+        since_s=round(now - breaker.changed_at, 3),
+        probe_in_s=round(max(0.0, waits_s), 3),
+    )
 
 
 class Breakers:
@@ -72,13 +90,9 @@ class Breakers:
         """The control plane says that the node lives: whoever waits looks again."""
         self.of(node_id, incarnation, now).look_again(now)
 
-    def not_closed(self) -> list[tuple[NodeKey, Breaker]]:
-        """Breakers that need probes."""
-        return [
-            (NodeKey(*key), breaker)
-            for key, breaker in self._breakers.items()
-            if breaker.state is not State.CLOSED
-        ]
+    def all(self) -> list[tuple[NodeKey, Breaker]]:
+        """Every breaker and whose it is."""
+        return [(NodeKey(*key), breaker) for key, breaker in self._breakers.items()]
 
     def most_are_open(self) -> bool:
         """Whether so many nodes are away that our own network is to be suspected instead."""
@@ -90,16 +104,6 @@ class Breakers:
     def show(self, now: float) -> list[Shown]:
         """All of them, by node."""
         return [
-            Shown(
-                node=node_id,
-                incarnation=incarnation,
-                state=breaker.state.value,
-                failures=breaker.failures,
-                why=breaker.why,
-                since_s=round(now - breaker.changed_at, 3),
-                probe_in_s=round(max(0.0, breaker.open_until - now), 3)
-                if breaker.state is State.OPEN
-                else 0.0,
-            )
+            shown(breaker, now, node=node_id, incarnation=incarnation)
             for (node_id, incarnation), breaker in sorted(self._breakers.items())
         ]

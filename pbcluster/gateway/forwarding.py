@@ -18,6 +18,7 @@ from attrs import evolve
 
 from pbcluster import identities, signing
 from pbcluster.errors import Unavailable
+from pbcluster.gateway.rewriting import bears_ours
 from pbcluster.web.answers import encoded_head
 from pbcluster.web.headers import encode_lines, end_to_end, without
 from pbcluster.web.interfaces import RequestHead, ResponseHead
@@ -86,27 +87,44 @@ class Forwarder:
         """
         :param key: this gateway's HMAC key.
         """
-        self._gateway_id = gateway_id
-        self._key = key
+        self._signer = signing.Signer(gateway_id, key)
 
     def lines(self, head: RequestHead, route: Route, request_id: str, at_ms: int) -> bytes:
         """All field lines that the node gets but for the body's, the client's Host among them.
 
         :param request_id: 32 hex digits. :param at_ms: Unix milliseconds.
         """
-        memo = head.memo
-        passed = memo.value if memo is not None else None
-        if passed is None:
-            passed = _passed_on(head)
-            if memo is not None:
-                memo.value = passed
-        signed = signing.Signed(self._gateway_id, route.tenant_id, route.epoch, at_ms, request_id)
         return b"%b: %b\r\n%b%b" % (
             signing.SIGNED,
-            signing.sign(self._key, head.method, head.target, signed),
-            passed,
+            self._signer.sign(
+                head.method, head.target, route.tenant_id, route.epoch, at_ms, request_id
+            ),
+            seen_in(head).lines,
             _peer_lines(head.peer_host, head.secure),
         )
+
+
+class SeenRequest(NamedTuple):
+    """What was read from a request's fields; requests with the same lines share it.
+
+    :ivar lines: of the client's own fields, and what is made of them. :ivar token: a field may bear
+        a platform token.
+    """
+
+    lines: bytes
+    token: bool
+
+
+def seen_in(head: RequestHead) -> SeenRequest:
+    """See :class:`SeenRequest`."""
+    memo = head.memo
+    if memo is not None and memo.value is not None:
+        known: SeenRequest = memo.value
+        return known
+    seen = SeenRequest(_passed_on(head), bears_ours(head.headers))
+    if memo is not None:
+        memo.value = seen
+    return seen
 
 
 def _passed_on(head: RequestHead) -> bytes:
@@ -136,12 +154,12 @@ def _peer_lines(peer_host: str, secure: bool) -> bytes:
     )
 
 
-def to_client(head: ResponseHead, request_id: str, hsts: bytes = b"") -> ResponseHead:
+def to_client(known: Seen, request_id: str, hsts: bytes = b"") -> ResponseHead:
     """The head that the client gets: without the node's marks, but for how durable a write is.
 
+    :param known: what was read from the node's head.
     :param hsts: the gateway's Strict-Transport-Security, which then is the only one.
     """
-    known: _Seen = head.memo or _see(head)
     lines = b"X-Request-ID: %b\r\n" % request_id.encode()
     if hsts:
         lines += b"%b: %b\r\n" % (HSTS, hsts)
@@ -149,19 +167,29 @@ def to_client(head: ResponseHead, request_id: str, hsts: bytes = b"") -> Respons
     return known.passed.with_lines(lines)
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """What was read from a node's head: answers with the same head share it.
 
+    :ivar mark: the reason for which the node did not process the request; None: it did.
+    :ivar passed: what goes on of it. :ivar stream: it begins an event stream.
     :ivar passed_secure: ``passed`` without a tenant's own Strict-Transport-Security.
+    :ivar late: the node says that its tenant did not answer in time.
     """
 
     mark: bytes | None
     passed: ResponseHead
     passed_secure: ResponseHead
     stream: bool
+    late: bool
 
 
-def _see(head: ResponseHead) -> _Seen:
+def seen_of(head: ResponseHead) -> Seen:
+    """See :class:`Seen`."""
+    known: Seen = head.memo or _see(head)
+    return known
+
+
+def _see(head: ResponseHead) -> Seen:
     kept = [
         field
         for field in head.headers
@@ -174,24 +202,20 @@ def _see(head: ResponseHead) -> _Seen:
     secure = passed if len(others) == len(kept) else evolve(passed, headers=others)
     encoded_head(secure)
     content_type = head.get(b"content-type") or b""
-    head.memo = _Seen(
+    head.memo = Seen(
         head.get(signing.NOT_PROCESSED.lower()),
         passed,
         secure,
         content_type.lower().startswith(b"text/event-stream"),
+        head.get(signing.NO_ANSWER.lower()) == signing.TENANT,
     )
-    seen: _Seen = head.memo
+    seen: Seen = head.memo
     return seen
-
-
-def is_stream(head: ResponseHead) -> bool:
-    """Whether it begins an event stream."""
-    return (head.memo or _see(head)).stream
 
 
 def mark_of(head: ResponseHead) -> bytes | None:
     """The reason for which the node did not process the request; None: it did."""
-    return (head.memo or _see(head)).mark
+    return seen_of(head).mark
 
 
 def epoch_of(head: ResponseHead) -> int:

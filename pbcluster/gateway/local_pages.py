@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -16,7 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
-from pbcluster.gateway.breakers import Breakers
+from pbcluster.gateway.breakers import Shown
 from pbcluster.gateway.routes import RouteCache
 
 #: Routes shown: the most recently used.
@@ -56,7 +56,7 @@ def _json(status: int, value: Any) -> Answer:
 def site(
     *,
     registry: CollectorRegistry,
-    breakers: Breakers,
+    breakers: Callable[[float], Sequence[Shown]],
     routes: RouteCache,
     now: Callable[[], float],
     not_ready: Callable[[], list[str]],
@@ -64,6 +64,7 @@ def site(
 ) -> Site:
     """The site of the metrics listener.
 
+    :param breakers: all breakers as they are at a moment.
     :param now: seconds of the clock that breakers and routes use.
     :param not_ready: why the gateway should get no requests; empty: it should.
     :param limits: what is limited now, and who.
@@ -74,7 +75,7 @@ def site(
         return _json(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
 
     def shown_breakers() -> Answer:
-        return _json(200, [attrs.asdict(shown) for shown in breakers.show(now())])
+        return _json(200, [attrs.asdict(shown) for shown in breakers(now())])
 
     def shown_routes() -> Answer:
         at = now()

@@ -5,7 +5,8 @@ living owner) and the control plane is told of the suspicion, a hint that lets i
 most nodes seem to be away, it is rather this machine's network: then neither is done, and requests
 are held until something answers.
 
-Nodes whose breaker is not closed are asked for their health; two good answers close it.
+Nodes whose breaker is not closed are asked for their health; two good answers close it. So are
+nodes in use that say nothing; three missing answers in a row open it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from pbcluster.errors import PBClusterError
-from pbcluster.gateway.breaker import PROBE_S, Breaker, Change, State, Ticket, Uniform
+from pbcluster.gateway.breaker import (
+    CHECK_TIMEOUT_S,
+    PROBE_S,
+    Breaker,
+    Change,
+    State,
+    Ticket,
+    Uniform,
+)
 from pbcluster.gateway.breakers import Breakers, NodeKey
 from pbcluster.gateway.routes import RouteCache
 from pbcluster.transport.interfaces import ControlPlaneClient
@@ -67,7 +76,7 @@ class Nodes:
         self._ticking.clock = clock
 
     def start(self) -> None:
-        """Begin to ask for the health of nodes that do not answer."""
+        """Begin to ask for the health of nodes that do not answer, or say nothing."""
         ticking = self._ticking.start(TICK_S, now=False)
         ticking.addErrback(lambda failure: log.failure("health questions ended", failure=failure))
 
@@ -83,22 +92,23 @@ class Nodes:
 
         :param now: seconds of the clock. :param safe: see ``Breaker.admit``.
         """
+        return self.breaker(route, now).admit(now, safe=safe)
+
+    def breaker(self, route: Route, now: float) -> Breaker:
+        """The breaker of the route's node. Who makes many attempts asks it itself, and tells
+        :meth:`changed` what came of its verdicts."""
         life = (route.node_id, route.incarnation)
         if life not in self._addresses:
             self._remember(life, route.address)
-        return self.breakers.of(*life, now).admit(now, safe=safe)
+        return self.breakers.of(*life, now)
 
-    def state(self, route: Route, now: float | None = None) -> State:
+    def changed(self, route: Route, change: Change) -> None:
+        """The breaker of the route's node changed."""
+        self._changed(_key(route), change)
+
+    def state(self, route: Route) -> State:
         """Its breaker's state."""
-        now = self._clock.seconds() if now is None else now
-        return self.breakers.of(route.node_id, route.incarnation, now).state
-
-    def succeeded(self, route: Route, ticket: Ticket, now: float) -> None:
-        """The node answered."""
-        breaker = self.breakers.of(route.node_id, route.incarnation, now)
-        change = breaker.succeeded(ticket, now)
-        if change is not None:
-            self._changed(_key(route), change)
+        return self._of(route).state
 
     def failed(self, route: Route, ticket: Ticket, why: str, *, unreachable: bool) -> None:
         """The node did not answer.
@@ -184,21 +194,32 @@ class Nodes:
 
     def _tick(self) -> None:
         now = self._clock.seconds()
-        for key, breaker in self.breakers.not_closed():
+        for key, breaker in self.breakers.all():
             address = self._addresses.get((key.node_id, key.incarnation))
-            ticket = breaker.admit_health(now) if address is not None else None
-            if address is not None and ticket is not None:
-                asked = Deferred.fromCoroutine(self._ask(key, breaker, ticket, address))
+            if address is None:
+                continue
+            before = breaker.state
+            ticket = breaker.admit_health(now)
+            if breaker.state is not before:
+                self._log(key, Change(before, breaker.state, breaker.why))
+            if ticket is not None:
+                limit_s = CHECK_TIMEOUT_S if before is State.CLOSED else PROBE_S
+                asked = Deferred.fromCoroutine(self._ask(key, breaker, ticket, address, limit_s))
                 asked.addErrback(lambda failure: log.failure("a health question", failure=failure))
 
-    async def _ask(self, key: NodeKey, breaker: Breaker, ticket: Ticket, address: str) -> None:
-        healthy = await self._health(key.node_id, address, PROBE_S)
+    async def _ask(
+        self, key: NodeKey, breaker: Breaker, ticket: Ticket, address: str, limit_s: float
+    ) -> None:
+        healthy = await self._health(key.node_id, address, limit_s)
         now = self._clock.seconds()
         if healthy:
             change = breaker.succeeded(ticket, now)
         else:
             change = breaker.failed(ticket, now, "no answer to the question for its health")
-        self._log(key, change)
+        if change is not None and change.before is State.CLOSED:
+            self._changed(key, change)
+        else:
+            self._log(key, change)
 
 
 def _key(route: Route) -> NodeKey:

@@ -15,6 +15,7 @@ from pbcluster.gateway.lookups import Lookups
 from pbcluster.gateway.nodes import Nodes
 from pbcluster.gateway.retries import Budget
 from pbcluster.gateway.routes import RouteCache
+from pbcluster.gateway.tenant_breakers import TenantBreakers
 from pbcluster.gateway.tenant_holds import TenantHolds
 from pbcluster.gateway.tenant_id import TenantFinder
 from pbcluster.gateway.token_keys import TokenKeyQuestions
@@ -46,23 +47,16 @@ class Record:
     stream = False
 
     def __init__(self, request_id: str, head: RequestHead) -> None:
+        """
+        :param head: of the request; in its target's query secrets may stand.
+        """
         self.request_id = request_id
-        self._head = head
-
-    @property
-    def method(self) -> str:
-        """The request's method."""
-        return self._head.method.decode("latin-1")
+        self.head = head
 
     @property
     def path(self) -> str:
-        """Its target without the query, in which secrets may stand."""
-        return self._head.target.partition(b"?")[0].decode("latin-1")
-
-    @property
-    def peer(self) -> str:
-        """The client's address."""
-        return self._head.peer_host
+        """The target without the query."""
+        return self.head.target.partition(b"?")[0].decode("latin-1")
 
 
 @attrs.frozen(kw_only=True)
@@ -88,6 +82,7 @@ class Parts:
     routes: RouteCache
     lookups: Lookups
     nodes: Nodes
+    tenant_breakers: TenantBreakers
     holds: Holds
     waits: Waits
     flights: Flights

@@ -20,11 +20,17 @@ from twisted.python.failure import Failure
 from pbcluster.errors import Busy, NotFound, PBClusterError, TooLarge, Unavailable
 from pbcluster.gateway import retries
 from pbcluster.gateway.breaker import Ticket
-from pbcluster.gateway.breaker_words import reason_of, tell_of_failure, tell_of_mark
-from pbcluster.gateway.forwarding import epoch_of, is_stream, mark_of, node_at, to_client
+from pbcluster.gateway.breaker_words import (
+    reason_of,
+    tell_of_failure,
+    tell_of_mark,
+    tell_of_tenant,
+)
+from pbcluster.gateway.forwarding import epoch_of, mark_of, node_at, seen_of, to_client
 from pbcluster.gateway.request_end import RequestEnd
 from pbcluster.gateway.retries import Verdict
 from pbcluster.gateway.rewriting import rewritten_lines
+from pbcluster.gateway.tenant_breakers import FREE
 from pbcluster.gateway.tenant_id import UNKNOWN_HOST, Found, TenantKey, objection
 from pbcluster.gateway.tokens import UnknownKey
 from pbcluster.web.interfaces import Attempt, Forward, Outcome, Refuse, ResponseHead
@@ -40,6 +46,11 @@ _NOTHING = Found(TenantKey("name", ""))
 log = Logger()
 
 
+class _ToNode(Forward):
+    connect_timeout_s = CONNECT_TIMEOUT_S
+    first_byte_timeout_s = FIRST_BYTE_TIMEOUT_S
+
+
 class Passage(RequestEnd):
     """See the module.
 
@@ -49,6 +60,7 @@ class Passage(RequestEnd):
     _found = _NOTHING
     _key = _NOTHING.key
     _ticket: Ticket | None = None
+    _tenant_ticket = FREE
     _why: PBClusterError = Unavailable("the tenant is not available")
     #: Ask the control plane before the next attempt.
     _fresh = False
@@ -147,12 +159,9 @@ class Passage(RequestEnd):
         # A first attempt is made in the moment in which the request came.
         now = parts.clock.seconds() if record.attempts else self._started
         method = head.method
-        ticket = parts.nodes.admit(route, now, safe=method in _PROBES)
-        if ticket is None:
+        if not self._may_go(route, now, safe=method in _PROBES):
             self._return_budget()
-            self._why = Unavailable("the tenant's node does not answer")
             return False
-        self._ticket = ticket
         record.attempts += 1
         parts.flights.began(route.tenant_id, self)
         lines = parts.forwarder.lines(head, route, record.request_id, parts.unix_ms())
@@ -160,19 +169,35 @@ class Passage(RequestEnd):
             lines = rewritten_lines(
                 lines, host=route.hosts[0] if foreign else "", token=found.token
             )
-        plan = Forward(
-            host,
-            port,
-            method,
-            head.target,
-            lines=lines,
-            identity=identity,
-            connect_timeout_s=CONNECT_TIMEOUT_S,
-            first_byte_timeout_s=FIRST_BYTE_TIMEOUT_S,
-            on_response=self._responded,
-        )
+        plan = _ToNode(host, port, method, head.target, lines, self._responded)
+        if identity:
+            plan.identity = identity
         exchange.forward(plan, self._done)
         return True
+
+    def _may_go(self, route: Route, now: float, *, safe: bool) -> bool:
+        """Take leave of both breakers, the tenant's and the node's."""
+        parts = self._parts
+        tenants = parts.tenant_breakers
+        if tenants.known:
+            leave = tenants.admit(route.tenant_id, now, safe=safe)
+            if leave is None:
+                self._why = Unavailable("the tenant does not answer")
+                return False
+            self._tenant_ticket = leave
+        breaker = self._breaker = parts.nodes.breaker(route, now)
+        self._ticket = breaker.admit(now, safe=safe)
+        if self._ticket is not None:
+            return True
+        self._say_of_tenant(route, now, late=None)
+        self._why = Unavailable("the tenant's node does not answer")
+        return False
+
+    def _say_of_tenant(self, route: Route, now: float, *, late: bool | None) -> None:
+        tenants = self._parts.tenant_breakers
+        if late or tenants.known:
+            tell_of_tenant(tenants, route.tenant_id, self._tenant_ticket, now, late=late)
+        self._tenant_ticket = FREE
 
     def _take_budget(self, route: Route) -> bool:
         """Whether the next attempt may be made, if it goes toward what just failed."""
@@ -198,31 +223,38 @@ class Passage(RequestEnd):
 
     def _responded(self, head: ResponseHead) -> ResponseHead:
         """The answer's head came: pass it on, or refuse it when the request may go on."""
-        route, ticket, nodes = self._route, self._ticket, self._parts.nodes
+        parts, ticket, record = self._parts, self._ticket, self.record
+        route, breaker = self._route, self._breaker
         assert route is not None
         assert ticket is not None
+        assert breaker is not None
         self._ticket = None
         self._return_budget()
-        now = self._parts.clock.seconds()
-        mark = mark_of(head)
+        now = parts.clock.seconds()
+        seen = seen_of(head)
+        mark = seen.mark
         if mark is None:
-            nodes.succeeded(route, ticket, now)
+            change = breaker.succeeded(ticket, now)
+            if change is not None:
+                parts.nodes.changed(route, change)
         else:
-            tell_of_mark(nodes, route, ticket, mark)
+            tell_of_mark(parts.nodes, route, ticket, mark)
+        if seen.late or parts.tenant_breakers.known:
+            self._say_of_tenant(route, now, late=seen.late if mark is None else None)
         # At the end of its time a request gets the node's own reason, if that is one for clients.
         if mark is not None and (now < self._deadline or head.status != 503):
             raise Refuse(mark.decode("latin-1"))
-        record = self.record
         record.first_byte_s = now - self._started
-        record.stream = is_stream(head)
+        record.stream = seen.stream
         record.status = head.status
-        return to_client(head, record.request_id, self._hsts)
+        hsts = parts.hsts if self._head.secure else b""
+        return to_client(seen, record.request_id, hsts)
 
     def _done(self, attempt: Attempt) -> None:
         """The attempt is over."""
         record = self.record
         self._parts.flights.ended(record.tenant, self)
-        record.outcome = attempt.outcome.value
+        record.outcome = attempt.outcome
         record.request_bytes = attempt.request_bytes
         record.response_bytes = attempt.response_bytes
         if attempt.outcome is Outcome.COMPLETED:
@@ -232,6 +264,8 @@ class Passage(RequestEnd):
         ticket, self._ticket = self._ticket, None
         if ticket is not None and self._route is not None:
             tell_of_failure(self._parts.nodes, self._route, ticket, attempt)
+            late = True if attempt.outcome is Outcome.TIMEOUT else None
+            self._say_of_tenant(self._route, self._parts.clock.seconds(), late=late)
         self._marked = attempt.head is not None and mark_of(attempt.head) is not None
         verdict = retries.judge(
             attempt, self._head.method, marked=self._marked, repeats=self._repeats
@@ -290,6 +324,7 @@ class Passage(RequestEnd):
         ticket, self._ticket = self._ticket, None
         if ticket is not None and self._route is not None:
             self._parts.nodes.dropped(self._route, ticket)
+            self._say_of_tenant(self._route, self._parts.clock.seconds(), late=None)
         self._return_budget()
         if not self._finished:
             self._exchange.abort()
@@ -297,7 +332,7 @@ class Passage(RequestEnd):
             self._finish()
 
     async def _held(self) -> None:
-        parts, name = self._parts, self._key.value
+        parts, name = self._parts, self._holder()
         if not parts.holds.enter(name):
             self._refuse(Busy("too many requests wait for this tenant"))
             return
@@ -312,6 +347,11 @@ class Passage(RequestEnd):
             self.record.held_s += parts.clock.seconds() - since
         if error is not None:
             self._refuse(error)
+
+    def _holder(self) -> str:
+        """For whom it waits: one name of a tenant that is known, however many it has."""
+        entry = self._parts.routes.peek(self._key)
+        return entry.route.tenant_id if entry is not None else self._key.value
 
     async def _seek(self) -> PBClusterError | None:
         """Until the request is on its way or answered (None), or cannot be (the reason)."""

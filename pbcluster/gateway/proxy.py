@@ -9,12 +9,13 @@ from collections.abc import Callable
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pbcluster.errors import RemoteProtocolError
 from pbcluster.gateway import retries
 from pbcluster.gateway.admission import Admission
-from pbcluster.gateway.breaker import Uniform
+from pbcluster.gateway.breaker import Change, Uniform
 from pbcluster.gateway.flights import Flights
 from pbcluster.gateway.forwarding import Forwarder, NodeTLS
 from pbcluster.gateway.holds import Holds
@@ -23,6 +24,7 @@ from pbcluster.gateway.nodes import Nodes
 from pbcluster.gateway.parts import Parts, Record
 from pbcluster.gateway.passage import Passage
 from pbcluster.gateway.routes import RouteCache
+from pbcluster.gateway.tenant_breakers import TenantBreakers
 from pbcluster.gateway.tenant_holds import TenantHolds
 from pbcluster.gateway.tenant_id import TenantFinder
 from pbcluster.gateway.token_keys import TokenKeyQuestions
@@ -31,11 +33,14 @@ from pbcluster.transport.interfaces import Asked
 from pbcluster.web.interfaces import Exchange
 from pbcluster.wire import Body, HoldTenant, Ok, Route
 
+log = Logger()
+
 
 class Proxy:
     """Handles every exchange of the public listener.
 
     :ivar active: requests under way. :ivar holds: those that wait. :ivar budget: repeats.
+    :ivar tenant_breakers: of tenants that do not answer.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Proxy:
         self.holds = holds if holds is not None else Holds()
         self.budget = retries.Budget()
         self.moving = TenantHolds()
+        self.tenant_breakers = TenantBreakers(random, _tell_change)
         self._waits = Waits(clock)
         self._flights = Flights(clock)
         self._told = told
@@ -89,6 +95,7 @@ class Proxy:
             routes=routes,
             lookups=lookups,
             nodes=nodes,
+            tenant_breakers=self.tenant_breakers,
             holds=self.holds,
             waits=self._waits,
             flights=self._flights,
@@ -140,5 +147,15 @@ class Proxy:
     def _over(self, record: Record) -> None:
         self.active -= 1
         if self._admission is not None:
-            self._admission.done(record.peer)
+            self._admission.done(record.head.peer_host)
         self._told(record)
+
+
+def _tell_change(tenant_id: str, change: Change) -> None:
+    log.info(
+        "breaker of tenant {tenant}: {before} to {after}: {why}",
+        tenant=tenant_id,
+        before=change.before.value,
+        after=change.after.value,
+        why=change.why,
+    )

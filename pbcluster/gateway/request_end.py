@@ -7,6 +7,7 @@ What holds: a request ends once, and its record is handed over complete. Why it 
 from __future__ import annotations
 
 from pbcluster.errors import PBClusterError, Unavailable
+from pbcluster.gateway.breaker import Breaker
 from pbcluster.gateway.forwarding import HSTS
 from pbcluster.gateway.pages import error_page
 from pbcluster.gateway.parts import Parts, Record
@@ -21,6 +22,8 @@ class RequestEnd:
     """
 
     _route: Route | None = None
+    #: Of the node that was to get it last.
+    _breaker: Breaker | None = None
     _finished = False
 
     def __init__(self, parts: Parts, exchange: Exchange) -> None:
@@ -52,7 +55,7 @@ class RequestEnd:
         return self._parts.hsts if self._head.secure else b""
 
     def _finish_gone(self) -> None:
-        self.record.outcome = Outcome.CLIENT_GONE.value
+        self.record.outcome = Outcome.CLIENT_GONE
         self._finish()
 
     def _finish(self) -> None:
@@ -60,8 +63,7 @@ class RequestEnd:
             return
         self._finished = True
         parts = self._parts
-        now = parts.clock.seconds()
-        self.record.duration_s = now - self._started
-        if self._route is not None:
-            self.record.breaker = parts.nodes.state(self._route, now).value
+        self.record.duration_s = parts.clock.seconds() - self._started
+        if self._breaker is not None:
+            self.record.breaker = self._breaker.state
         parts.over(self.record)

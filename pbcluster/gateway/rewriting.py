@@ -13,7 +13,17 @@ from pbcluster.platform_tokens import is_ours
 from pbcluster.web.headers import Field, encode_lines
 from pbcluster.web.interfaces import Headers
 
+AUTHORIZATION = b"authorization"
 TENANTS_OWN = b"x-pocketbase-authorization"
+_LENGTH = len(AUTHORIZATION)
+
+
+def bears_ours(headers: Headers) -> bool:
+    """Whether an Authorization field has what may be a platform token."""
+    return any(
+        len(name) == _LENGTH and is_ours(value) and name.lower() == AUTHORIZATION
+        for name, value in headers
+    )
 
 
 def check_tenants_own(headers: Headers) -> None:
@@ -40,7 +50,7 @@ def rewritten(headers: Headers, *, host: str, token: bool) -> list[Field]:
         lower = name.lower()
         if lower == b"host" and host:
             changed.append((name, host.encode("ascii")))
-        elif token and lower == b"authorization":
+        elif token and lower == AUTHORIZATION:
             continue
         elif token and lower == TENANTS_OWN:
             changed.append((b"Authorization", value))

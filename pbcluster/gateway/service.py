@@ -174,7 +174,7 @@ class GatewayService(Service):
         )
         pages = local_pages.site(
             registry=self._made.metrics.registry,
-            breakers=self._made.nodes.breakers,
+            breakers=self._made.breakers,
             routes=self._made.routes,
             now=self._reactor.seconds,
             not_ready=self._not_ready,

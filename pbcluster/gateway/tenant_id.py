@@ -13,8 +13,8 @@ else is there must name the same tenant, or the request is refused with 400 (:fu
    so where 1 or 2 decide, only what bears the beginning of ours is looked at, and nothing else
    delays or refuses the request. One of ours never reaches a tenant, whatever the Host says.
 
-Most requests say it by their Host alone: that is one remembered look-up, and one look at the names
-of the fields.
+Most requests say it by their Host alone: that is one remembered look-up, and one look at what was
+remembered of their fields.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from pbcluster.errors import CallerError, InvalidInput, NotFound, PBClusterError, Unauthorized
-from pbcluster.gateway.rewriting import check_tenants_own
+from pbcluster.gateway.forwarding import seen_in
+from pbcluster.gateway.rewriting import AUTHORIZATION, check_tenants_own
 from pbcluster.gateway.trusted import TrustedNetworks
 from pbcluster.platform_tokens import MAX_TOKEN_BYTES, TokenTooLong, is_ours
 from pbcluster.records import NAME_RULE, check_domain, check_name, is_tenant_id
@@ -34,8 +35,7 @@ from pbcluster.wire import LookupRoute, Route
 #: Hosts whose key is remembered; a request for another one costs a few microseconds more.
 MAX_HOSTS_REMEMBERED = 8192
 UNKNOWN_HOST = "no tenant answers at this host name"
-_AUTHORIZATION, _TENANT_ID = b"authorization", b"x-tenant-id"
-_LENGTH = len(_AUTHORIZATION)
+_TENANT_ID = b"x-tenant-id"
 
 
 class TenantKey(NamedTuple):
@@ -138,15 +138,12 @@ class TenantFinder:
         named = None
         if self._trusted is not None and self._trusted.includes(head.peer_host):
             named = _named(head.headers)
-        if by_host is not None or named is not None:
-            # As quick as can be: every request comes here.
-            perhaps = [field for field in head.headers if len(field[0]) == _LENGTH]
-            if not perhaps or not _bears_ours(perhaps):
-                if named is None:
-                    return by_host
-                if by_host is None:
-                    return Found(named, False)
-                return Found(by_host.key, True, (named,))
+        if (by_host is not None or named is not None) and not seen_in(head).token:
+            if named is None:
+                return by_host
+            if by_host is None:
+                return Found(named, False)
+            return Found(by_host.key, True, (named,))
         return self._with_token(head.headers, by_host, named)
 
     def _with_token(
@@ -162,10 +159,6 @@ class TenantFinder:
         if by_host is not None:
             keys.insert(0, by_host.key)
         return Found(keys[0], by_host is not None, tuple(keys[1:]), True)
-
-
-def _bears_ours(headers: Headers) -> bool:
-    return any(is_ours(value) and name.lower() == _AUTHORIZATION for name, value in headers)
 
 
 def _values(headers: Headers, name: bytes) -> list[bytes]:
@@ -200,7 +193,7 @@ def _bearer(headers: Headers) -> bytes | None:
     :raises InvalidInput: more than one Authorization field.
     :raises Unauthorized: a token of ours under another scheme.
     """
-    values = _values(headers, _AUTHORIZATION)
+    values = _values(headers, AUTHORIZATION)
     if not values:
         return None
     if len(values) > 1:

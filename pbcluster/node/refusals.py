@@ -30,6 +30,14 @@ from pbcluster.node.prover import NoProof
 from pbcluster.rates import Refusal
 from pbcluster.web.interfaces import Exchange
 
+
+class NoAnswer(PBClusterError):
+    """The tenant's PocketBase took too long: its fault, not the node's."""
+
+    status = 504
+    code = "tenant_timeout"
+
+
 #: Error → mark; the first that fits counts. ``Withheld`` was processed, so it has none.
 MARKS: tuple[tuple[type[PBClusterError], bytes], ...] = (
     (Unauthorized, b"unsigned"),
@@ -79,6 +87,8 @@ class Refusals:
             headers.append((signing.NODE_EPOCH, b"%d" % int(error.data.get("epoch", 0))))
         if isinstance(error, Unavailable) and error.status == 503:
             headers.append((b"Retry-After", b"%d" % max(1, round(error.retry_after_s))))
+        if isinstance(error, NoAnswer):
+            headers.append((signing.NO_ANSWER, signing.TENANT))
         more = error.data if isinstance(error, StorageFull) else {}
         data = {"code": error.code, **more}
         body = {"status": error.status, "message": error.message, "data": data}

@@ -24,7 +24,7 @@ from pbcluster.node.arrivals import Loading
 from pbcluster.node.durability import Reason
 from pbcluster.node.heads import marked, see_answer, upstream_lines
 from pbcluster.node.quotas import Use
-from pbcluster.node.refusals import Refusals
+from pbcluster.node.refusals import NoAnswer, Refusals
 from pbcluster.node.restoring import Restorer
 from pbcluster.node.streams import Streams
 from pbcluster.node.tenant import Tenant
@@ -52,6 +52,10 @@ class Door:
     streams: Streams
     restorer: Restorer
     refusals: Refusals
+
+
+class _ToPocketBase(Forward):
+    first_byte_timeout_s = FIRST_BYTE_TIMEOUT_S
 
 
 class TenantRequest:
@@ -108,20 +112,14 @@ class TenantRequest:
             self._door.refusals.refuse(self._exchange, Loading("the tenant stopped"))
             return
         head = self._exchange.head
-        plan = Forward(
-            upstream[0],
-            upstream[1],
-            head.method,
-            head.target,
-            lines=upstream_lines(head, self._request_id),
-            first_byte_timeout_s=FIRST_BYTE_TIMEOUT_S,
-            on_response=self._responded,
-            on_end=self._last_chunk if self._write else None,
-            on_data=self._part if not self._write and self._careful else None,
-            reuse=reuse,
-        )
+        lines = upstream_lines(head, self._request_id)
+        plan = _ToPocketBase(*upstream, head.method, head.target, lines, self._responded)
+        plan.reuse = reuse
         if self._write:
+            plan.on_end = self._last_chunk
             self._sent = self._replication.write_sent()
+        elif self._careful:
+            plan.on_data = self._part
         self._exchange.forward(plan, self._done)
 
     def _write_answered(self) -> None:
@@ -204,7 +202,7 @@ class TenantRequest:
             self._use.untouched()
             refusals.refuse(self._exchange, Loading("the tenant's PocketBase is not there"))
         elif outcome is Outcome.TIMEOUT:
-            refusals.refuse(self._exchange, _NoAnswer("PocketBase did not answer in time"))
+            refusals.refuse(self._exchange, NoAnswer("PocketBase did not answer in time"))
         else:
             refusals.refuse(self._exchange, _BadAnswer("PocketBase broke off"))
 
@@ -219,13 +217,6 @@ class TenantRequest:
         if not self._closed:
             self._closed = True
             self._tenants.uses.closed(self._tenant, stream=self._is_stream)
-
-
-class _NoAnswer(PBClusterError):
-    """The tenant's PocketBase took too long: its fault, not the node's."""
-
-    status = 504
-    code = "tenant_timeout"
 
 
 class _BadAnswer(PBClusterError):

@@ -24,7 +24,14 @@ from pbcluster.web.answers import passed_on_head
 from pbcluster.web.chunked import LAST_CHUNK, encode_chunk
 from pbcluster.web.client import UpstreamConnection
 from pbcluster.web.client_side import ClientSide
-from pbcluster.web.interfaces import Attempt, Forward, Outcome, Refuse, ResponseHead
+from pbcluster.web.interfaces import (
+    Attempt,
+    Forward,
+    Outcome,
+    Refuse,
+    ResponseHead,
+    make_attempt,
+)
 from pbcluster.web.limits import HIGH_WATER_BYTES
 from pbcluster.web.pool import UpstreamPool
 from pbcluster.web.replay import NO_BODY
@@ -50,6 +57,8 @@ class ForwardAttempt:
     _connecting: Deferred[Any] | None = None
     _connection: UpstreamConnection | None = None
     _reused = False
+    #: Bytes came that were no answer.
+    _junk = False
     _upload_paused = False
     _parsed: ParsedResponse | None = None
     _prefix = b""
@@ -207,6 +216,7 @@ class ForwardAttempt:
             self._client.body.close()
             self._connect()
         else:
+            self._junk = responded
             self._end(Outcome.NO_RESPONSE, error)
 
     def _silently_repeatable(self) -> bool:
@@ -360,14 +370,17 @@ class ForwardAttempt:
         repeatable = not self.passed and body.whole and outcome is not Outcome.CLIENT_GONE
         self._held = None
         self._done(
-            Attempt(
-                outcome,
-                repeatable,
-                head,
-                error,
-                self._request_bytes,
-                self._response_bytes,
-                self._reused,
+            make_attempt(
+                (
+                    outcome,
+                    repeatable,
+                    head,
+                    error,
+                    self._request_bytes,
+                    self._response_bytes,
+                    self._reused,
+                    self._junk,
+                )
             )
         )
 

@@ -20,7 +20,7 @@ import re
 import attrs
 
 from pbcluster.web.headers import TOKEN, BadField, check_lines, connection_options, scan_fields
-from pbcluster.web.interfaces import Memo, RequestHead
+from pbcluster.web.interfaces import Memo, RequestHead, make_request
 from pbcluster.web.limits import HeadLimits
 from pbcluster.web.memory import Remembered
 
@@ -216,20 +216,22 @@ def _parse(
             memory.put(block, fields)
     if target[:1] != b"/":
         target = _origin_form(fields, target, method, secure)
-    return RequestHead(
-        method,
-        target,
-        fields.host,
-        fields.headers,
-        fields.content_length,
-        fields.chunked,
-        peer_host,
-        secure,
-        http_10,
-        fields.keep_alive,
-        fields.expects_continue,
-        fields.memo,
-        first.strip(b" \t"),
+    return make_request(
+        (
+            method,
+            target,
+            fields.host,
+            fields.headers,
+            fields.content_length,
+            fields.chunked,
+            peer_host,
+            secure,
+            http_10,
+            fields.keep_alive,
+            fields.expects_continue,
+            fields.memo,
+            first.strip(b" \t") if first else first,
+        )
     )
 
 

@@ -184,7 +184,10 @@ class HTTPServerConnection(ClosingProtocol):
         if not keep:
             self._close(unread=self._reader is not None or bool(self._pending))
         elif self._reader is None:
-            self._next_request()
+            if self._pending or self._paused or self.slow:
+                self._next_request()
+            elif not self._parsing:
+                self._await_request()
         else:
             self.update_reading()  # the rest of the body is read and thrown away
 

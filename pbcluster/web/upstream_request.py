@@ -20,7 +20,12 @@ def request_head(plan: Forward, client: ClientSide) -> bytes:
     :raises LocalProtocolError: method or target cannot be written.
     """
     head = client.head
-    lines = [plan.method + b" " + plan.target + b" HTTP/1.1\r\n", plan.lines]
+    method, target = plan.method, plan.target
+    if target is not head.target or method is not head.method:
+        _check_words(method, target)
+    if head.content_length is None and not (head.chunked or plan.headers or head.expects_continue):
+        return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, plan.lines)
+    lines = [b"%b %b HTTP/1.1\r\n" % (method, target), plan.lines]
     if plan.headers:
         lines.append(encode_lines(plan.headers))
     if head.chunked:
@@ -29,10 +34,15 @@ def request_head(plan: Forward, client: ClientSide) -> bytes:
         lines.append(b"Content-Length: %d\r\n" % head.content_length)
     if head.expects_continue and client.awaits_continue:
         lines.append(b"Expect: 100-continue\r\n")
-    if len(lines[0].split()) != 3 or lines[0].count(b" ") != 2:
-        raise LocalProtocolError("method or target to be sent has white space in it")
     lines.append(b"\r\n")
     return b"".join(lines)
+
+
+def _check_words(method: bytes, target: bytes) -> None:
+    """What does not stand in the client's own request line, which was judged."""
+    words = b"%b %b" % (method, target)
+    if len(words.split()) != 2 or words.count(b" ") != 1:
+        raise LocalProtocolError("method or target to be sent has white space in it")
 
 
 def framed(data: bytes, complete: bool, chunked: bool) -> bytes:

@@ -92,7 +92,7 @@ class FakeExchange:
         self.client_gone = False
         self.plans: list[Forward] = []
         self.repeatable = repeatable
-        self.reused = False
+        self.reused = self.junk = False
         self.passed: ResponseHead | None = None
         self.answered: tuple[int, bytes, bytes, dict[bytes, bytes]] | None = None
         self.aborted = False
@@ -128,7 +128,8 @@ class FakeExchange:
         self, plan: Forward, done: Callable[[Attempt], None], step: ResponseHead | Outcome
     ) -> None:
         if isinstance(step, Outcome):
-            done(Attempt(step, self.repeatable, error=step.value, reused=self.reused))
+            told = {"reused": self.reused, "junk": self.junk}
+            done(Attempt(step, self.repeatable, error=step.value, **told))
             return
         assert plan.on_response is not None
         try:

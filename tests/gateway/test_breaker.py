@@ -1,8 +1,11 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.gateway.breaker import (
+    CHECK_S,
     FAILURES_TO_OPEN,
     HEALTH_AGAIN_S,
+    IN_USE_S,
+    MISSES_TO_OPEN,
     OPEN_MAX_S,
     OPEN_S,
     PROBE_S,
@@ -50,6 +53,15 @@ class TableTests(SynchronousTestCase):
         ("second wait is over", "x +2 hf +4 h", "half_open"),
         ("said to be up: no wait", "x u h", "half_open"),
         ("down while half open", "x +2 hs x", "open"),
+        ("in use, two health questions fail", "s +2 hf +2 hf", "closed"),
+        ("in use, three fail", "s +2 hf +2 hf +2 hf", "open"),
+        ("one is answered between", "s +2 hf +2 hf +2 hs +2 hf +2 hf", "closed"),
+        ("a request is answered between", "s +2 hf +2 hf s +2 hf +2 hf", "closed"),
+        ("health does not undo failures", "s f f f f +2 hs f", "open"),
+        ("not in use: nobody asks", "s +31 hf +2 hf +2 hf +2 hf", "closed"),
+        ("a slow tenant, five times", "t1 s t1 t1 t1 t1 t1", "closed"),
+        ("the same while health fails", "s +2 hf t1 t1 t1 t1 t1", "open"),
+        ("the same when health is well again", "s +2 hf +2 hs t1 t1 t1 t1 t1", "closed"),
     )
 
     def run_script(self, script: str) -> Breaker:
@@ -127,6 +139,41 @@ class BreakerTests(SynchronousTestCase):
         self.assertIsNotNone(self.breaker.admit_health(2.0))
         self.assertIsNone(self.breaker.admit_health(2.0 + PROBE_S - 0.1))
         self.assertIsNotNone(self.breaker.admit_health(2.0 + PROBE_S))
+
+    def test_silence_is_asked_about(self) -> None:
+        """A node in use that says nothing is asked for its health each two seconds; one that
+        answers, or that nobody needs, is not."""
+        asked: list[float] = []
+
+        def look(now: float) -> None:
+            ticket = self.breaker.admit_health(now)
+            if ticket is not None:
+                asked.append(now)
+                self.breaker.succeeded(ticket, now)
+
+        look(10.0)  # nobody needs it
+        waits = self.ticket(10.0)
+        for tenth in range(101, 201):
+            look(tenth / 10)
+        self.assertEqual(asked, [10.1, 12.1, 14.1, 16.1, 18.1])
+        self.breaker.succeeded(waits, 20.0)
+        for second in range(20, 30):
+            self.breaker.succeeded(self.ticket(second), second)
+            look(second + 1)
+        self.assertEqual(len(asked), 5)
+        look(29.0 + CHECK_S)
+        look(29.0 + IN_USE_S)
+        self.assertEqual(asked[5:], [29.0 + CHECK_S])
+
+    def test_late_misses_are_dropped(self) -> None:
+        """A question that was asked before the breaker opened says nothing when it closed again."""
+        self.breaker.succeeded(self.ticket(), 0.0)
+        late = [self.breaker.admit_health(CHECK_S * n) for n in range(1, 1 + MISSES_TO_OPEN)]
+        self.open(6.0)
+        self.close(8.0)
+        for ticket in late:
+            assert ticket is not None
+            self.assertIsNone(self.breaker.failed(ticket, 9.0, "late"))
 
     def test_half_open_without_reads(self) -> None:
         """If only writes come by, a second health question closes the breaker."""

@@ -8,6 +8,7 @@ from pbcluster.gateway.forwarding import (
     epoch_of,
     mark_of,
     node_at,
+    seen_of,
     to_client,
 )
 from pbcluster.web.answers import encoded_head
@@ -122,16 +123,14 @@ class ToNodeTests(SynchronousTestCase):
 class ToClientTests(SynchronousTestCase):
     def test_marks_are_removed(self) -> None:
         """No mark of a node reaches a client but how durable a write is; the request id is ours."""
-        passed = to_client(
-            answer(
-                200,
-                (b"X-PBCluster-Node-Epoch", b"3"),
-                (b"x-pbcluster-durability", b"local"),
-                (b"X-Request-Id", b"of pocketbase"),
-                (b"Content-Type", b"a/b"),
-            ),
-            ID,
+        given = answer(
+            200,
+            (b"X-PBCluster-Node-Epoch", b"3"),
+            (b"x-pbcluster-durability", b"local"),
+            (b"X-Request-Id", b"of pocketbase"),
+            (b"Content-Type", b"a/b"),
         )
+        passed = to_client(seen_of(given), ID)
         self.assertEqual(
             passed.headers,
             [
@@ -144,7 +143,8 @@ class ToClientTests(SynchronousTestCase):
     def test_answers_with_the_same_head(self) -> None:
         """They share all but the request id."""
         one = answer(200, (b"Content-Type", b"a/b"))
-        first, second = to_client(one, ID), to_client(one, ID[::-1])
+        seen = seen_of(one)
+        first, second = to_client(seen, ID), to_client(seen, ID[::-1])
         self.assertIs(encoded_head(first), encoded_head(second))
         self.assertNotEqual(first.lines, second.lines)
 
@@ -160,9 +160,9 @@ class ToClientTests(SynchronousTestCase):
         """With a value of the gateway's own there is one Strict-Transport-Security, that one;
         without it a tenant's own passes."""
         theirs = (b"strict-transport-security", b"max-age=1")
-        self.assertIn(theirs, to_client(answer(200, theirs), ID).headers)
+        self.assertIn(theirs, to_client(seen_of(answer(200, theirs)), ID).headers)
         for fields in ([theirs], []):
-            made = to_client(answer(200, *fields), ID, b"max-age=9")
+            made = to_client(seen_of(answer(200, *fields)), ID, b"max-age=9")
             self.assertEqual(made.headers, [])
             self.assertIn(b"Strict-Transport-Security: max-age=9\r\n", made.lines)
 

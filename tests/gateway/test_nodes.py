@@ -1,6 +1,7 @@
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbcluster.gateway.breaker import FAILURES_TO_OPEN, OPEN_S, State
+from pbcluster.gateway.breaker import CHECK_S, FAILURES_TO_OPEN, OPEN_S, State
 from pbcluster.gateway.nodes import SUSPECT_EVERY_S
 from pbcluster.gateway.tenant_id import TenantKey
 from pbcluster.wire import Route, SuspectNode
@@ -75,7 +76,31 @@ class NodesTests(SynchronousTestCase):
         self.assertIs(self.nodes.state(route()), State.CLOSED)
 
     def test_closed_nodes_are_left_alone(self) -> None:
-        """Nodes that serve are not asked for their health."""
+        """Nodes that nobody uses are not asked for their health."""
         self.fail_once(route(), unreachable=False)
         self.world.advance(30.0)
         self.assertEqual(self.world.health_questions, [])
+
+    def test_silent_node(self) -> None:
+        """A node that took a request and does not answer its health questions is out of use within
+        some 7 s, and the control plane hears why; each change is logged with its cause."""
+        ticket = self.nodes.admit(route(), self.world.clock.seconds(), safe=True)
+        assert ticket is not None
+        self.world.well["http://127.0.0.1:8090"] = False
+        with capturedLogs() as logged:
+            self.world.advance(3 * CHECK_S + 0.2)
+            self.assertIs(self.nodes.state(route()), State.OPEN)
+            self.assertIsNone(self.world.lookups.cached(SHOP))
+            self.world.well["http://127.0.0.1:8090"] = True
+            self.world.advance(OPEN_S * 1.2 + 1.5)
+        reason = "no answer to the question for its health"
+        self.assertEqual(self.world.cp.suspected, [SuspectNode("node_a", 1, reason)])
+        changes = [(e["before"], e["after"], e["why"]) for e in logged if "before" in e]
+        self.assertEqual(
+            changes,
+            [
+                ("closed", "open", reason),
+                ("open", "half_open", "its wait is over"),
+                ("half_open", "closed", "it answers again"),
+            ],
+        )

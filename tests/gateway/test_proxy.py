@@ -4,12 +4,22 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster import signing
 from pbcluster.errors import NoCapacity
-from pbcluster.gateway.breaker import FAILURES_TO_OPEN, State
+from pbcluster.gateway.breaker import FAILURES_TO_OPEN, OPEN_S, State
 from pbcluster.gateway.flights import OVERTAKEN_GRACE_S
 from pbcluster.gateway.holds import MAX_PER_TENANT
 from pbcluster.gateway.passage import FIRST_BYTE_TIMEOUT_S
 from pbcluster.web.interfaces import Outcome, RequestHead
-from tests.gateway.fakes import KEY, FakeExchange, World, answer, fields_of, head, marked, route
+from tests.gateway.fakes import (
+    KEY,
+    FakeExchange,
+    Step,
+    World,
+    answer,
+    fields_of,
+    head,
+    marked,
+    route,
+)
 
 A, B = 8090, 8091
 POST = head(method=b"POST", content_length=10)
@@ -305,6 +315,22 @@ class HoldTests(ProxyCase):
         self.world.advance(1.1)
         self.assertEqual({exchange.status for exchange in waiting}, {200})
 
+    def test_one_crowd_by_many_names(self) -> None:
+        """However many names a known tenant has, all that wait for it count together."""
+        names = [f"www{number}.example.com" for number in range(3)]
+        self.world.cp.know(route(hosts=("shop.localhost", *names)))
+        self.world.send()
+        self.world.node(A, marked(b"loading"))
+        hosts = [b"shop.localhost", *(name.encode() for name in names)]
+        waiting = [
+            self.world.send(head(host=hosts[number % len(hosts)]))
+            for number in range(MAX_PER_TENANT)
+        ]
+        self.assertEqual({exchange.status for exchange in waiting}, {0})
+        self.assertEqual([self.world.send(head(host=host)).status for host in hosts], [503] * 4)
+        for exchange in waiting:
+            exchange.go()
+
     def test_hold_of_zero(self) -> None:
         """With hold_s = 0 nothing waits, yet a first look-up and one other way are tried."""
         self.world = World(hold_s=0.0)
@@ -374,6 +400,67 @@ class OutageTests(ProxyCase):
             exchange.go()
 
 
+class SlowTenantTests(ProxyCase):
+    LATE = (signing.NO_ANSWER, signing.TENANT)
+
+    def one_is_slow(self, step: Step) -> None:
+        """Tenant ``slow`` does this; its neighbour on the node answers."""
+        self.world.cp.know(route("slow"))
+        self.world.behave[A] = lambda plan: step if b"Host: slow" in plan.lines else answer()
+
+    def ask(self) -> FakeExchange:
+        return self.world.send(head(host=b"slow.localhost"))
+
+    def test_without_an_answer(self) -> None:
+        """After five requests without an answer in time, in the gateway's words or the node's, a
+        tenant's requests are held and end in 503 with Retry-After; its neighbours and its node do
+        not feel it. When it answers again, held reads find it out."""
+        for step in (Outcome.TIMEOUT, answer(504, self.LATE)):
+            self.world = World(hold_s=1.0)
+            self.world.cp.know(route())
+            self.one_is_slow(step)
+            for _ in range(FAILURES_TO_OPEN):
+                self.assertEqual(self.ask().status, 504)
+                self.assertEqual(self.world.send().status, 200)
+            refused = self.ask()
+            self.world.until(refused)
+            assert refused.answered is not None
+            self.assertEqual((refused.status, refused.plans), (503, []))
+            self.assertIn(b"Retry-After", refused.answered[3])
+            self.assertEqual(self.world.send(POST).status, 200)
+            self.assertIs(self.world.nodes.state(route()), State.CLOSED)
+            self.one_is_slow(answer())
+            self.world.advance(OPEN_S * 1.2)
+            self.assertEqual([self.ask().status for _ in range(3)], [200] * 3)
+            self.assertEqual(self.world.proxy.tenant_breakers.not_closed, 0)
+
+    def test_an_answer_between(self) -> None:
+        """A tenant that answers now and then is not held back, whatever it answers; the node's mark
+        never reaches a client."""
+        late = answer(504, self.LATE)
+        self.world.node(A, *([late] * 4 + [answer(500)] + [late] * 4 + [answer()]))
+        exchanges = [self.world.send() for _ in range(10)]
+        self.assertEqual([len(each.plans) for each in exchanges], [1] * 10)
+        for each in exchanges:
+            assert each.passed is not None
+            self.assertIsNone(each.passed.get(signing.NO_ANSWER.lower()))
+
+    def test_nothing_stays_counted(self) -> None:
+        """Probes whose client goes, or that the node sends back, make room for others."""
+        self.one_is_slow(Outcome.TIMEOUT)
+        for _ in range(FAILURES_TO_OPEN):
+            self.ask()
+        self.world.advance(OPEN_S * 1.2)
+        self.one_is_slow(None)
+        self.ask().go()
+        self.one_is_slow(marked(b"loading"))
+        returned = self.ask()
+        self.world.advance(0.2)
+        returned.go()
+        self.one_is_slow(answer())
+        self.assertEqual([self.ask().status for _ in range(3)], [200] * 3)
+
+
 class RepeatTests(ProxyCase):
     def test_budget(self) -> None:
         """Of requests that a node broke off, three (a fifth of many) are repeated at once, the
@@ -403,6 +490,15 @@ class RepeatTests(ProxyCase):
         self.assertIs(self.world.nodes.state(route()), State.CLOSED)
         for _ in range(FAILURES_TO_OPEN):
             self.world.send(POST).finish(Outcome.NO_RESPONSE)
+        self.assertIs(self.world.nodes.state(route()), State.OPEN)
+
+    def test_junk_on_pooled_connections(self) -> None:
+        """Bytes that are no answer are a failure of the node, on a pooled connection too."""
+        self.world.node(A, None)
+        for _ in range(FAILURES_TO_OPEN):
+            exchange = self.world.send(POST)
+            exchange.reused = exchange.junk = True
+            exchange.finish(Outcome.NO_RESPONSE)
         self.assertIs(self.world.nodes.state(route()), State.OPEN)
 
     def test_open_breaker_asks_at_once(self) -> None:

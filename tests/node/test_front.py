@@ -497,10 +497,11 @@ class OutcomeTests(Base):
         self.assertEqual(self.open_requests(), 0)
 
     def test_timeout(self) -> None:
-        """A PocketBase that does not answer is 504."""
+        """A PocketBase that does not answer is 504, and the gateway is told whose fault it is."""
         exchange = self.request()
         exchange.end(Outcome.TIMEOUT)
         self.assertEqual((exchange.status, exchange.mark), (504, None))
+        self.assertEqual(exchange.headers.get(signing.NO_ANSWER), signing.TENANT)
 
 
 class StreamTests(Base):

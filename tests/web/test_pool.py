@@ -79,4 +79,14 @@ class Pool(ForwardCase):
         upstream.close()
         self.assertEqual(web.upstreams.connecting, [])
         self.assertEqual(web.attempts[1].outcome, Outcome.NO_RESPONSE)
-        self.assertTrue(web.attempts[1].reused)
+        self.assertEqual((web.attempts[1].reused, web.attempts[1].junk), (True, False))
+
+    def test_junk_is_not_stale(self) -> None:
+        """Bytes that are no answer, on a reused connection, are told apart from its mere end."""
+        web, client, upstream = self.forwarded()
+        upstream.send(OK)
+        client.got()
+        client.send(get())
+        upstream.send(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+        attempt = web.attempts[1]
+        self.assertEqual((attempt.outcome, attempt.junk), (Outcome.NO_RESPONSE, True))
