@@ -71,15 +71,15 @@ def restored_rows(cluster: RealCluster, name: str, into: Path) -> dict[str, str]
         return dict(database.execute(f"SELECT id, value FROM {COLLECTION}"))
 
 
-def restored(cluster: RealCluster, name: str, into: Path) -> Path:
-    """The database of a tenant's current epoch, from S3, checked whole.
+def restored(cluster: RealCluster, name: str, into: Path, database_name: str = "data.db") -> Path:
+    """A database of a tenant's current epoch, from S3, checked whole.
 
     :param into: an empty directory. :raises Broken: it is corrupt, or cannot be had.
     """
     tenant_id = str(cluster.admin.tenant(name)["id"])
     bucket = bucket_of(cluster.where, cluster.plan)
     address = bucket.address
-    url = replica_url(address, tenant_id, ready_epoch(bucket, tenant_id))
+    url = replica_url(address, tenant_id, ready_epoch(bucket, tenant_id), database_name)
     env = {
         "PATH": os.environ.get("PATH", ""),
         "LITESTREAM_ACCESS_KEY_ID": address.access_key,
