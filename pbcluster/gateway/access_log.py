@@ -48,13 +48,14 @@ def access_line(record: Record, at_s: float) -> str:
     head, path = record.head, record.path
     if '"' in path or "\\" in path:
         path = path.replace("\\", "\\\\").replace('"', '\\"')
+    held = f"{record.held_s * 1000:.0f}" if record.held_s else "0"
     # Every other value is of the platform's making: no character in it needs escaping.
     return (
         f'{{"time":{at_s:.3f},"request_id":"{record.request_id}","peer":"{head.peer_host}",'
         f'"method":"{head.method.decode("ascii")}","path":"{path}","status":{record.status},'
         f'"tenant":"{record.tenant}","node":"{record.node}","route":"{record.source}",'
         f'"breaker":"{record.breaker}","outcome":"{record.outcome}","attempts":{record.attempts},'
-        f'"stream":{"true" if record.stream else "false"},"held_ms":{record.held_s * 1000:.0f},'
+        f'"stream":{"true" if record.stream else "false"},"held_ms":{held},'
         f'"first_byte_ms":{record.first_byte_s * 1000:.1f},'
         f'"duration_ms":{record.duration_s * 1000:.1f},"bytes_in":{record.request_bytes},'
         f'"bytes_out":{record.response_bytes}}}\n'

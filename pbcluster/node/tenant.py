@@ -135,13 +135,14 @@ class Tenant:
         running = self.process.running
         if running is None or self.leaving or self.held or self._on_hold:
             return None
-        # What was restored from a backup is shown only once it lasts, and of a tenant with durable
-        # reads everything is: before the first sync a read could not be known to last.
-        late = write or self.adopts or self.assignment.durable_reads
-        early = self.state in READABLE and not late
-        if self.state is State.ACTIVE or early:
-            return running.host, running.port
-        return None
+        state = self.life.state
+        if state is not State.ACTIVE:
+            # What was restored from a backup is shown only once it lasts, and of a tenant with
+            # durable reads everything is: before the first sync a read could not be known to last.
+            late = write or self.adopts or self.assignment.durable_reads
+            if late or state not in READABLE:
+                return None
+        return running.host, running.port
 
     def tick(self) -> None:
         """Each second."""
