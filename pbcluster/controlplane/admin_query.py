@@ -47,7 +47,8 @@ _OPERATORS = {"text": _EVERY, "time": _EVERY, "number": _EVERY[:6], "bool": _EVE
 _ORDERS = {"=": operator.eq, "!=": operator.ne, ">=": operator.ge, "<=": operator.le}
 _ORDERS |= {">": operator.gt, "<": operator.lt}
 _CONDITION = re.compile(
-    r" *([A-Za-z]{1,40}) *(=|!=|>=|<=|>|<|~|!~) *('[^'\"]*'|\"[^'\"]*\"|[A-Za-z0-9.-]+) *"
+    r" *([A-Za-z][A-Za-z0-9]{0,39}) *(=|!=|>=|<=|>|<|~|!~)"
+    r" *('[^'\"]*'|\"[^'\"]*\"|[A-Za-z0-9.-]+) *"
 )
 
 

@@ -26,7 +26,7 @@ from pbcluster.controlplane.admin_lives import WAIT
 from pbcluster.controlplane.admin_table import Query
 from pbcluster.controlplane.admin_views import TenantView
 from pbcluster.controlplane.domains import custom_domains
-from pbcluster.errors import Conflict, NotFound, PBClusterError
+from pbcluster.errors import Conflict, NotFound, PBClusterError, Unprocessable
 from pbcluster.records import InitialSuperuser, Role, TenantRecord, TenantStatus
 
 #: PocketBase's own cost; about 50 ms in a thread.
@@ -120,8 +120,8 @@ class TenantRoutes(DomainRoutes):
     ) -> tuple[int, Any]:
         """Create a tenant; with ``?wait=SECONDS`` answer when it is ready.
 
-        201 if it is ready, else 202. 409: the name is taken. 503 ``no_capacity``: with the reason
-        of each node; nothing was created.
+        201 if it is ready, else 202. 409: the name is taken. 422: no node is in such a region
+        or zone. 503 ``no_capacity``: with the reason of each node. Nothing was created then.
         """
         email, password = admin_json.login_of(body.superuser)
         metadata = admin_json.check_metadata(body.metadata)
@@ -163,8 +163,22 @@ class TenantRoutes(DomainRoutes):
         return (201 if tenant.ever_ready else 202), self._shown(tenant)
 
     def _check_room(self, placement: Mapping[str, str]) -> None:
-        """Refuse before anything is created. :raises NoCapacity: no node has room."""
-        self._planner.check_room(placement.get("region", ""), placement.get("zone", ""))
+        """Refuse before anything is created.
+
+        :raises NoCapacity: no node has room. :raises Unprocessable: none is in such a place.
+        """
+        region, zone = placement.get("region", ""), placement.get("zone", "")
+        places = set()
+        if region or zone:
+            places = {(node.region, node.zone) for node in self._consensus.registry.nodes()}
+        if places and not any(region in ("", r) and zone in ("", z) for r, z in places):
+            told = ", ".join(sorted(f"{r or 'none'}/{z or 'none'}" for r, z in places))
+            raise Unprocessable(
+                f"no node is in region {region or 'any'!r}, zone {zone or 'any'!r}",
+                field="placement",
+                allowed=f"region and zone of a node: {told}"[:1000],
+            )
+        self._planner.check_room(region, zone)
 
     async def _place(self, tenant: TenantRecord) -> None:
         if tenant.node_id:

@@ -20,6 +20,15 @@ from pbcluster.controlplane.join_commands import (
     RevokeJoinToken,
     SetProcess,
 )
+from pbcluster.controlplane.migration_commands import (
+    AbortMigration,
+    DrainTenant,
+    MigrationDrained,
+    MigrationReady,
+    MigrationWarmed,
+    RetireRoute,
+    StartMigration,
+)
 from pbcluster.controlplane.rebalance_commands import EndRebalance, StartRebalance
 from pbcluster.records import (
     Durability,
@@ -34,16 +43,23 @@ from pbcluster.records import (
 )
 
 __all__ = [
+    "AbortMigration",
     "AnyCommand",
     "AuditNote",
     "Command",
     "CreateJoinToken",
+    "DrainTenant",
     "EndRebalance",
     "Join",
     "Keyed",
+    "MigrationDrained",
+    "MigrationReady",
+    "MigrationWarmed",
     "RemoveProcess",
+    "RetireRoute",
     "RevokeJoinToken",
     "SetProcess",
+    "StartMigration",
     "StartRebalance",
     "decode",
     "encode",
@@ -302,73 +318,6 @@ class Noted(Command, frozen=True):
     """Something was done that changes nothing here: only its audit note is kept."""
 
     at: datetime
-
-
-class StartMigration(Command, frozen=True):
-    """Begin to move a tenant. Fails unless its epoch still is ``expected_epoch``, if it moves
-    already, and if the target may not have it."""
-
-    at: datetime
-    migration_id: str
-    tenant_id: str
-    target_node: str
-    expected_epoch: int
-
-
-class MigrationWarmed(Command, frozen=True):
-    """The target has a copy of ``size_bytes`` at transaction ``txid``."""
-
-    at: datetime
-    migration_id: str
-    tenant_id: str
-    size_bytes: int
-    txid: int
-
-
-class DrainTenant(Command, frozen=True):
-    """So many gateways hold its requests: the source shall hand the tenant over."""
-
-    at: datetime
-    migration_id: str
-    tenant_id: str
-    gateways: int
-
-
-class MigrationDrained(Command, frozen=True):
-    """The source gave it up, all of it is in S3 up to ``txid``: the target gets a new epoch."""
-
-    at: datetime
-    migration_id: str
-    tenant_id: str
-    epoch: int
-    txid: int
-    settled: bool
-
-
-class MigrationReady(Command, frozen=True):
-    """The target serves under ``epoch``: done."""
-
-    at: datetime
-    migration_id: str
-    tenant_id: str
-    epoch: int
-
-
-class AbortMigration(Command, frozen=True):
-    """End it without a move; after the switch only the waiting for its end is given up."""
-
-    at: datetime
-    migration_id: str
-    tenant_id: str
-    reason: str
-
-
-class RetireRoute(Command, frozen=True):
-    """The old route of a migration that is done has had no traffic for long enough."""
-
-    at: datetime
-    migration_id: str
-    tenant_id: str
 
 
 class DrainNode(Command, frozen=True):

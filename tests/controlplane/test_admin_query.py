@@ -167,6 +167,19 @@ def tenant(number: int, name: str, status: TenantStatus = TenantStatus.ACTIVE) -
     )  # fmt: skip
 
 
+class TenantFilters(SynchronousTestCase):
+    def test_every_field_can_be_asked_for(self) -> None:
+        """Whatever its name is spelled with, the pattern of the document and the parser agree."""
+        kinds = q.of_records(TenantRecord, TenantRecord).kinds
+        values = {"text": "'x'", "time": "'2026'", "number": "1", "bool": "true"}
+        self.assertIn("onS3Outage", kinds)
+        for name, kind in kinds.items():
+            text = f"{name} = {values[kind]}"
+            self.assertRegex(text, q.filter_pattern(kinds))
+            ((condition,),) = q.parse_filter(text, kinds)
+            self.assertEqual(condition.field, name)
+
+
 class Order(SynchronousTestCase):
     @given(
         st.lists(st.tuples(st.integers(0, 9), st.sampled_from("abc"), st.booleans()), max_size=40)
