@@ -64,6 +64,6 @@ class DurabilityRoutes(AdminRoutes):
         return 200, {"id": tenant.id, "nodeID": tenant.node_id, "degraded": False}
 
     def _degraded_alarms(self) -> list[str]:
-        names = [each.name for each in self._consensus.registry.tenants() if each.degraded]
+        names = [each.name for each in self._consensus.registry.degraded()]
         shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
         return [f"acknowledged writes of {shown} are on one disk only (degraded)"] if names else []

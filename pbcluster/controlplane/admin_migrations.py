@@ -177,8 +177,8 @@ class MigrationRoutes(AdminRoutes):
         now = self._wall_clock()
         moving = [
             migration_json(record, now)
-            for record in registry.open_migrations()
-            if record.source_node == node_id and record.ended is None
+            for record in registry.active_migrations()
+            if record.source_node == node_id
         ]
         stuck = {}
         for tenant_id in sorted(registry.tenants_of(node_id)):

@@ -99,7 +99,7 @@ class Migrating:
         :raises Conflict: its target does not answer. :raises Busy: too many move at once.
         """
         registry = self._consensus.registry
-        under_way = sum(each.phase in m.ACTIVE for each in registry.open_migrations())
+        under_way = len(registry.active_migrations())
         if under_way >= MAX_MOVES:
             raise Busy(f"{under_way} tenants are being moved already", retry_after_s=2.0)
         if any(node.id == target for node in registry.nodes()) and not self._liveness.alive(target):

@@ -49,9 +49,17 @@ class MigrationChanges(RegistryRecords):
         """The last migration of each tenant that had one."""
         return iter(self._migrations.values())
 
+    def active_migrations(self) -> list[MigrationRecord]:
+        """Those under way."""
+        return [self._migrations[tenant_id] for tenant_id in self._active_migrations]
+
+    def old_routes(self) -> list[MigrationRecord]:
+        """Those that are done, and whose old route is kept until nobody uses it."""
+        return [self._migrations[tenant_id] for tenant_id in self._old_routes]
+
     def open_migrations(self) -> list[MigrationRecord]:
         """Those of which something is still to be done."""
-        return [self._migrations[tenant_id] for tenant_id in self._open_migrations]
+        return self.active_migrations() + self.old_routes()
 
     # -- commands --
 
@@ -207,11 +215,16 @@ class MigrationChanges(RegistryRecords):
         return Change(Outcome(index, record.tenant_id), nodes=nodes)
 
     def _put_migration(self, record: MigrationRecord) -> None:
-        self._migrations[record.tenant_id] = record
-        if record.phase in m.ACTIVE or record.old_route:
-            self._open_migrations[record.tenant_id] = None
-        else:
-            self._open_migrations.pop(record.tenant_id, None)
+        tenant_id = record.tenant_id
+        self._migrations[tenant_id] = record
+        for kept, belongs in (
+            (self._active_migrations, record.phase in m.ACTIVE),
+            (self._old_routes, record.phase not in m.ACTIVE and record.old_route),
+        ):
+            if belongs:
+                kept[tenant_id] = None
+            else:
+                kept.pop(tenant_id, None)
 
     def _ended(self, index: int, before: MigrationRecord, ended: MigrationRecord) -> Change:
         """An abort: orders end; before the switch, gateways are told that the route is right."""
@@ -237,7 +250,8 @@ class MigrationChanges(RegistryRecords):
         tenant = self._tenants[tenant_id]
         if tenant.status is TenantStatus.DELETED:
             del self._migrations[tenant_id]
-            self._open_migrations.pop(tenant_id, None)
+            self._active_migrations.pop(tenant_id, None)
+            self._old_routes.pop(tenant_id, None)
         if record.phase not in m.ACTIVE:
             return change
         switching = record.phase is MigrationPhase.SWITCHING

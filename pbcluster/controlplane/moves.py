@@ -3,6 +3,8 @@
 Pure and repeatable: ``migration.next_step`` says what one migration needs; here is when it is asked
 for, what is under way, and how much at once. The shell (``migrating``) carries each effect out and
 tells when it has ended; until then it is not named again.
+
+A tick costs what moves and what is to leave draining nodes, never what there is.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import attrs
 from pbcluster.controlplane import migration as m
 from pbcluster.controlplane.liveness import Liveness
 from pbcluster.controlplane.placement import Move
-from pbcluster.controlplane.planner import Assign, Planner
+from pbcluster.controlplane.planner import Assign, Kind, Planner, kind_of
 from pbcluster.controlplane.rebalancing import Finish, Rebalancing
 from pbcluster.controlplane.registry import LIVING, Registry
 from pbcluster.errors import NoCapacity
@@ -28,6 +30,8 @@ MAX_PER_NODE = 4
 RETRY_S = 5.0
 #: A step that could not be carried out is tried again after so long.
 STEP_RETRY_S = 0.5
+#: Old routes, which thousands of tenants may have after a drain, are looked at so often.
+OLD_ROUTES_EVERY_S = 1.0
 
 
 @attrs.frozen
@@ -69,6 +73,10 @@ class Moves:
         self._not_before: dict[str, float] = {}
         #: Tenants that moved a moment ago: a drain leaves them alone until then.
         self._rest_until: dict[str, float] = {}
+        #: Draining node and tenants that are placed alike → until when their next node is not
+        #: looked for again, among all nodes: it was in vain for one of them.
+        self._in_vain: dict[tuple[str, Kind], float] = {}
+        self._old_routes_at = 0.0
 
     def reset(self) -> None:
         """Another leadership begins, or this one ended."""
@@ -80,6 +88,8 @@ class Moves:
         self.rebalancing.reset()
         self._busy.clear()
         self._starting.clear()
+        self._in_vain.clear()
+        self._old_routes_at = 0.0
 
     # -- what is told --
 
@@ -121,12 +131,17 @@ class Moves:
     def tick(self, now: float) -> list[Effect]:
         """What to do now."""
         effects: list[Effect] = []
-        open_now = self._current().open_migrations()
-        for record in open_now:
+        active = self._current().active_migrations()
+        for record in active:
             self._look_at(record, now, effects)
-        self._forget(now, {record.id for record in open_now})
+        if now >= self._old_routes_at:
+            self._old_routes_at = now + OLD_ROUTES_EVERY_S
+            old_routes = self._current().old_routes()
+            for record in old_routes:
+                self._look_at(record, now, effects)
+            self._forget(now, {record.id for record in (*active, *old_routes)})
         if not self._planner.storm():
-            under_way = self._under_way(open_now)
+            under_way = self._under_way(active)
             effects.extend(self._drains(now, under_way))
             effects.extend(self._even_out(now, under_way))
         return effects
@@ -139,6 +154,8 @@ class Moves:
         for pauses in (self._not_before, self._rest_until):
             for over in [key for key, until in pauses.items() if until <= now]:
                 del pauses[over]
+        for each in [key for key, until in self._in_vain.items() if until <= now]:
+            del self._in_vain[each]
 
     def _look_at(self, record: MigrationRecord, now: float, effects: list[Effect]) -> None:
         version, since = self._seen.get(record.id, (-1, now))
@@ -173,13 +190,9 @@ class Moves:
 
     # -- draining nodes --
 
-    def _under_way(self, open_now: list[MigrationRecord]) -> dict[str, tuple[str, str]]:
+    def _under_way(self, active: list[MigrationRecord]) -> dict[str, tuple[str, str]]:
         """Tenants that move, or are about to → source and target."""
-        found = {
-            record.tenant_id: (record.source_node, record.target_node)
-            for record in open_now
-            if record.phase in m.ACTIVE
-        }
+        found = {record.tenant_id: (record.source_node, record.target_node) for record in active}
         return found | self._starting
 
     def _drains(self, now: float, under_way: dict[str, tuple[str, str]]) -> list[Effect]:
@@ -191,7 +204,8 @@ class Moves:
                     break
                 if tenant_id in under_way or self._is_resting(tenant_id, now):
                     continue
-                effect = self._off(self._current().tenant(tenant_id), under_way, now)
+                tenant = self._current().tenant(tenant_id)
+                effect = self._off(tenant, under_way, now)
                 if effect is not None:
                     effects.append(effect)
         return effects
@@ -216,14 +230,13 @@ class Moves:
     def _to_move(self, node: NodeRecord) -> list[str]:
         """Tenants that are to leave a node: all of one that is drained; of one that is being
         stopped those that run, since it has little time."""
-        if not self._liveness.alive(node.id):
+        leaves = self._leaving.get(node.id) == node.incarnation
+        if not (node.drain_wanted or leaves) or not self._liveness.alive(node.id):
             return []
         registry = self._current()
         tenants = sorted(registry.tenants_of(node.id))
         if node.drain_wanted:
             return tenants
-        if self._leaving.get(node.id) != node.incarnation:
-            return []
         return [t for t in tenants if registry.tenant(t).status is not TenantStatus.IDLE]
 
     def _is_resting(self, tenant_id: str, now: float) -> bool:
@@ -233,15 +246,16 @@ class Moves:
         self, tenant: TenantRecord, under_way: dict[str, tuple[str, str]], now: float
     ) -> Start | Assign | None:
         """How a tenant leaves its draining node; None: not now."""
-        if tenant.status not in LIVING or tenant.degraded:
+        its_like = (tenant.node_id, kind_of(tenant))
+        waits = self._in_vain.get(its_like, 0.0) > now
+        if tenant.status not in LIVING or tenant.degraded or waits:
             return None
-        try:
-            choice = self._planner.choice(tenant, self._planner.wish(tenant, move=True))
-        except NoCapacity:
-            self._not_before[tenant.id] = now + RETRY_S
+        target = self._planner.best(tenant, self._planner.wish(tenant, move=True))
+        if not target:
+            self._in_vain[its_like] = now + RETRY_S
             return None
-        target = choice.node_id
         if sum(other == target for _, other in under_way.values()) >= MAX_PER_NODE:
+            self._in_vain[its_like] = now + STEP_RETRY_S
             return None
         wanted = self._current().node(tenant.node_id).drain_wanted
         reason = f"node {tenant.node_id} is {'drained' if wanted else 'being stopped'}"

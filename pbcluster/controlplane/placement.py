@@ -11,7 +11,8 @@ would have no node at all otherwise, never by one that is moved.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from heapq import heappop, heappush
 
 import attrs
 
@@ -49,6 +50,8 @@ class Wish:
 
 #: Of a tenant whose node died.
 RESCUE = Wish(reserve=True)
+#: Of one that is moved so that nodes are even.
+EVENED = Wish(unwell=False)
 
 
 @attrs.frozen
@@ -186,39 +189,85 @@ class Move:
 
 
 def rebalance(
-    nodes: Sequence[Candidate], tenants: Mapping[str, Sequence[str]], *, tolerance: int = 1
+    nodes: Sequence[Candidate],
+    tenants: Callable[[str], Iterable[str]],
+    *,
+    tolerance: int = 1,
 ) -> list[Move]:
     """Fewest moves after which the loads of usable nodes differ by at most ``tolerance`` tenants
     from what is even, by share of capacity.
 
-    :param nodes: all nodes. :param tenants: node → the tenants that may be moved from it.
+    :param nodes: all nodes. :param tenants: node → the tenants that may be moved from it; asked
+        of those from which one is moved.
     :returns: moves in the order in which they should be made, each within every node's bounds.
     """
-    wish = Wish(unwell=False)
-    usable = {n.node.id: n for n in nodes if n.node.status is NodeStatus.HEALTHY and n.alive}
-    counts = {node_id: each.assigned for node_id, each in usable.items()}
-    left = {node_id: sorted(tenants.get(node_id, ()), reverse=True) for node_id in usable}
-
-    def share(node_id: str, more: int = 0) -> float:
-        return (counts[node_id] + more) / usable[node_id].node.capacity
-
+    loads = _Loads(nodes, tenants)
     moves: list[Move] = []
     while True:
-        sources = [node_id for node_id in usable if left[node_id]]
-        targets = [
-            node_id
-            for node_id, each in usable.items()
-            if not attrs.evolve(each, assigned=counts[node_id]).objection(wish)
-        ]
-        if not sources or not targets:
-            return moves
-        source = max(sources, key=lambda n: (share(n), n))
-        target = min(targets, key=lambda n: (share(n), n))
+        source, target = loads.fullest(), loads.emptiest()
         # Only a move that leaves the two more even than before, by more than the tolerance.
-        if source == target or share(source, -tolerance) <= share(target, tolerance) - 1e-9:
+        if not source or not target or source == target:
             return moves
-        if share(source, -1) < share(target, 1) - 1e-9:
-            return moves
-        moves.append(Move(left[source].pop(), source, target))
-        counts[source] -= 1
-        counts[target] += 1
+        for moved in (tolerance, 1):
+            if loads.share(source, -moved) <= loads.share(target, moved) - 1e-9:
+                return moves
+        moves.append(Move(loads.take(source, target), source, target))
+
+
+class _Loads:
+    """What usable nodes have while moves are planned; who is the fullest is not searched for among
+    all of them for each move."""
+
+    def __init__(self, nodes: Sequence[Candidate], tenants: Callable[[str], Iterable[str]]) -> None:
+        healthy = (n for n in nodes if n.node.status is NodeStatus.HEALTHY and n.alive)
+        self._usable = {each.node.id: each for each in healthy}
+        self._tenants = tenants
+        self._counts = {node_id: each.assigned for node_id, each in self._usable.items()}
+        self._movable: dict[str, list[str]] = {}
+        #: Of two that are as full, the last one by name is the source.
+        self._rank = {node_id: -place for place, node_id in enumerate(sorted(self._usable))}
+        #: Heaps: share of its capacity, place in the order, node, and the count of which that is
+        #: true: what says another one than the node's is left over from before.
+        self._full: list[tuple[float, int, str, int]] = []
+        self._empty: list[tuple[float, int, str, int]] = []
+        for node_id in self._usable:
+            self._note(node_id)
+
+    def share(self, node_id: str, more: int = 0) -> float:
+        """Of the node's capacity, if it had ``more`` tenants than it has."""
+        return (self._counts[node_id] + more) / self._usable[node_id].node.capacity
+
+    def fullest(self) -> str:
+        """Of those that have a tenant that may be moved; empty: none has."""
+        return self._top(self._full, lambda node_id: bool(self._left(node_id)))
+
+    def emptiest(self) -> str:
+        """Of those that may take a tenant; empty: none may."""
+        return self._top(self._empty, lambda node_id: True)
+
+    def take(self, source: str, target: str) -> str:
+        """Move a tenant. :returns: which."""
+        tenant_id = self._left(source).pop()
+        for node_id, more in ((source, -1), (target, 1)):
+            self._counts[node_id] += more
+            self._note(node_id)
+        return tenant_id
+
+    def _left(self, node_id: str) -> list[str]:
+        if node_id not in self._movable:
+            self._movable[node_id] = sorted(self._tenants(node_id), reverse=True)
+        return self._movable[node_id]
+
+    def _note(self, node_id: str) -> None:
+        count, rank = self._counts[node_id], self._rank[node_id]
+        heappush(self._full, (-self.share(node_id), rank, node_id, count))
+        if not attrs.evolve(self._usable[node_id], assigned=count).objection(EVENED):
+            heappush(self._empty, (self.share(node_id), -rank, node_id, count))
+
+    def _top(self, heap: list[tuple[float, int, str, int]], fits: Callable[[str], bool]) -> str:
+        while heap:
+            _, _, node_id, count = heap[0]
+            if count == self._counts[node_id] and fits(node_id):
+                return node_id
+            heappop(heap)
+        return ""

@@ -55,6 +55,12 @@ class SetStatus:
 
 
 Effect = ProbeNode | Assign | SetStatus
+Kind = tuple[bool, tuple[tuple[str, str], ...]]
+
+
+def kind_of(tenant: TenantRecord) -> Kind:
+    """Where there is no room for a tenant, there is none for others of its kind."""
+    return bool(may_end(tenant)), tuple(sorted(tenant.placement.items()))
 
 
 class Planner:
@@ -121,16 +127,21 @@ class Planner:
     def _ends(self, now: float, wall: datetime | None) -> list[Effect]:
         """Order the ends of tenants that no node has."""
         effects: list[Effect] = []
+        in_vain: set[Kind] = set()
         for tenant in self._registry.to_end(wall):
             if len(effects) + self._registry.ending_count() >= MAX_ENDING:
                 break
-            if tenant.id in self._assigning or self._not_before.get(tenant.id, 0.0) > now:
+            if self._rests(tenant.id, now) or kind_of(tenant) in in_vain:
                 continue
             try:
                 effects.append(self._assign(tenant, f"it is to be {may_end(tenant)}", now))
             except NoCapacity:
+                in_vain.add(kind_of(tenant))
                 self._not_before[tenant.id] = now + RETRY_S
         return effects
+
+    def _rests(self, tenant_id: str, now: float) -> bool:
+        return tenant_id in self._assigning or self._not_before.get(tenant_id, 0.0) > now
 
     def _statuses(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -148,19 +159,21 @@ class Planner:
         effects: list[Effect] = []
         if self.storm():
             return effects
+        in_vain: set[Kind] = set()
         for node_id in self._liveness.suspected():
             for tenant_id in sorted(self._registry.tenants_of(node_id)):
                 if len(self._assigning) >= MAX_ASSIGNING:
                     return effects
-                if tenant_id in self._assigning or self._not_before.get(tenant_id, 0.0) > now:
+                if self._rests(tenant_id, now):
                     continue
-                effect = self._rescue(self._registry.tenant(tenant_id), now)
+                effect = self._rescue(self._registry.tenant(tenant_id), in_vain, now)
                 if effect is not None:
                     effects.append(effect)
         return effects
 
-    def _rescue(self, tenant: TenantRecord, now: float) -> Effect | None:
-        if not self._liveness.may_give_away(tenant.node_id, now):
+    def _rescue(self, tenant: TenantRecord, in_vain: set[Kind], now: float) -> Effect | None:
+        """:param in_vain: kinds for which all nodes were looked at in this tick already."""
+        if kind_of(tenant) in in_vain or not self._liveness.may_give_away(tenant.node_id, now):
             return None
         deleted = tenant.status in (TenantStatus.DELETING, TenantStatus.DELETED)
         if not (tenant.status in LIVING or ending_of(tenant)) or (tenant.degraded and not deleted):
@@ -169,6 +182,7 @@ class Planner:
         try:
             return self._assign(tenant, f"node {tenant.node_id} does not answer", now)
         except NoCapacity:
+            in_vain.add(kind_of(tenant))
             self._not_before[tenant.id] = now + RETRY_S
             return None
 
@@ -282,6 +296,11 @@ class Planner:
             reserve=reserve,
             unwell=not move,
         )
+
+    def best(self, tenant: TenantRecord, wish: Wish) -> str:
+        """As :meth:`choice`, without reasons; empty: nowhere."""
+        found = best_of(self._each(tenant), wish=wish)
+        return "" if found is None else found.node.id
 
     def choice(self, tenant: TenantRecord, wish: Wish, prefer: str = "") -> Choice:
         """Where it would go now. :raises NoCapacity: nowhere."""

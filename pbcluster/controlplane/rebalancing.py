@@ -18,7 +18,6 @@ from datetime import datetime
 
 import attrs
 
-from pbcluster.controlplane import migration as m
 from pbcluster.controlplane.placement import Move, rebalance
 from pbcluster.controlplane.planner import Planner
 from pbcluster.controlplane.registry import LIVING, Registry
@@ -36,10 +35,10 @@ def plan(registry: Registry, planner: Planner, since: datetime | None = None) ->
 
     :param since: tenants whose move was aborted after this moment are left out.
     """
-    movable = {
-        node.id: [t for t in registry.tenants_of(node.id) if _may_move(registry, t, since)]
-        for node in registry.nodes()
-    }
+
+    def movable(node_id: str) -> list[str]:
+        return [t for t in registry.tenants_of(node_id) if _may_move(registry, t, since)]
+
     return rebalance(planner.candidates(None), movable)
 
 
@@ -123,7 +122,7 @@ class Rebalancing:
 
     def _plan(self, since: datetime) -> Iterator[Finish]:
         registry = self._current()
-        if any(each.phase in m.ACTIVE for each in registry.open_migrations()):
+        if registry.active_migrations():
             return  # what is under way would be planned for twice
         self._queue.extend(plan(registry, self._planner, since))
         self._plans += 1

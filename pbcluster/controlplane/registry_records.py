@@ -8,6 +8,8 @@ stored when, is for the classes above it: ``tenant_changes`` and ``node_changes`
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
+from heapq import heappush
 
 import attrs
 import msgspec
@@ -71,13 +73,19 @@ class RegistryRecords:
         self._by_status: dict[TenantStatus, set[str]] = {}
         #: Tenants whose end a node is ordered to carry out.
         self._ending: set[str] = set()
-        #: Tenants that have an end before them and no node to carry it out.
-        self._without_node: set[str] = set()
+        #: Tenants that have an end before them, now, and no node to carry it out.
+        self._without_node: dict[str, None] = {}
+        #: A heap of those that are to be purged, but not before that time. What changed meanwhile
+        #: is found out when its time has come.
+        self._purges: list[tuple[datetime, str]] = []
+        self._degraded: set[str] = set()
         #: Node → its former ``start_id``s, the newest last.
         self._starts: dict[str, list[str]] = {}
-        #: Tenant → its last migration; those of which something is to be done, the oldest first.
+        #: Tenant → its last migration; those under way, and those whose old route is kept, the
+        #: oldest first.
         self._migrations: dict[str, MigrationRecord] = {}
-        self._open_migrations: dict[str, None] = {}
+        self._active_migrations: dict[str, None] = {}
+        self._old_routes: dict[str, None] = {}
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -109,6 +117,10 @@ class RegistryRecords:
         """All tenants that are not deleted, in the order of creation."""
         return (t for t in self._tenants.values() if t.status is not TenantStatus.DELETED)
 
+    def degraded(self) -> list[TenantRecord]:
+        """Tenants with acknowledged writes that are on one disk only, by name."""
+        return sorted((self._tenants[each] for each in self._degraded), key=lambda t: t.name)
+
     def tenant_counts(self) -> dict[str, int]:
         """Status → number of tenants that have it, without deleted ones."""
         counts = {status.value: len(ids) for status, ids in self._by_status.items() if ids}
@@ -134,7 +146,7 @@ class RegistryRecords:
     def coming(self, but: str = "") -> dict[str, int]:
         """Node → how many tenants, ``but`` left out, are on their way to it and not its own yet."""
         found: dict[str, int] = {}
-        for tenant_id in self._open_migrations:
+        for tenant_id in self._active_migrations:
             record = self._migrations[tenant_id]
             if record.phase in m.BEFORE_SWITCH and tenant_id != but:
                 found[record.target_node] = found.get(record.target_node, 0) + 1
@@ -164,7 +176,7 @@ class RegistryRecords:
         )
 
     def _warming(self, node_id: str) -> Iterator[wire.Warming]:
-        for tenant_id in sorted(self._open_migrations):
+        for tenant_id in sorted(self._active_migrations):
             record = self._migrations[tenant_id]
             order = m.order_to_target(record) if record.target_node == node_id else None
             if order is not None:
@@ -236,8 +248,19 @@ class RegistryRecords:
             self._domains.update(dict.fromkeys(tenant.custom_domains, tenant.id))
         if tenant.node_id:
             self._tenants_of.setdefault(tenant.node_id, set()).add(tenant.id)
-        if may_end(tenant):
-            (self._ending if tenant.node_id else self._without_node).add(tenant.id)
+        if tenant.degraded and tenant.status is not TenantStatus.DELETED:
+            self._degraded.add(tenant.id)
+        self._note_end(tenant)
+
+    def _note_end(self, tenant: TenantRecord) -> None:
+        end = may_end(tenant)
+        if end and tenant.node_id:
+            self._ending.add(tenant.id)
+        elif end == "purged":
+            if tenant.purge_at is not None:
+                heappush(self._purges, (tenant.purge_at, tenant.id))
+        elif end:
+            self._without_node[tenant.id] = None
 
     def _forget_indexes(self, tenant: TenantRecord) -> None:
         self._by_status[tenant.status].discard(tenant.id)
@@ -248,7 +271,8 @@ class RegistryRecords:
                 del self._domains[domain]
         self._tenants_of.get(tenant.node_id, set()).discard(tenant.id)
         self._ending.discard(tenant.id)
-        self._without_node.discard(tenant.id)
+        self._without_node.pop(tenant.id, None)
+        self._degraded.discard(tenant.id)
 
     def _touch_node(self, index: int, node_id: str) -> None:
         node = self._nodes[node_id]

@@ -16,12 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from heapq import heappop
 
 import msgspec
 
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.outcomes import Outcome
-from pbcluster.controlplane.registry_records import LIVING, Change, RegistryRecords, ending_of
+from pbcluster.controlplane.registry_records import (
+    LIVING,
+    Change,
+    RegistryRecords,
+    ending_of,
+    may_end,
+)
 from pbcluster.errors import Conflict, WrongEpoch
 from pbcluster.records import TenantRecord, TenantStatus
 
@@ -34,7 +41,12 @@ class TenantEnds(RegistryRecords):
 
         :param wall: the time at which a purge is due or not; None: none is.
         """
-        for tenant_id in sorted(self._without_node):
+        while wall is not None and self._purges and self._purges[0][0] <= wall:
+            at, tenant_id = heappop(self._purges)
+            tenant = self._tenants[tenant_id]
+            if may_end(tenant) == "purged" and not tenant.node_id and tenant.purge_at == at:
+                self._without_node[tenant_id] = None
+        for tenant_id in list(self._without_node):
             tenant = self._tenants[tenant_id]
             if tenant.status is TenantStatus.DELETED:
                 due = tenant.purge_at is not None and wall is not None and tenant.purge_at <= wall

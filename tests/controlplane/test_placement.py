@@ -181,9 +181,9 @@ class TestRebalance(SynchronousTestCase):
         """From the fullest to the emptiest, until they are even; nothing when they are."""
         nodes = [node("a", 6), node("b", 0), node("c", 3)]
         tenants = {each.node.id: [f"{each.node.id}{n}" for n in range(6)] for each in nodes}
-        moves = rebalance(nodes, tenants)
+        moves = rebalance(nodes, tenants.__getitem__)
         self.assertEqual([(m.source, m.target) for m in moves], [("a", "b")] * 3)
-        self.assertEqual(rebalance([node("a", 3), node("b", 2)], tenants), [])
+        self.assertEqual(rebalance([node("a", 3), node("b", 2)], tenants.__getitem__), [])
 
     @settings(max_examples=200, deadline=None)
     @given(NODES)
@@ -192,8 +192,8 @@ class TestRebalance(SynchronousTestCase):
         and forth, and gives the same plan for the same view."""
         nodes = made(rows)
         tenants = {n.node.id: [f"{n.node.id}/{k}" for k in range(n.assigned)] for n in nodes}
-        moves = rebalance(nodes, tenants)
-        self.assertEqual(rebalance(nodes, tenants), moves)
+        moves = rebalance(nodes, tenants.__getitem__)
+        self.assertEqual(rebalance(nodes, tenants.__getitem__), moves)
         self.assertEqual(len({move.tenant_id for move in moves}), len(moves))
         self.assertFalse({m.source for m in moves} & {m.target for m in moves})
         counts = {n.node.id: n.assigned for n in nodes}
