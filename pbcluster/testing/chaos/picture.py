@@ -24,7 +24,7 @@ from pbcluster.testing.chaos.history import (
     Operation,
 )
 
-WIDTH, LEFT, RIGHT, ROW, GAP = 1100, 90, 20, 70, 14
+WIDTH, LEFT, RIGHT, ROW, GAP = 1130, 120, 20, 70, 14
 SLICES = 200
 #: An event's text takes so much; those that would overlap stand on different lines.
 CHARACTER, LINE, MAX_LINES = 6.4, 15, 12
