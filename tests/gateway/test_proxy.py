@@ -386,6 +386,17 @@ class OutageTests(ProxyCase):
         for exchange in exchanges:
             exchange.go()
 
+    def test_marks(self) -> None:
+        """Which of the node's marks count against the node: those that are about all of it."""
+        for mark in signing.NOT_PROCESSED_REASONS:
+            self.world = World(hold_s=0.0)
+            self.world.cp.know(route())
+            self.world.node(A, marked(mark))
+            for _ in range(FAILURES_TO_OPEN):
+                self.world.send()
+            opened = self.world.nodes.state(route()) is State.OPEN
+            self.assertEqual(opened, mark in (b"no-proof", b"busy", b"unsigned"), mark)
+
     def test_one_tenants_trouble(self) -> None:
         """A tenant that never loads does not open its node's breaker for its neighbours."""
         self.world.cp.know(route("crashing"))

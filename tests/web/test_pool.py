@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from pbcluster.web.interfaces import Outcome
 from pbcluster.web.pool import UpstreamPool
 from tests.web.corpus import get, post
@@ -80,6 +82,36 @@ class Pool(ForwardCase):
         self.assertEqual(web.upstreams.connecting, [])
         self.assertEqual(web.attempts[1].outcome, Outcome.NO_RESPONSE)
         self.assertEqual((web.attempts[1].reused, web.attempts[1].junk), (True, False))
+
+    def test_an_end_that_nobody_told_of(self) -> None:
+        """A request that may not be sent twice looks first whether a pooled connection ended, which
+        the reactor did not tell yet; a read goes out at once, and is repeated if it must be."""
+        for request, looks in ((post(b"Content-Length: 1", body=b"x"), True), (get(), False)):
+            web, client, upstream = self.forwarded()
+            upstream.send(OK)
+            client.got()
+            ours, theirs = socket.socketpair()
+            self.addCleanup(ours.close)
+            upstream.transport.getHandle = lambda ours=ours: ours
+            theirs.close()
+            upstream.got()
+            client.send(request)
+            self.assertEqual(upstream.got() == b"", looks, request)
+            self.assertEqual(len(web.upstreams.connecting), int(looks))
+            self.assertEqual(upstream.aborted, looks)
+
+    def test_a_connection_that_stands(self) -> None:
+        """A request that may not be sent twice uses a pooled connection on which nothing waits."""
+        web, client, upstream = self.forwarded()
+        upstream.send(OK)
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        upstream.transport.getHandle = lambda: ours
+        upstream.got()
+        client.send(post(b"Content-Length: 1", body=b"x"))
+        self.assertTrue(upstream.got().startswith(b"POST / "))
+        self.assertEqual(web.upstreams.connecting, [])
 
     def test_junk_is_not_stale(self) -> None:
         """Bytes that are no answer, on a reused connection, are told apart from its mere end."""
