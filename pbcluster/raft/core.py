@@ -372,22 +372,7 @@ class RaftCore:
 
     def status(self) -> Status:
         """Everything worth showing."""
-        raft = self._raft
-        progress = {
-            member: (one.match, one.state.value) for member, one in raft.tracker.progress.items()
-        }
-        return Status(
-            member=raft.id,
-            role=raft.role,
-            term=raft.term,
-            leader=raft.leader,
-            last_index=raft.log.last_index,
-            commit=raft.log.commit,
-            applied=raft.log.applied,
-            conf=raft.tracker.conf,
-            transferee=raft.transferee,
-            progress=progress if raft.is_leader() else {},
-        )
+        return self._raft.status()
 
 
 _HANDLERS: dict[type, Callable[[Raft, Any], None]] = {

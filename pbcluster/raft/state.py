@@ -19,6 +19,7 @@ from pbcluster.raft.ready import (
     ChunkToSend,
     ReadState,
     Role,
+    Status,
     StoredState,
 )
 from pbcluster.raft.tracker import Tracker
@@ -181,3 +182,21 @@ class Raft:
     def committed_in_term(self) -> bool:
         """Whether an entry of this term is committed: only then is the commit index current."""
         return self.log.term(self.log.commit) == self.term
+
+    def status(self) -> Status:
+        """Everything worth showing."""
+        progress = {
+            member: (one.match, one.state.value) for member, one in self.tracker.progress.items()
+        }
+        return Status(
+            member=self.id,
+            role=self.role,
+            term=self.term,
+            leader=self.leader,
+            last_index=self.log.last_index,
+            commit=self.log.commit,
+            applied=self.log.applied,
+            conf=self.tracker.conf,
+            transferee=self.transferee,
+            progress=progress if self.is_leader() else {},
+        )
