@@ -48,6 +48,8 @@ class LmdbStore(Generic[B]):
 
     #: Names of the databases beside ``meta``.
     databases: tuple[str, ...] = ()
+    #: Words of the identity that earlier versions wrote, and that are replaced.
+    formerly: frozenset[tuple[str, str]] = frozenset()
 
     def __init__(self, directory: Path, identity: Mapping[str, str], *, map_bytes: int) -> None:
         """Open or create.
@@ -95,7 +97,7 @@ class LmdbStore(Generic[B]):
             for name, value in identity.items():
                 key = name.encode()
                 found = transaction.get(key)
-                if found is None:
+                if found is None or (name, found.decode()) in self.formerly:
                     transaction.put(key, value.encode())
                 elif found != value.encode():
                     raise ConfigError(
@@ -118,8 +120,13 @@ class LmdbStore(Generic[B]):
             disk.f_bavail * disk.f_frsize - MIN_FREE_DISK_BYTES,
             int(FULL_SHARE * self._map_bytes) - (info["last_pgno"] + 1) * page,
         )
+        left -= self._owed_bytes()
         self._looks_left = LOOK_EVERY - 1 if left > MUCH_ROOM_BYTES else 0
         return left < 0
+
+    def _owed_bytes(self) -> int:
+        """What is going to be written into the map though nobody asks for it any more."""
+        return 0
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -172,17 +179,26 @@ class LmdbStore(Generic[B]):
                     items.append(item)
             if items:
                 self._write(items)
+        if self._failed is None:
+            self._ending()
 
     def _write(self, items: Sequence[tuple[B, Done]]) -> None:
         try:
             if self._failed is None:
-                with self._env.begin(write=True) as transaction:
-                    for batch, _ in items:
-                        self._put(transaction, batch)
+                self._make_durable([batch for batch, _ in items])
         except Exception as caught:
             self._failed = caught
         for _, done in items:
             done(self._failed)
+
+    def _make_durable(self, batches: Sequence[B]) -> None:
+        """Write batches in the writer's thread, in order; all are durable when this returns."""
+        with self._env.begin(write=True) as transaction:
+            for batch in batches:
+                self._put(transaction, batch)
+
+    def _ending(self) -> None:
+        """The last thing that the writer's thread does, if nothing failed."""
 
     def _put(self, transaction: Any, batch: B) -> None:
         """Write one batch in the writer's thread, within its transaction."""

@@ -1,10 +1,15 @@
 """What a member of a Raft group keeps on disk: its log, its hard state and snapshots.
 
-One :class:`Write` is the part of one ``Ready`` that must become durable as a whole; a submission is
-several of them, in order, and one transaction holds all submissions that waited for the writer
-(:mod:`pbcluster.controlplane.lmdb_store`). A snapshot comes in pieces, each a record of its own, so
-that no write and no read is longer than a piece: first the pieces become durable, then the record
-that points at them. What a crash leaves of pieces nobody points at is removed at the next start.
+What is written is :mod:`pbcluster.controlplane.raft_writes`'s; all submissions that waited for the
+writer become durable together (:mod:`pbcluster.controlplane.lmdb_store`). A snapshot comes in
+pieces, each a record of its own, so that no write and no read is longer than a piece: first the
+pieces become durable, then the record that points at them. What a crash leaves of pieces nobody
+points at is removed at the next start.
+
+Entries and hard states go into a journal, which makes them durable at a fraction of the cost, and
+are held in memory. LMDB gets them when the journal is full, before whatever is written after them,
+when the store is closed, or at the next start: it says what is true as of the journal's record
+whose number it holds, and the records after that one complete it.
 
 Everything has a checksum with its own key in it. One that fails is reported with the place it
 stands at, and the member refuses to serve: it does not guess. A store belongs to one member: one
@@ -15,21 +20,26 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-import attrs
 import lmdb
 import msgspec
 
-from pbcluster.controlplane.lmdb_store import MAP_BYTES, Done, LmdbStore
-from pbcluster.errors import NotFound, StorageCorrupt
+from pbcluster.controlplane.journal import Journal
+from pbcluster.controlplane.lmdb_store import MAP_BYTES, LmdbStore
+from pbcluster.controlplane.raft_writes import Compaction, MemberStore, Piece, Write
+from pbcluster.controlplane.unsettled import Unsettled
+from pbcluster.errors import ConfigError, NotFound, StorageCorrupt
 from pbcluster.raft import Entry, EntryKind, HardState, SnapshotMeta, StoredState
 
 __all__ = ["Compaction", "MemberStore", "Piece", "RaftStore", "Write", "pieces_of"]
 
-FORMAT = "raft-1"
+FORMAT = "raft-2"
+#: Some 10,000 entries of a busy group: as many as between two snapshots.
+JOURNAL_BYTES = 8 * 1024**2
 #: Bytes of one piece of a snapshot made here: as many as in a chunk from the leader
 #: (``RaftOptions.snapshot_chunk_bytes``), since a snapshot of the same index may come in while one
 #: is made here, and then their pieces share their keys.
@@ -42,72 +52,10 @@ _ENTRY = struct.Struct(">QB")
 _PIECE = struct.Struct(">QQIQ")
 _NAME_BYTES = _PIECE.size - 8
 _HARD, _SNAPSHOT, _INCARNATION = b"hard_state", b"snapshot", b"incarnation"
+#: Number of the journal's last record that is in LMDB too.
+_JOURNALED = b"journaled"
 
 T = TypeVar("T")
-
-
-@attrs.frozen
-class Piece:
-    """Bytes ``offset`` and following of the snapshot ``meta``."""
-
-    meta: SnapshotMeta
-    offset: int
-    data: bytes
-
-
-@attrs.frozen
-class Compaction:
-    """Point at ``meta``, whose pieces are durable; forget the log up to ``upto`` and the pieces of
-    all snapshots but ``keep``."""
-
-    meta: SnapshotMeta
-    upto: int
-    keep: tuple[SnapshotMeta, ...]
-
-
-@attrs.frozen
-class Write:
-    """What becomes durable together, in this order.
-
-    :ivar install: the snapshot, whose pieces are durable, replaces the whole log.
-    :ivar keep: newer snapshots that are coming in: their pieces stay when one is installed.
-    :ivar entries: everything at or after the first of them goes before.
-    """
-
-    install: SnapshotMeta | None = None
-    entries: tuple[Entry, ...] = ()
-    hard_state: HardState | None = None
-    pieces: tuple[Piece, ...] = ()
-    compaction: Compaction | None = None
-    keep: tuple[SnapshotMeta, ...] = ()
-
-
-class MemberStore(Protocol):
-    """What a member asks of its store. Each call does, and fails, as that of :class:`RaftStore`."""
-
-    def recover(self) -> StoredState:
-        """Read and check everything."""
-
-    def begin_life(self) -> int:
-        """Raise the incarnation; durable when this returns."""
-
-    def start(self) -> None:
-        """From now on it writes."""
-
-    def submit(self, batch: tuple[Write, ...], done: Done) -> None:
-        """Write, in order; ``done`` is called in another thread once it is on disk."""
-
-    def read_piece(self, meta: SnapshotMeta, offset: int, length: int) -> bytes:
-        """Bytes of a snapshot, from any thread."""
-
-    def read_snapshot(self, meta: SnapshotMeta) -> bytes:
-        """All bytes of a snapshot, checked; from any thread."""
-
-    def nearly_full(self) -> bool:
-        """Whether proposals should be refused."""
-
-    def close(self) -> None:
-        """Write what was submitted, then close."""
 
 
 def _name(meta: SnapshotMeta) -> bytes:
@@ -130,19 +78,55 @@ class RaftStore(LmdbStore[tuple[Write, ...]]):
     """The LMDB environment of one member."""
 
     databases = ("log", "snapshots")
+    formerly = frozenset({("format", "raft-1")})
 
     def __init__(
-        self, directory: Path, cluster_id: str, member_id: str, *, map_bytes: int = MAP_BYTES
+        self,
+        directory: Path,
+        cluster_id: str,
+        member_id: str,
+        *,
+        map_bytes: int = MAP_BYTES,
+        journal_bytes: int = JOURNAL_BYTES,
     ) -> None:
         """Open or create.
 
-        :raises ConfigError: it is another member's or cluster's, has another format, or cannot be
-            opened.
+        :raises ConfigError: it is another member's or cluster's, has another format, is not whole,
+            or cannot be opened.
         """
         identity = {"cluster_id": cluster_id, "format": FORMAT, "member": member_id}
         super().__init__(directory, identity, map_bytes=map_bytes)
         self._log = self._databases["log"]
         self._snapshots = self._databases["snapshots"]
+        self._unsettled = Unsettled()
+        try:
+            self._journal = self._open_journal(journal_bytes, f"{cluster_id}/{member_id}")
+        except BaseException:
+            super().close()
+            raise
+
+    def _open_journal(self, size_bytes: int, owner: str) -> Journal:
+        path = self._directory / "journal"
+        with self._env.begin(write=True, db=self._meta) as transaction:
+            known = transaction.get(_JOURNALED) is not None
+            if known and not path.exists():
+                raise ConfigError(
+                    f"{path} is missing, and what was written last with it: a member that lost a "
+                    "part of its disk must not come back under its old id; remove it and add a new "
+                    "one"
+                )
+            try:
+                journal = Journal(path, size_bytes, owner)
+            except OSError as error:
+                raise ConfigError(f"cannot open {path}: {error}") from None
+            if not known:
+                self._put_record(transaction, _JOURNALED, 0)
+        return journal
+
+    def close(self) -> None:
+        """As :meth:`LmdbStore.close`."""
+        super().close()
+        self._journal.close()
 
     # -- at the start: before the writer's thread runs --------------------------------------------
 
@@ -185,10 +169,13 @@ class RaftStore(LmdbStore[tuple[Write, ...]]):
 
     def _recover(self) -> StoredState:
         with self._env.begin(write=True) as transaction:
+            self._take_over(transaction)
             hard = self._record(transaction, _HARD, HardState) or HardState()
             meta = self._record(transaction, _SNAPSHOT, SnapshotMeta) or SnapshotMeta()
             self._forget_pieces(transaction, (meta,))
             entries = tuple(self._entries(transaction))
+        self._unsettled.clear()
+        self._journal.rewind()
         if entries and entries[0].index > meta.index + 1:
             raise StorageCorrupt(
                 f"log entry {meta.index + 1} is missing: {entries[0].index} comes next"
@@ -196,6 +183,13 @@ class RaftStore(LmdbStore[tuple[Write, ...]]):
         if entries and hard.commit > max(meta.index, entries[-1].index):
             raise StorageCorrupt(f"log entry {entries[-1].index + 1} is missing: it is committed")
         return StoredState(meta.conf, hard, meta, entries, meta.index)
+
+    def _take_over(self, transaction: Any) -> None:
+        """Put into LMDB what stands in the journal only."""
+        self._unsettled.clear()
+        for record in self._journal.read(self._record(transaction, _JOURNALED, int) or 0):
+            self._unsettled.add_record(record)
+        self._settle(transaction)
 
     def _record(self, transaction: Any, key: bytes, kind: type[T]) -> T | None:
         value = transaction.get(key, db=self._meta)
@@ -271,18 +265,64 @@ class RaftStore(LmdbStore[tuple[Write, ...]]):
             raise StorageCorrupt(f"snapshot {meta.index} fails its checksum")
         return data
 
+    def _owed_bytes(self) -> int:
+        # Keys, checksums and half-filled pages come to less than the entries themselves.
+        return 2 * self._unsettled.size_bytes
+
     # -- writing, in the writer's thread ----------------------------------------------------------
+
+    def _make_durable(self, batches: Sequence[tuple[Write, ...]]) -> None:
+        writes = tuple(write for batch in batches for write in batch)
+        if not all(w.install is None and w.compaction is None for w in writes):
+            self._write_through(writes)
+            return
+        pieces = [write for write in writes if write.pieces]
+        if pieces:
+            # Nothing points at them yet: they may come before whatever else is written.
+            with self._env.begin(write=True) as transaction:
+                for write in pieces:
+                    self._put_pieces(transaction, write)
+        small = [write for write in writes if write.entries or write.hard_state is not None]
+        if not small:
+            return
+        if self._journal.append(self._unsettled.record(small)):
+            self._unsettled.add(small)
+        else:
+            self._write_through(writes)
+
+    def _write_through(self, writes: tuple[Write, ...]) -> None:
+        """Write into LMDB, after what only the journal has; that begins anew."""
+        compacted = [write.compaction.upto for write in writes if write.compaction is not None]
+        with self._env.begin(write=True) as transaction:
+            self._settle(transaction, max(compacted, default=0))
+            self._put(transaction, writes)
+        self._unsettled.clear()
+        self._journal.rewind()
+
+    def _ending(self) -> None:
+        # The journal has it all: if this fails, the next start does it.
+        with suppress(lmdb.Error), self._env.begin(write=True) as transaction:
+            self._settle(transaction)
+
+    def _settle(self, transaction: Any, forgotten: int = 0) -> None:
+        """Put into LMDB what only the journal has, but for entries up to ``forgotten``."""
+        unsettled = self._unsettled
+        if unsettled.first:
+            self._cut_log(transaction, unsettled.first)
+            self._put_entries(transaction, [e for e in unsettled.entries if e.index > forgotten])
+        if unsettled.hard_state is not None:
+            self._put_record(transaction, _HARD, unsettled.hard_state)
+        self._put_record(transaction, _JOURNALED, self._journal.last)
 
     def _put(self, transaction: Any, batch: tuple[Write, ...]) -> None:
         for write in batch:
-            for piece in write.pieces:
-                key = _name(piece.meta) + _KEY.pack(piece.offset)
-                transaction.put(key, _sealed(key, piece.data), db=self._snapshots)
+            self._put_pieces(transaction, write)
             if write.install is not None:
                 self._put_record(transaction, _SNAPSHOT, write.install)
                 transaction.drop(self._log, delete=False)
                 self._forget_pieces(transaction, (write.install, *write.keep))
             if write.entries:
+                self._cut_log(transaction, write.entries[0].index)
                 self._put_entries(transaction, write.entries)
             if write.hard_state is not None:
                 self._put_record(transaction, _HARD, write.hard_state)
@@ -293,11 +333,19 @@ class RaftStore(LmdbStore[tuple[Write, ...]]):
         sealed = _sealed(key, msgspec.msgpack.encode(value))
         transaction.put(key, sealed, db=self._meta)
 
-    def _put_entries(self, transaction: Any, entries: tuple[Entry, ...]) -> None:
+    def _put_pieces(self, transaction: Any, write: Write) -> None:
+        for piece in write.pieces:
+            key = _name(piece.meta) + _KEY.pack(piece.offset)
+            transaction.put(key, _sealed(key, piece.data), db=self._snapshots)
+
+    def _cut_log(self, transaction: Any, first: int) -> None:
+        """Forget the entry at ``first`` and all after it."""
         cursor = transaction.cursor(db=self._log)
-        if cursor.set_range(_KEY.pack(entries[0].index)):
+        if cursor.set_range(_KEY.pack(first)):
             while cursor.delete():
                 pass
+
+    def _put_entries(self, transaction: Any, entries: Sequence[Entry]) -> None:
         for entry in entries:
             key = _KEY.pack(entry.index)
             tail = _ENTRY.pack(entry.term, entry.kind) + entry.data

@@ -287,6 +287,7 @@ class PlainSocketsToo(SocketCase):
         async def run() -> None:
             await self.start()
             await self.create("a")
+            await self.until(lambda: self.members["m3"].leader_endpoint)
             await self.members["m3"].read_barrier()
             self.assertEqual([t.name for t in self.members["m3"].registry.tenants()], ["a"])
 

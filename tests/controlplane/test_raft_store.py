@@ -1,6 +1,7 @@
 """The store of a Raft member: what is written whole, what is found again, what is refused."""
 
 import os
+import shutil
 import threading
 import zlib
 from itertools import pairwise
@@ -20,9 +21,11 @@ from pbcluster.controlplane.raft_store import (
     pieces_of,
 )
 from pbcluster.errors import ConfigError, NotFound, StorageCorrupt
-from pbcluster.raft import ConfState, Entry, EntryKind, HardState, SnapshotMeta
+from pbcluster.raft import ConfState, Entry, EntryKind, HardState, SnapshotMeta, StoredState
 
 CONF = ConfState(("m1", "m2", "m3"))
+#: Small, so that it is full after some writes.
+JOURNAL_BYTES = 64 * 1024
 
 
 def entries(first: int, last: int, term: int = 1) -> tuple[Entry, ...]:
@@ -44,7 +47,9 @@ class StoreCase(SynchronousTestCase):
     def open(
         self, cluster: str = "c", member: str = "m1", map_bytes: int = 64 * 1024**2
     ) -> RaftStore:
-        store = RaftStore(self.home / "store", cluster, member, map_bytes=map_bytes)
+        store = RaftStore(
+            self.home / "store", cluster, member, map_bytes=map_bytes, journal_bytes=JOURNAL_BYTES
+        )
         self.addCleanup(store.close)
         return store
 
@@ -92,14 +97,14 @@ class Writing(StoreCase):
     def test_many_writes_at_once_are_one_transaction(self) -> None:
         """What waits for the writer shares its fsync, and its order is kept."""
         store = self.fresh()
-        before = store._env.info()["last_txnid"]
+        before = store._journal.last
         done = threading.Event()
         for n in range(2, 102):
             last = n == 101
             store.submit((Write(None, entries(n, n)),), lambda e, last=last: last and done.set())
         store.start()
         self.assertTrue(done.wait(5))
-        self.assertEqual(store._env.info()["last_txnid"], before + 1)
+        self.assertEqual(store._journal.last, before + 1)
         self.assertEqual(len(self.again(store).recover().entries), 100)
 
     def test_incarnations_grow(self) -> None:
@@ -176,6 +181,89 @@ class Writing(StoreCase):
             store.read_piece(meta, 90, 11)
 
 
+class Crashes(StoreCase):
+    """Without a word to the store: what a copy of its files, made at this moment, holds."""
+
+    def crashed(self, store: RaftStore) -> RaftStore:
+        home = Path(self.mktemp())
+        shutil.copytree(store.directory, home / "store")
+        self.home = home
+        return self.open()
+
+    def test_what_was_told_to_be_durable_is_there(self) -> None:
+        """Entries, votes and what replaced them, however often the journal was full meanwhile; and
+        again after a second crash, right after the start."""
+        store = self.fresh()
+        last = 1
+        for round_ in range(60):
+            first = max(2, last - round_ % 3)
+            new = tuple(
+                Entry(n, round_ + 1, EntryKind.COMMAND, b"x" * 700) for n in range(first, first + 5)
+            )
+            last = new[-1].index
+            self.write(store, Write(None, new, HardState(round_ + 1, "m2", 1)))
+        found = self.crashed(store).recover()
+        self.assertEqual([e.index for e in found.entries], list(range(2, last + 1)))
+        self.assertEqual(found.entries[-5:], new)
+        self.assertEqual(found.hard, HardState(60, "m2", 1))
+        again = self.open_again_after_a_crash_at_the_start()
+        self.assertEqual(again, found)
+
+    def open_again_after_a_crash_at_the_start(self) -> StoredState:
+        home, self.home = self.home, Path(self.mktemp())
+        shutil.copytree(home / "store", self.home / "store")
+        return self.open().recover()
+
+    def test_a_compaction_after_entries_of_the_journal(self) -> None:
+        """What was compacted is not there, what follows is, from the journal and from LMDB."""
+        store = self.fresh()
+        self.write(store, Write(None, entries(2, 30), HardState(1, "", 30)))
+        new = snapshot(25, b"state at 25")
+        self.write(store, Write(pieces=tuple(pieces_of(new, b"state at 25"))))
+        self.write(store, Write(compaction=Compaction(new, 20, ())))
+        self.write(store, Write(None, entries(31, 33), HardState(1, "", 31)))
+        self.write(store, Write(None, entries(32, 32, term=2), HardState(2, "", 31)))
+        found = self.crashed(store).recover()
+        self.assertEqual(found.snapshot, new)
+        self.assertEqual(found.entries, entries(21, 31) + entries(32, 32, term=2))
+        self.assertEqual(found.hard, HardState(2, "", 31))
+
+    def test_damage_in_the_journal_is_named(self) -> None:
+        """A flipped bit in the last record that was acknowledged is no reason to forget it."""
+        store = self.fresh()
+        self.write(store, Write(None, entries(2, 4), HardState(1, "m1", 4)))
+        store = self.crashed(store)
+        file = store.directory / "journal"
+        content = bytearray(file.read_bytes())
+        content[30] ^= 1
+        file.write_bytes(content)
+        with self.assertRaisesRegex(StorageCorrupt, "journal record 1 fails its checksum"):
+            store.recover()
+
+    def test_a_missing_journal_is_refused(self) -> None:
+        """Votes and entries went with it."""
+        store = self.fresh()
+        store.close()
+        (store.directory / "journal").unlink()
+        with self.assertRaisesRegex(ConfigError, "journal is missing.*under its old id"):
+            self.open()
+
+    def test_a_store_without_a_journal_gets_one(self) -> None:
+        """As versions before wrote it: it is taken over, and those refuse it afterwards."""
+        store = self.fresh()
+        self.write(store, Write(None, entries(2, 4), HardState(1, "m1", 4)))
+        store = self.again(store)
+        with store._env.begin(write=True, db=store._meta) as transaction:
+            transaction.put(b"format", b"raft-1")
+            transaction.delete(b"journaled")
+        store.close()
+        (store.directory / "journal").unlink()
+        store = self.open()
+        self.assertEqual(store.recover().entries, entries(2, 4))
+        with store._env.begin(db=store._meta) as transaction:
+            self.assertEqual(transaction.get(b"format"), b"raft-2")
+
+
 class Refusals(StoreCase):
     def test_whose_store(self) -> None:
         """Another cluster, member or format is refused by name."""
@@ -184,8 +272,8 @@ class Refusals(StoreCase):
             self.open(cluster="d")
         with self.assertRaisesRegex(ConfigError, "has member 'm1', this member has 'm2'"):
             self.open(member="m2")
-        with self.assertRaisesRegex(ConfigError, "has format 'raft-1', this member has 'raft-2'"):
-            self.patch(raft_store, "FORMAT", "raft-2")
+        with self.assertRaisesRegex(ConfigError, "has format 'raft-2', this member has 'raft-3'"):
+            self.patch(raft_store, "FORMAT", "raft-3")
             self.open()
 
     def test_an_empty_store_needs_the_marker(self) -> None:
@@ -207,6 +295,7 @@ class Refusals(StoreCase):
                 self.setUp()
                 store = self.fresh()
                 self.write(store, Write(None, entries(2, 4), HardState(1, "m1", 4)))
+                store = self.again(store)
                 handle = getattr(store, database)
                 with store._env.begin(write=True, db=handle) as transaction:
                     key = record
@@ -227,6 +316,7 @@ class Refusals(StoreCase):
         """A missing entry is an error, and so is a log that ends before what was committed."""
         store = self.fresh()
         self.write(store, Write(None, entries(2, 6), HardState(1, "", 6)))
+        store = self.again(store)
         with store._env.begin(write=True, db=store._log) as transaction:
             transaction.delete((6).to_bytes(8))
         with self.assertRaisesRegex(StorageCorrupt, "log entry 6 is missing: it is committed"):

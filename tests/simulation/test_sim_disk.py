@@ -27,6 +27,8 @@ CONF = ConfState(("m1", "m2", "m3"))
 IMAGE = b"nothing"
 #: Small, so that lengths differ from those of the pieces.
 PIECE = 5
+#: Full after a few writes.
+JOURNAL_BYTES = 2048
 
 
 def data_of(index: int) -> bytes:
@@ -126,7 +128,9 @@ class SideBySide(SynchronousTestCase):
         simulated.format(CONF, IMAGE)
         with TemporaryDirectory(dir=".") as directory:
             home = Path(directory)
-            real = RaftStore(home / "store", "c", "m1", map_bytes=8 * 1024**2)
+            real = RaftStore(
+                home / "store", "c", "m1", map_bytes=8 * 1024**2, journal_bytes=JOURNAL_BYTES
+            )
             try:
                 real.begin(StoredState.first(CONF, len(IMAGE), zlib.crc32(IMAGE)), IMAGE)
                 self.write(real, batches)

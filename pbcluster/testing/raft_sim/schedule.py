@@ -110,7 +110,7 @@ def draw_profile(random: Random) -> Profile:
         max_inflight_appends=pick((1, 3, 16)),
         max_uncommitted_bytes=pick((600, 6000)),
         max_read_rounds=pick((1, 4)),
-        snapshot_chunk_bytes=pick((300, 2000)),
+        snapshot_chunk_bytes=pick((600, 10_000)),
         snapshot_every=pick((8, 20, 60)),
         keep_entries=pick((0, 3, 8)),
         max_outcomes=pick((48, 20_000)),
