@@ -123,12 +123,18 @@ class Journal:
         end = at + _sectors(length)
         if end <= len(tags) and any(tag != number for tag in tags[at:end]):
             return None
-        begins = range(at * SECTOR_BYTES + _TAG.size, end * SECTOR_BYTES, SECTOR_BYTES)
-        whole = b"".join(content[begin : begin + _ROOM_BYTES] for begin in begins)
-        data = whole[_HEAD.size : _HEAD.size + length]
+        data = data_of(content[at * SECTOR_BYTES : end * SECTOR_BYTES])
         if end > len(tags) or self._sum(number, data) != checksum:
             raise StorageCorrupt(f"journal record {number} fails its checksum")
         return data
+
+
+def data_of(sectors: bytes) -> bytes:
+    """The data of one record, out of its sectors; nothing is checked."""
+    begins = range(_TAG.size, len(sectors), SECTOR_BYTES)
+    whole = b"".join(sectors[begin : begin + _ROOM_BYTES] for begin in begins)
+    length, _ = _HEAD.unpack_from(whole)
+    return whole[_HEAD.size : _HEAD.size + length]
 
 
 def _sectors(length: int) -> int:

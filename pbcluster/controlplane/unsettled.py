@@ -16,6 +16,14 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[_Written])
 
 
+def written(record: bytes) -> list[_Written]:
+    """Entries and hard states in a record. :raises StorageCorrupt: it is none of ours."""
+    try:
+        return _decoder.decode(record)
+    except msgspec.DecodeError as error:
+        raise StorageCorrupt(f"a record of the journal cannot be read: {error}") from None
+
+
 class Unsettled:
     """See the module.
 
@@ -49,11 +57,7 @@ class Unsettled:
 
     def add_record(self, record: bytes) -> None:
         """The journal has this record. :raises StorageCorrupt: it is none of ours."""
-        try:
-            writes = _decoder.decode(record)
-        except msgspec.DecodeError as error:
-            raise StorageCorrupt(f"a record of the journal cannot be read: {error}") from None
-        for entries, hard_state in writes:
+        for entries, hard_state in written(record):
             self._add(entries, hard_state)
 
     def _add(self, entries: tuple[Entry, ...], hard_state: HardState | None) -> None:

@@ -1,13 +1,15 @@
 """Whether a member's disk came before its word, judged from a trace of its system calls. Pure.
 
 A member acknowledges entries (``AppendReply``) and gives votes (``VoteReply``) only once they
-cannot be lost. LMDB (``sync=True``, no write map) makes a transaction durable in three steps: it
-writes pages, calls ``fdatasync``, and writes the meta page, which points at them, to a descriptor
-that was opened with ``O_DSYNC``: durable when that write returns. So, for each word on a socket:
+cannot be lost. There are two ways to that. A record of the journal is written and then the journal
+is synced. LMDB (``sync=True``, no write map) writes pages, calls ``fdatasync``, and writes the meta
+page, which points at them, to a descriptor that was opened with ``O_DSYNC``: durable when that
+write returns. So, for each word on a socket:
 
-* the entry (or the vote), byte for byte as the store seals it, stands in pages that were written;
-* an ``fdatasync`` of the same file began after that and returned 0;
-* then the meta page was written, and that write returned;
+* the entry (or the vote) stands in a record of the journal, and an ``fdatasync`` of the journal
+  began after that was written, and returned 0;
+* or it stands in pages, byte for byte as the store seals it, an ``fdatasync`` of the same file
+  began after those were written and returned 0, then the meta page was written, and that returned;
 * only then the ``send`` with the word began.
 
 Needs a trace of a member with plain sockets from its start, of :data:`CALLS`.
@@ -23,6 +25,8 @@ from collections.abc import Iterator, Sequence
 import attrs
 import msgspec
 
+from pbcluster.controlplane.journal import data_of
+from pbcluster.controlplane.unsettled import written
 from pbcluster.errors import RemoteProtocolError
 from pbcluster.raft import AnyMessage, Entry
 from pbcluster.raft.frames import MAGIC, decode
@@ -53,6 +57,18 @@ class Commit:
 
 
 @attrs.frozen
+class Record:
+    """A record of the journal that was synced.
+
+    :ivar durable: the line from which on it cannot be lost.
+    """
+
+    entries: frozenset[Entry]
+    votes: frozenset[tuple[int, str]]
+    durable: int
+
+
+@attrs.frozen
 class Word:
     """A Raft message on a socket, and the lines between which it went."""
 
@@ -73,24 +89,28 @@ class Order:
 
 def judge(calls: Sequence[Call]) -> Order:
     """Hold every word of the trace against the disk."""
-    pages_fd, meta_fd = _store_descriptors(calls)
+    pages_fd, meta_fd, journal_fd = _store_descriptors(calls)
     done = commits(calls, pages_fd, meta_fd)
+    kept = records(calls, journal_fd)
     heard = [w for w in _words(calls, READS, ()) if isinstance(w.message, Append)]
     entries = votes = acked = 0
     violations: list[str] = []
-    for word in _words(calls, WRITES, (pages_fd, meta_fd)):
-        message = word.message
+    for word in _words(calls, WRITES, (pages_fd, meta_fd, journal_fd)):
+        message, line = word.message, word.begun
         if isinstance(message, AppendReply) and not message.rejected and message.index > acked:
-            for entry in _received(heard, word.begun, acked, message.index):
+            for entry in _received(heard, line, acked, message.index):
                 entries += 1
-                if not _is_durable(done, re.escape(stored_entry(entry)), word.begun):
-                    violations.append(f"entry {entry.index} was acknowledged in line {word.begun}")
+                journaled = any(r.durable < line and entry in r.entries for r in kept)
+                if not journaled and not _is_durable(done, re.escape(stored_entry(entry)), line):
+                    violations.append(f"entry {entry.index} was acknowledged in line {line}")
             acked = message.index
         elif isinstance(message, VoteReply) and message.granted and not message.pre:
             votes += 1
-            if not _is_durable(done, stored_vote(message.term, message.to), word.begun):
-                violations.append(f"a vote in term {message.term} was given in line {word.begun}")
-    return Order(entries, votes, len(done), tuple(violations))
+            vote = (message.term, message.to)
+            journaled = any(r.durable < line and vote in r.votes for r in kept)
+            if not journaled and not _is_durable(done, stored_vote(*vote), line):
+                violations.append(f"a vote in term {message.term} was given in line {line}")
+    return Order(entries, votes, len(done) + len(kept), tuple(violations))
 
 
 def stored_entry(entry: Entry) -> bytes:
@@ -105,14 +125,37 @@ def stored_vote(term: int, candidate: str) -> bytes:
     return b"hard_state.{4}" + re.escape(begin)
 
 
-def _store_descriptors(calls: Sequence[Call]) -> tuple[int, int]:
-    """:returns: the descriptor for pages and the one for the meta page."""
-    opened = [c for c in calls if c.name == "openat" and c.data.endswith(b"/data.mdb")]
-    meta = [c.result for c in opened if "O_DSYNC" in c.args and c.result >= 0]
-    pages = [c.result for c in opened if "O_DSYNC" not in c.args and c.result >= 0]
-    if len(meta) != 1 or len(pages) != 1:
-        raise ValueError(f"the trace shows {len(pages)} stores and {len(meta)} with O_DSYNC")
-    return pages[0], meta[0]
+def _store_descriptors(calls: Sequence[Call]) -> tuple[int, int, int]:
+    """:returns: the descriptors for pages, for the meta page, and for the journal."""
+    opened = [c for c in calls if c.name == "openat" and c.result >= 0]
+    store = [c for c in opened if c.data.endswith(b"/data.mdb")]
+    meta = [c.result for c in store if "O_DSYNC" in c.args]
+    pages = [c.result for c in store if "O_DSYNC" not in c.args]
+    journal = [c.result for c in opened if c.data.endswith(b"/journal")]
+    if (len(pages), len(meta), len(journal)) != (1, 1, 1):
+        raise ValueError(
+            f"the trace shows {len(pages)} stores, {len(meta)} with O_DSYNC, and "
+            f"{len(journal)} journals"
+        )
+    return pages[0], meta[0], journal[0]
+
+
+def records(calls: Sequence[Call], journal_fd: int) -> list[Record]:
+    """Every record of the journal that was synced."""
+    found: list[Record] = []
+    under_way: list[Call] = []
+    for call in calls:
+        if call.fd == journal_fd and call.name in WRITES and call.result > 0:
+            under_way.append(call)
+        elif call.fd == journal_fd and call.name in SYNCS:
+            if under_way and call.result == 0 and call.begun > under_way[-1].ended:
+                whole = data_of(b"".join(each.data[: each.result] for each in under_way))
+                entries = {entry for some, _ in written(whole) for entry in some}
+                hard = [state for _, state in written(whole) if state is not None]
+                votes = {(state.term, state.vote) for state in hard}
+                found.append(Record(frozenset(entries), frozenset(votes), call.ended))
+            under_way = []
+    return found
 
 
 def commits(calls: Sequence[Call], pages_fd: int, meta_fd: int) -> list[Commit]:

@@ -419,7 +419,13 @@ class Recovering(GroupCase):
             self.begin(world)
 
     def begin(self, world: RaftWorld) -> None:
-        store = RaftStore(world.directory / "m1" / "store", CLUSTER, "m1", map_bytes=MAP_BYTES)
+        store = RaftStore(
+            world.directory / "m1" / "store",
+            CLUSTER,
+            "m1",
+            map_bytes=MAP_BYTES,
+            journal_bytes=65536,
+        )
         try:
             beginning.prepare(store, world.directory / "m1", CLUSTER, ("m1",), "localhost")
         finally:

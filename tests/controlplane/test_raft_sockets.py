@@ -77,7 +77,7 @@ class SocketCase(TestCase):
     async def start(self, *members: str) -> None:
         for member in members or IDS:
             home = self.home / member
-            store = RaftStore(home / "store", CLUSTER, member)
+            store = RaftStore(home / "store", CLUSTER, member, journal_bytes=64 * 1024)
             beginning.prepare(store, home, CLUSTER, IDS, "localhost")
             sockets = Sockets(REACTOR, CLUSTER, member, self.security(self.keys[member]))
             others = {

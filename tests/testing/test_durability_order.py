@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import attrs
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
+from pbcluster.controlplane.journal import Journal
+from pbcluster.controlplane.raft_writes import Write
+from pbcluster.controlplane.unsettled import Unsettled
 from pbcluster.raft import AnyMessage, Entry, EntryKind, HardState
 from pbcluster.raft.frames import Frame, encode
 from pbcluster.raft.messages import Append, AppendReply, VoteReply
 from pbcluster.testing.durability_order import Order, judge, stored_entry
 from pbcluster.testing.strace import Call, parse
 
-PAGES, META, IN, OUT = 15, 16, 54, 26
+PAGES, META, JOURNAL, IN, OUT = 15, 16, 17, 54, 26
 ENTRY = Entry(8, 2, EntryKind.COMMAND, b"create a tenant")
 APPEND = Append("member_1", "member_2", 3, 7, 2, 7, (ENTRY,))
 ACK = AppendReply("member_2", "member_1", 3, 8)
@@ -53,10 +58,12 @@ OPENED = [
     f"5 openat(AT_FDCWD, {FILE}, O_RDONLY) = -1 ENOENT (No such file or directory)",
     f"5 openat(AT_FDCWD, {FILE}, O_RDWR|O_CREAT, 0600) = {PAGES}",
     f"5 openat(AT_FDCWD, {FILE}, O_WRONLY|O_DSYNC|O_CLOEXEC) = {META}",
+    f"5 openat(AT_FDCWD, {text(b'/data/store/journal')}, O_RDWR|O_CLOEXEC) = {JOURNAL}",
 ]
 SYNC = f"9 fdatasync({PAGES}) = 0"
 META_PAGE = f"9 pwrite64({META}, {text(b'meta')}, 4, 4128) = 4"
 STORED = pages(stored_entry(ENTRY))
+JOURNAL_SYNC = f"9 fdatasync({JOURNAL}) = 0"
 
 
 def judged(*lines: str) -> Order:
@@ -80,6 +87,34 @@ class OrderTests(SynchronousTestCase):
         vote = pages(vote_record(4, "member_3"))
         order = self.good(vote, SYNC, META_PAGE, said(VOTE))
         self.assertEqual((order.entries, order.votes), (0, 1))
+
+    def journaled(self, *writes: Write) -> str:
+        """The write of a record, as a journal makes it."""
+        path = Path(self.mktemp())
+        journal = Journal(path, 16 * 1024, "us")
+        self.addCleanup(journal.close)
+        self.assertTrue(journal.append(Unsettled.record(writes)))
+        data = path.read_bytes()[: journal._at]
+        return f"9 pwrite64({JOURNAL}, {text(data)}, {len(data)}, 0) = {len(data)}"
+
+    def test_by_the_journal(self) -> None:
+        """An entry or a vote in a record that was synced may be told; one in none, in a record that
+        is not synced yet, or whose sync failed or is another file's, may not."""
+        other = Entry(7, 2, EntryKind.COMMAND, b"y" * 900)
+        record = self.journaled(Write(entries=(other, ENTRY), hard_state=HardState(4, "member_3")))
+        order = self.good(heard(APPEND), record, JOURNAL_SYNC, said(ACK), said(VOTE))
+        self.assertEqual((order.entries, order.votes, order.commits), (1, 1, 1))
+        self.bad(heard(APPEND), record, said(ACK), JOURNAL_SYNC)
+        self.bad(heard(APPEND), JOURNAL_SYNC, record, said(ACK))
+        self.bad(heard(APPEND), record, SYNC, said(ACK))
+        failed = f"9 fdatasync({JOURNAL}) = -1 EIO (Input/output error)"
+        self.bad(heard(APPEND), record, failed, said(ACK))
+        begun, ended = f"9 fdatasync({JOURNAL} <unfinished ...>", "9 <... fdatasync resumed>) = 0"
+        self.bad(heard(APPEND), record, begun, said(ACK), ended)
+        self.bad(record, begun, said(VOTE), ended)
+        without = self.journaled(Write(entries=(other,), hard_state=HardState(3, "member_3")))
+        self.bad(heard(APPEND), without, JOURNAL_SYNC, said(ACK))
+        self.bad(without, JOURNAL_SYNC, said(VOTE))
 
     def test_a_word_too_early(self) -> None:
         """Before the meta page returned, before the sync, before anything was written."""
