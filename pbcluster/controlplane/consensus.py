@@ -64,9 +64,10 @@ class Consensus(Protocol):
     async def leader_known(self, timeout_s: float) -> None:
         """Wait until this member knows who leads, at most ``timeout_s`` seconds."""
 
-    async def read_barrier(self) -> None:
+    async def read_barrier(self, *, patient: bool = False) -> None:
         """When it returns, ``registry`` shows everything that was committed before the call.
 
+        :param patient: it may take some 20 ms longer, and costs the less where many ask.
         :raises NotLeader: this member cannot say.
         """
 

@@ -222,9 +222,9 @@ class RaftMember(ReplicatedRegistry):
         if not self.is_leader:
             raise self._not_leader()
 
-    async def read_barrier(self) -> None:
+    async def read_barrier(self, *, patient: bool = False) -> None:
         """See :class:`Consensus`. :raises Unavailable: no leader confirmed it."""
-        await self._reads.barrier()
+        await self._reads.barrier(patient=patient)
 
     def _not_leader(self) -> NotLeader:
         # About to lead, but not able to say so yet: nobody else is to be asked.

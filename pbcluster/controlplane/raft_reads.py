@@ -2,9 +2,9 @@
 
 A read barrier is a ReadIndex: a round of heartbeats that began after the call. Those that come
 within ``PACE_S`` of one another, up to ``MANY``, share a question, and with it a round: leases of
-hundreds of nodes would otherwise each have one of their own. The question is asked after the last
-of them joined, so no read is confirmed by a round that began before it. A read that comes after a
-pause waits for nobody.
+hundreds of nodes would otherwise each have one of their own. Whoever is patient, as a lease is,
+waits for ``PATIENT_S`` instead. The question is asked after the last of them joined, so no read is
+confirmed by a round that began before it. A read that comes after a pause waits for nobody.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from pbcluster.errors import Busy, DeadlineExceeded, PBClusterError
 
-#: From one question to the next, unless many wait already. A lease lasts for seconds.
+#: From one question to the next, unless many wait already.
 PACE_S = 0.005
 MANY = 16
+#: The same where nobody waits but leases: they count from when they were asked for, for 1.5 s.
+PATIENT_S = 0.02
 #: Nobody waits longer until what was committed is applied here.
 READ_TIMEOUT_S = 5.0
 #: Reads that wait; more are refused.
@@ -62,6 +64,7 @@ class Reads:
         #: Those who join now, and when their question is asked.
         self._joining: _Batch | None = None
         self._timer: IDelayedCall | None = None
+        self._due = 0.0
         self._asked_at = float("-inf")
         #: By context: waiting for their round.
         self._asked: dict[int, _Batch] = {}
@@ -69,9 +72,10 @@ class Reads:
         self._allowed: list[_Batch] = []
         self._count = 0
 
-    async def barrier(self) -> None:
+    async def barrier(self, *, patient: bool = False) -> None:
         """Wait until everything that was committed before the call is applied here.
 
+        :param patient: so many share the question as come in ``PATIENT_S``.
         :raises Busy: too many wait.
         :raises PBClusterError: it was not confirmed.
         """
@@ -85,11 +89,13 @@ class Reads:
             self._joining = _Batch(now + READ_TIMEOUT_S)
         self._joining.waiting.append(answer)
         self._count += 1
-        due_s = self._asked_at + PACE_S - now
-        if due_s <= 0 or len(self._joining.waiting) >= MANY:
+        due = self._asked_at + (PATIENT_S if patient else PACE_S)
+        if due <= now or len(self._joining.waiting) >= MANY:
             self._ask()
-        elif self._timer is None:
-            self._timer = self._clock.callLater(due_s, self._ask)
+        elif self._timer is None or due < self._due:
+            self._stop_timer()
+            self._due = due
+            self._timer = self._clock.callLater(due - now, self._ask)
         await answer
 
     def _ask(self) -> None:

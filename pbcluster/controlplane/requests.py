@@ -181,7 +181,7 @@ class Requests:
 
     async def _lease(self, asked: Asked, body: wire.Lease) -> wire.Body:
         check_incarnation(self._consensus.registry, body.node_id, body.incarnation)
-        await self._consensus.read_barrier()
+        await self._consensus.read_barrier(patient=True)
         # From here to the answer nothing may wait: what is covered is decided now.
         now = self._clock.seconds()
         self._liveness.known(body.node_id, body.incarnation, now)

@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster import wire
-from pbcluster.controlplane.raft_reads import PACE_S
+from pbcluster.controlplane.raft_reads import PATIENT_S
 from pbcluster.errors import PBClusterError
 from pbcluster.transport.interfaces import Asked
 from tests.controlplane.lease_world import World
@@ -60,7 +60,7 @@ class RequestCase(SynchronousTestCase):
         index = self.index.get(node_id, -1)
         asked = self.ask(node_id, wire.Lease(node_id, incarnation, index))
         # A read barrier takes a turn of the reactor, and may share a question with the next.
-        for seconds in (0, PACE_S, 0):
+        for seconds in (0, PATIENT_S, 0):
             if not asked.called:
                 self.world.clock.advance(seconds)
         ack = wire.expect(self.successResultOf(asked), wire.LeaseAck)

@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.controlplane import raft_reads
-from pbcluster.controlplane.raft_reads import MANY, PACE_S, READ_TIMEOUT_S, Reads
+from pbcluster.controlplane.raft_reads import MANY, PACE_S, PATIENT_S, READ_TIMEOUT_S, Reads
 from pbcluster.errors import Busy, DeadlineExceeded, NotLeader, Unavailable
 
 
@@ -32,8 +32,8 @@ class ReadsTests(SynchronousTestCase):
         self.driver = Driver()
         self.reads = Reads(self.clock, self.driver, lambda: NotLeader("not now"))
 
-    def read(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.reads.barrier())
+    def read(self, *, patient: bool = False) -> Deferred[None]:
+        return Deferred.fromCoroutine(self.reads.barrier(patient=patient))
 
     def test_after_a_pause_a_question_goes_out_at_once(self) -> None:
         """Who comes alone waits for nobody."""
@@ -62,6 +62,25 @@ class ReadsTests(SynchronousTestCase):
         for one in more:
             self.successResultOf(one)
         self.assertNoResult(late)
+
+    def test_the_patient_wait_longer(self) -> None:
+        """Until somebody comes who is not: then all go at that one's time."""
+        self.read()
+        patient = self.read(patient=True)
+        self.clock.advance(PACE_S)
+        self.assertEqual(self.driver.contexts, 1)
+        self.clock.advance(PATIENT_S - PACE_S)
+        self.assertEqual(self.driver.contexts, 2)
+        self.reads.allowed(2, 5, 5)
+        self.successResultOf(patient)
+        patient = self.read(patient=True)
+        asked = self.read()
+        self.clock.advance(PACE_S)
+        self.assertEqual(self.driver.contexts, 3)
+        self.reads.allowed(3, 5, 5)
+        self.successResultOf(patient)
+        self.successResultOf(asked)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_many_do_not_wait(self) -> None:
         """As soon as so many are together their question is asked."""

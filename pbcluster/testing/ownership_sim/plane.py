@@ -103,7 +103,7 @@ class SimConsensus:
             self._proposed.remove(waiting)
             waiting.callback(applied.outcome)
 
-    async def read_barrier(self) -> None:
+    async def read_barrier(self, *, patient: bool = False) -> None:
         """See ``Consensus``."""
         term = self.terms
         if self.is_leader:

@@ -106,7 +106,7 @@ class SimClient:
         try:
             if kind == "get":
                 floor = states.answered_index
-                await raft.read_barrier()
+                await raft.read_barrier(patient=attempt % 2 == 0)
                 states.read_answered(member, floor)
                 answer: tuple[str, Any] = ("done", look(raft.registry, key))
             else:

@@ -187,23 +187,23 @@ _read_barrier = RaftMember.read_barrier
 
 
 @_mutant(RaftMember, "read_barrier", "fresh_reads", "linearizable")
-async def leader_reads_without_round(self: RaftMember) -> None:
+async def leader_reads_without_round(self: RaftMember, *, patient: bool = False) -> None:
     if not self.is_leader:
-        await _read_barrier(self)
+        await _read_barrier(self, patient=patient)
 
 
 _barrier = Reads.barrier
 
 
 @_mutant(Reads, "barrier", "fresh_reads", "linearizable")
-async def read_joins_a_round_under_way(self: Reads) -> None:
+async def read_joins_a_round_under_way(self: Reads, *, patient: bool = False) -> None:
     for batch in self._asked.values():
         answer: Deferred[None] = Deferred()
         batch.waiting.append(answer)
         self._count += 1
         await answer
         return
-    await _barrier(self)
+    await _barrier(self, patient=patient)
 
 
 _read_allowed = RaftMember.read_allowed
