@@ -5,7 +5,8 @@ log. Here a record is one write to a place that was written before, and one ``fd
 owns the journal takes its records over to a better place from time to time and then rewinds it.
 
 The file consists of sectors of 512 bytes. Each begins with a tag, the number of its record and the
-complement of that; a record is its length, a checksum and its data, spread over sectors of its own.
+complement of that; a record is its length, that one's complement, a checksum and its data, spread
+over sectors of its own.
 Numbers grow by one and never come back. The first record after a rewind stands at the beginning.
 
 What a crash may leave is a last record of which some sectors were not written: they have the tag of
@@ -25,10 +26,10 @@ from pbcluster.errors import StorageCorrupt
 SECTOR_BYTES = 512
 _TAG = struct.Struct(">QQ")
 _ALL_TAGS = struct.Struct(f">QQ{SECTOR_BYTES - _TAG.size}x")
-#: Length and checksum.
-_HEAD = struct.Struct(">II")
+#: Length, its complement, and the checksum of number and data.
+_HEAD = struct.Struct(">III")
 _ROOM_BYTES = SECTOR_BYTES - _TAG.size
-_COMPLEMENT = 2**64 - 1
+_COMPLEMENT, _COMPLEMENT_32 = 2**64 - 1, 2**32 - 1
 _FILL_BYTES = 1024 * 1024
 
 
@@ -101,7 +102,8 @@ class Journal:
 
     def _framed(self, number: int, data: bytes) -> bytes:
         tag = _TAG.pack(number, number ^ _COMPLEMENT)
-        whole = _HEAD.pack(len(data), self._sum(number, data)) + data
+        head = _HEAD.pack(len(data), len(data) ^ _COMPLEMENT_32, self._sum(number, data))
+        whole = head + data
         parts = [tag + whole[at : at + _ROOM_BYTES] for at in range(0, len(whole), _ROOM_BYTES)]
         return b"".join(parts).ljust(len(parts) * SECTOR_BYTES, b"\0")
 
@@ -119,12 +121,15 @@ class Journal:
         """Record ``number``, which stands at sector ``at``; None: it is not there, or not whole."""
         if at >= len(tags) or tags[at] != number:
             return None
-        length, checksum = _HEAD.unpack_from(content, at * SECTOR_BYTES + _TAG.size)
+        head = _HEAD.unpack_from(content, at * SECTOR_BYTES + _TAG.size)
+        length, complement, checksum = head
         end = at + _sectors(length)
-        if end <= len(tags) and any(tag != number for tag in tags[at:end]):
+        is_sound = length ^ _COMPLEMENT_32 == complement and end <= len(tags)
+        # Without a sound length nobody knows whose the other sectors are.
+        if is_sound and any(tag != number for tag in tags[at:end]):
             return None
         data = data_of(content[at * SECTOR_BYTES : end * SECTOR_BYTES])
-        if end > len(tags) or self._sum(number, data) != checksum:
+        if not is_sound or self._sum(number, data) != checksum:
             raise StorageCorrupt(f"journal record {number} fails its checksum")
         return data
 
@@ -133,7 +138,7 @@ def data_of(sectors: bytes) -> bytes:
     """The data of one record, out of its sectors; nothing is checked."""
     begins = range(_TAG.size, len(sectors), SECTOR_BYTES)
     whole = b"".join(sectors[begin : begin + _ROOM_BYTES] for begin in begins)
-    length, _ = _HEAD.unpack_from(whole)
+    length = _HEAD.unpack_from(whole)[0]
     return whole[_HEAD.size : _HEAD.size + length]
 
 

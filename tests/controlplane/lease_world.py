@@ -39,6 +39,7 @@ from pbcluster.errors import NotFound, PBClusterError, WrongEpoch
 from pbcluster.node.assignments import Assignments
 from pbcluster.node.proofs import Held, Proofs
 from pbcluster.raft import ConfState, Entry, SnapshotMeta, StoredState
+from pbcluster.records import NodeResources
 from pbcluster.testing.memory_transport import MemoryControlPlaneClient, MemoryNetwork
 from pbcluster.transport.interfaces import Asked
 
@@ -244,7 +245,7 @@ class Process:
         run(
             self.client.ask(
                 wire.Heartbeat(
-                    self.node_id, incarnation, utc_now(), "healthy", 5, 0, 0, wire.NodeResources()
+                    self.node_id, incarnation, utc_now(), "healthy", 5, 0, 0, NodeResources()
                 ),
                 timeout_s=1.0,
             )

@@ -23,7 +23,7 @@ from pbcluster.controlplane.executor import utc_now
 from pbcluster.controlplane.membership import Membership
 from pbcluster.controlplane.service import listen
 from pbcluster.errors import Unauthorized
-from pbcluster.records import TenantStatus, is_tenant_id
+from pbcluster.records import NodeResources, TenantStatus, is_tenant_id
 from tests.controlplane.lease_world import World
 
 TOKEN = "the-admin-token"
@@ -367,7 +367,7 @@ class TestOthers(AdminCase):
     async def test_a_degraded_node_is_shown_as_such(self) -> None:
         """By its own word."""
         beat = wire.Heartbeat(
-            "node_0", 1, self.world.registry.tenant, "degraded", 5, 0, 0, wire.NodeResources()
+            "node_0", 1, self.world.registry.tenant, "degraded", 5, 0, 0, NodeResources()
         )
         self.world.liveness.heartbeat(beat, self.world.now)
         self.assertEqual((await self.ask("GET", "/nodes/node_0"))[1]["status"], "degraded")

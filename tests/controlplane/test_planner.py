@@ -17,8 +17,8 @@ from pbcluster.controlplane.planner import (
 from pbcluster.controlplane.registry import Registry
 from pbcluster.durations import Durations
 from pbcluster.errors import NoCapacity, Unavailable
-from pbcluster.records import NodeStatus, TenantRecord
-from pbcluster.wire import Heartbeat, NodeResources
+from pbcluster.records import NodeResources, NodeStatus, TenantRecord
+from pbcluster.wire import Heartbeat
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
