@@ -7,6 +7,7 @@ from pathlib import Path
 import lmdb
 from twisted.trial.unittest import SynchronousTestCase
 
+from pbcluster.controlplane.journal import SECTOR_BYTES
 from pbcluster.errors import ProcessFailed
 from pbcluster.testing.cluster import RealCluster
 
@@ -68,3 +69,34 @@ class FlippedBits(SynchronousTestCase):
             data.write_bytes(whole)
         cluster.start(name)
         cluster.wait_until(all_there, "it to catch up")
+
+    def test_the_last_record_of_the_journal(self) -> None:
+        """A killed member has its newest entries in the journal only. A bit of the last of them is
+        not taken for a record that the kill cut short."""
+        cluster = RealCluster(nodes=1, members=3)
+        self.addCleanup(cluster.close)
+        cluster.start(*MEMBERS)
+        (name,) = MEMBERS[2:]
+        journal = cluster.where.data(name) / "store" / "journal"
+
+        def used() -> bool:
+            return any(journal.read_bytes()[:SECTOR_BYTES])
+
+        cluster.wait_until(used, "a record")
+        cluster.kill9(name)
+        whole = journal.read_bytes()
+        sectors = range(0, len(whole), SECTOR_BYTES)
+        newest = max(int.from_bytes(whole[at : at + 8], "big") for at in sectors)
+        first = next(at for at in sectors if int.from_bytes(whole[at : at + 8], "big") == newest)
+        damaged = bytearray(whole)
+        damaged[first + 16 + 12] ^= 1
+        journal.write_bytes(damaged)
+        told = f"journal record {newest} fails its checksum"
+        with self.assertRaisesRegex(ProcessFailed, f"exit status 1(?s:.*){told}"):
+            cluster.start(name)
+        journal.write_bytes(whole)
+        cluster.start(name)
+        cluster.wait_until(
+            lambda: all(member["behind"] == 0 for member in cluster.admin.all("members")),
+            "it to catch up",
+        )
