@@ -131,7 +131,7 @@ def _store_descriptors(calls: Sequence[Call]) -> tuple[int, int, int]:
     store = [c for c in opened if c.data.endswith(b"/data.mdb")]
     meta = [c.result for c in store if "O_DSYNC" in c.args]
     pages = [c.result for c in store if "O_DSYNC" not in c.args]
-    journal = [c.result for c in opened if c.data.endswith(b"/journal")]
+    journal = [c.result for c in opened if _opens_journal(c)]
     if (len(pages), len(meta), len(journal)) != (1, 1, 1):
         raise ValueError(
             f"the trace shows {len(pages)} stores, {len(meta)} with O_DSYNC, and "
@@ -140,11 +140,19 @@ def _store_descriptors(calls: Sequence[Call]) -> tuple[int, int, int]:
     return pages[0], meta[0], journal[0]
 
 
+def _opens_journal(call: Call) -> bool:
+    return call.name == "openat" and call.data.endswith(b"/journal") and call.result >= 0
+
+
 def records(calls: Sequence[Call], journal_fd: int) -> list[Record]:
     """Every record of the journal that was synced."""
     found: list[Record] = []
     under_way: list[Call] = []
+    # Its number was another file's before: that of the zeros that it is made of, for one.
+    opened = next(c.ended for c in calls if _opens_journal(c))
     for call in calls:
+        if call.begun < opened:
+            continue
         if call.fd == journal_fd and call.name in WRITES and call.result > 0:
             under_way.append(call)
         elif call.fd == journal_fd and call.name in SYNCS:

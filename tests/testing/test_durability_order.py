@@ -55,6 +55,8 @@ def vote_record(term: int, vote: str) -> bytes:
 
 FILE = text(b"/data/store/data.mdb")
 OPENED = [
+    f"5 write({JOURNAL}, {text(bytes(4096))}, 4096) = 4096",
+    f"5 fsync({JOURNAL}) = 0",
     f"5 openat(AT_FDCWD, {FILE}, O_RDONLY) = -1 ENOENT (No such file or directory)",
     f"5 openat(AT_FDCWD, {FILE}, O_RDWR|O_CREAT, 0600) = {PAGES}",
     f"5 openat(AT_FDCWD, {FILE}, O_WRONLY|O_DSYNC|O_CLOEXEC) = {META}",
