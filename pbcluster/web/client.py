@@ -8,6 +8,7 @@ time. A response that breaks off, or that is not beyond doubt, ends in ``upstrea
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Callable
 from typing import Any, Protocol, cast
@@ -126,16 +127,15 @@ class UpstreamConnection(TwistedProtocol):
         if not self._open or not certain:
             return self._open
         handle = getattr(self.transport, "getHandle", None)
-        peek = getattr(handle() if handle is not None else None, "recv", None)
-        if peek is None:
+        fileno = getattr(handle() if handle is not None else None, "fileno", None)
+        if fileno is None:
             return True
+        waiting = select.poll()
         try:
-            peek(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return True
-        except OSError:
+            waiting.register(fileno(), select.POLLIN)
+        except (OSError, ValueError):  # it is closed
             return False
-        return False  # the end, or bytes nobody asked for
+        return not waiting.poll(0)  # the end, or bytes nobody asked for
 
     def rest(self, idle_s: float) -> None:
         """Wait in the pool, at most ``idle_s`` seconds."""

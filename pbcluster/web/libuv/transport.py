@@ -162,7 +162,7 @@ class LibuvTransport(asyncio.Protocol):
         return address_of(self._stream.get_extra_info("sockname"))
 
     def getHandle(self) -> Handle:
-        """The socket, for options and for looking at what waits in it."""
+        """The socket, for options and for asking whether something waits in it."""
         return Handle(self._stream.get_extra_info("socket"))
 
     def setTcpNoDelay(self, enabled: bool) -> None:
@@ -204,14 +204,6 @@ class Handle:
         """See ``socket.socket.getsockopt``."""
         value: int = self._loops.getsockopt(level, option)
         return value
-
-    def recv(self, size: int, flags: int) -> bytes:
-        """See ``socket.socket.recv``."""
-        borrowed = socket.socket(self._loops.family, self._loops.type, 0, self.fileno())
-        try:
-            return borrowed.recv(size, flags)
-        finally:
-            borrowed.detach()
 
 
 def _reset_on_close(stream: Any) -> None:
