@@ -26,9 +26,9 @@ SETTLE_S = 1.5
 NEEDS = ("nginx", "haproxy", "caddy", "wrk", "taskset")
 #: Why the targets of processor time are missed where they are.
 PYTHON = (
-    "the usual request's way is some hundred Python calls, and a bare proxy of two callbacks on "
-    "the same streams costs about what nginx does (decision 0033); compiled code or fewer calls "
-    "would be needed"
+    "of the gateway's time about half is the kernel's and libuv's, as much as nginx takes for all of "
+    "it; the other half is some hundred Python calls (decision 0033), each a few tenths of a "
+    "microsecond: compiled code would be needed"
 )
 TARGETS = (
     Target("cpu_us", "nginx", 1.2, stretch=1.0, cause=PYTHON),
