@@ -26,8 +26,8 @@ SETTLE_S = 1.5
 NEEDS = ("nginx", "haproxy", "caddy", "wrk", "taskset")
 #: Why the targets of processor time are missed where they are.
 PYTHON = (
-    "of the gateway's time about half is the kernel's and libuv's, as much as nginx takes for all of "
-    "it; the other half is some hundred Python calls (decision 0033), each a few tenths of a "
+    "of the gateway's time about half is the kernel's and libuv's, as much as nginx takes for all "
+    "of it; the other half is some hundred Python calls (decision 0033), each a few tenths of a "
     "microsecond: compiled code would be needed"
 )
 TARGETS = (

@@ -203,7 +203,8 @@ def _parse(
         first, _, block = block[len(apart) :].partition(b"\r\n")
         check_lines(first)
     fields = memory.known.get(block) if memory is not None else None
-    if fields is None or len(line) > limits.line_bytes:
+    # What is not in a known block was not measured yet.
+    if fields is None or len(raw) - len(block) > limits.line_bytes:
         _check_sizes(len(raw) + 2, len(line), limits)
         if raw.count(b"\r\n") > limits.fields:
             raise Rejected(431, f"more than {limits.fields} header fields")

@@ -87,3 +87,51 @@ class RequestTests(SynchronousTestCase):
         lines = b"\r\nHost: a:443"
         self.assertIsInstance(self.read(b"GET https://a/ HTTP/1.1" + lines, True), RequestHead)
         self.assertIsInstance(self.read(b"GET http://a/ HTTP/1.1" + lines), Rejection)
+
+
+class ApartTests(SynchronousTestCase):
+    """A field that differs from request to request, set apart where it stands first."""
+
+    LIMITS = HeadLimits(line_bytes=64, fields_bytes=128)
+    LINES = b"Host: a\r\nAccept: b"
+
+    def setUp(self) -> None:
+        self.memory: Remembered[Fields] = Remembered()
+
+    def read(self, lines: bytes) -> RequestHead | Rejection:
+        raw = b"GET / HTTP/1.1\r\n" + lines
+        return parse_request(raw, self.LIMITS, "::1", False, self.memory, b"X-Signed: ")
+
+    def accepted(self, lines: bytes) -> RequestHead:
+        head = self.read(lines)
+        assert isinstance(head, RequestHead), head
+        return head
+
+    def test_first(self) -> None:
+        """It is not among the fields, which are remembered without it."""
+        one = self.accepted(b"X-Signed:  1 \r\n" + self.LINES)
+        two = self.accepted(b"X-Signed: 2\r\n" + self.LINES)
+        none = self.accepted(self.LINES)
+        self.assertEqual([head.first for head in (one, two, none)], [b"1", b"2", b""])
+        self.assertEqual(one.headers, [(b"Host", b"a"), (b"Accept", b"b")])
+        self.assertIs(one.memo, two.memo)
+        self.assertIs(one.memo, none.memo)
+
+    def test_elsewhere(self) -> None:
+        """Behind another field, or spelt otherwise, it is a field like all others."""
+        for lines in (self.LINES + b"\r\nX-Signed: 1", b"x-signed: 1\r\n" + self.LINES):
+            head = self.accepted(lines)
+            self.assertEqual((head.first, head.get(b"x-signed")), (b"", b"1"))
+
+    def test_judged_each_time(self) -> None:
+        """However well known the other lines are: nothing hides in it, and it has its bound."""
+        self.accepted(self.LINES)
+        for value, status in {
+            b"a\x00b": 400,
+            b"a\rb": 400,
+            b"a\nX-Other: b": 400,
+            b"a" * 200: 431,
+        }.items():
+            head = self.read(b"X-Signed: " + value + b"\r\n" + self.LINES)
+            assert isinstance(head, Rejection), value
+            self.assertEqual(head.status, status, value)

@@ -7,7 +7,7 @@ import json
 from twisted.internet.task import Clock
 
 from pbcluster.web.interfaces import Exchange, Outcome
-from pbcluster.web.limits import HIGH_WATER_BYTES, LINGER_S, Limits
+from pbcluster.web.limits import HIGH_WATER_BYTES, LINGER_BYTES, LINGER_S, Limits
 from tests.web.corpus import BAD_BODIES, BAD_HEADS, get, post
 from tests.web.memory import Side, Web
 from tests.web.server_case import WebCase, status_of
@@ -80,6 +80,18 @@ class BadInput(WebCase):
         client.send(b"x" * 100_000)
         self.assertFalse(client.aborted)
         web.clock.advance(LINGER_S)
+        self.assertTrue(client.aborted)
+
+    def test_a_flood_after_a_refusal(self) -> None:
+        """Who goes on sending without end is cut before that while is over."""
+        web = self.web()
+        client = web.client()
+        client.send(b"GET\r\n\r\n")
+        piece = b"x" * 65_536
+        for _ in range(LINGER_BYTES // len(piece)):
+            client.send(piece)
+        self.assertFalse(client.aborted)
+        client.send(piece)
         self.assertTrue(client.aborted)
 
 
