@@ -266,6 +266,7 @@ class World:
         self.lookups = Lookups(self.clock, self.cp, self.routes)
         self.well: dict[str, bool] = {}
         self.health_questions: list[str] = []
+        self.health_limits_s: list[float] = []
         self.nodes = Nodes(self.clock, self.cp, self.routes, self._health, Random(1))
         self.records: list[Record] = []
         self.behave: dict[int, Callable[[Forward], Step]] = {}
@@ -290,6 +291,7 @@ class World:
 
     async def _health(self, node_id: str, address: str, timeout_s: float) -> bool:
         self.health_questions.append(address)
+        self.health_limits_s.append(timeout_s)
         return self.well.get(address, True)
 
     def node(self, port: int, *steps: Step) -> None:

@@ -1,7 +1,14 @@
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbcluster.gateway.breaker import CHECK_S, FAILURES_TO_OPEN, OPEN_S, State
+from pbcluster.gateway.breaker import (
+    CHECK_S,
+    CHECK_TIMEOUT_S,
+    FAILURES_TO_OPEN,
+    OPEN_S,
+    PROBE_S,
+    State,
+)
 from pbcluster.gateway.nodes import SUSPECT_EVERY_S
 from pbcluster.gateway.tenant_id import TenantKey
 from pbcluster.wire import Route, SuspectNode
@@ -63,6 +70,9 @@ class NodesTests(SynchronousTestCase):
         self.open(others[0])
         self.assertEqual([s.node_id for s in self.world.cp.suspected], ["node_a"])
         self.assertEqual(self.world.lookups.cached(TenantKey("name", "b")), others[0])
+        # Nor is a connection that is refused now.
+        self.fail_once(others[1], unreachable=True)
+        self.assertEqual([s.node_id for s in self.world.cp.suspected], ["node_a"])
 
     def test_health_closes(self) -> None:
         """A node that answers two health questions serves again, without any request."""
@@ -93,6 +103,7 @@ class NodesTests(SynchronousTestCase):
             self.assertIsNone(self.world.lookups.cached(SHOP))
             self.world.well["http://127.0.0.1:8090"] = True
             self.world.advance(OPEN_S * 1.2 + 1.5)
+        self.assertEqual(self.world.health_limits_s, [CHECK_TIMEOUT_S] * 3 + [PROBE_S] * 2)
         reason = "no answer to the question for its health"
         self.assertEqual(self.world.cp.suspected, [SuspectNode("node_a", 1, reason)])
         changes = [(e["before"], e["after"], e["why"]) for e in logged if "before" in e]
