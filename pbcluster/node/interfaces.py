@@ -153,6 +153,12 @@ class Replication(Protocol):
         """``callback(reason)`` when the daemon ended by itself; no sync succeeds from then on until
         it is started and every database registered again."""
 
+    def waiting_since(self) -> float | None:
+        """When the oldest sync began that is under way; None: none is."""
+
+    async def end_hanging(self) -> None:
+        """End a daemon that hangs, without a last sync; it counts as ended by itself."""
+
     async def restore(self, tenant_id: str, epoch: int, target: Path, txid: int = 0) -> None:
         """Restore data.db of ``epoch`` to the new file ``target``, checked for integrity.
 

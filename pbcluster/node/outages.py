@@ -41,6 +41,12 @@ class Outages(Protocol):
     async def away(self) -> bool:
         """Whether S3 is away. Ends within ``PROBE_TIMEOUT_S``; raises nothing."""
 
+    def when_back(self, callback: Callable[[], None]) -> None:
+        """``callback()`` when S3 answers that was away."""
+
+    def prolong(self, goes_on: bool) -> None:
+        """Until it is called with False, S3 counts as away: Litestream cannot use it yet."""
+
     async def commit_flag(self, tenant_id: str, epoch: int, *, degraded: bool, key: str) -> Answer:
         """Have the control plane commit a degraded flag. Raises nothing.
 
@@ -57,6 +63,12 @@ class NeverAway:
     async def away(self) -> bool:
         """See :class:`Outages`."""
         return False
+
+    def when_back(self, callback: Callable[[], None]) -> None:
+        """See :class:`Outages`."""
+
+    def prolong(self, goes_on: bool) -> None:
+        """See :class:`Outages`."""
 
     async def commit_flag(self, tenant_id: str, epoch: int, *, degraded: bool, key: str) -> Answer:
         """See :class:`Outages`."""
@@ -87,8 +99,18 @@ class NodeOutages:
         #: A probe whose answer was given up: no second one is sent while it hangs in its thread.
         self._hanging = False
         self._found: tuple[float, bool] | None = None
+        self._prolonged = False
+        self._back: list[Callable[[], None]] = []
 
     # -- S3 --
+
+    def when_back(self, callback: Callable[[], None]) -> None:
+        """See :class:`Outages`."""
+        self._back.append(callback)
+
+    def prolong(self, goes_on: bool) -> None:
+        """See :class:`Outages`."""
+        self._prolonged = goes_on
 
     def suspect(self) -> None:
         """See :class:`Outages`."""
@@ -100,6 +122,8 @@ class NodeOutages:
 
     async def away(self) -> bool:
         """See :class:`Outages`."""
+        if self._prolonged:
+            return True
         if self._found is not None and self._clock.seconds() - self._found[0] <= FRESH_S:
             return self._found[1]
         waiting: Deferred[bool] = Deferred()
@@ -113,6 +137,9 @@ class NodeOutages:
         self._found, self._asking = (self._clock.seconds(), away), False
         if away != before:
             log.warn("S3 {how}", how="is away" if away else "answers")
+        if before and not away:
+            for callback in self._back:
+                callback()
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.callback(away)

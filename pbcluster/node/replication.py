@@ -108,7 +108,8 @@ class LitestreamDaemon:
         self._client: LitestreamClient | None = None
         self._socket_dir: Path | None = None
         self._registered: dict[Path, tuple[str, int]] = {}
-        self._syncs: dict[Path, int] = {}
+        #: When each sync began that is under way.
+        self._syncs: dict[Path, list[float]] = {}
         self._lost: list[Callable[[str], None]] = []
         self._restores = DeferredSemaphore(MAX_RESTORES)
 
@@ -175,6 +176,15 @@ class LitestreamDaemon:
     def when_lost(self, callback: Callable[[str], None]) -> None:
         """``callback(reason)`` when the daemon ended by itself."""
         self._lost.append(callback)
+
+    def waiting_since(self) -> float | None:
+        """When the oldest sync began that is under way; None: none is."""
+        return min((began for each in self._syncs.values() for began in each), default=None)
+
+    async def end_hanging(self) -> None:
+        """End a daemon that hangs, without a last sync; it counts as ended by itself."""
+        if self._child is not None:
+            await self._child.kill()
 
     def _ended(self, child: Child, reason: str) -> None:
         if self._child is not child:
@@ -264,19 +274,20 @@ class LitestreamDaemon:
         :raises S3Unavailable: it cannot be said that it is.
         """
         client = self._running()
-        if self._syncs.get(database, 0) >= MAX_SYNCS:
+        under_way = self._syncs.setdefault(database, [])
+        if len(under_way) >= MAX_SYNCS:
             raise S3Unavailable(f"earlier syncs of {database} are still under way")
-        self._syncs[database] = self._syncs.get(database, 0) + 1
+        began = self._reactor.seconds()
+        under_way.append(began)
         waiting: Deferred[Answer] = Deferred()
 
         def give_up() -> None:
             waiting.errback(S3Unavailable(f"the sync took longer than {timeout_s:g} s"))
 
         def over(result: Any) -> None:
-            if self._client is client:
-                self._syncs[database] -= 1
-                if not self._syncs[database]:
-                    del self._syncs[database]
+            under_way.remove(began)
+            if not under_way and self._syncs.get(database) is under_way:
+                del self._syncs[database]
             if timer.active():
                 timer.cancel()
                 waiting.callback(result)

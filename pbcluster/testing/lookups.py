@@ -1,7 +1,8 @@
 """Asks members for routes as a gateway does, and tells what came: for histories.
 
 One question at a time to one member, with the first gateway's key. An answer that comes too late is
-recognised by its request id and thrown away.
+recognised by its request id and thrown away. A question whose session is lost is given up at once,
+as a gateway does, which asks another member then.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pbcluster.testing.histories import MISSING, OK, UNKNOWN
 
 #: A member that is behind ``min_epoch`` waits for it as long as this allows.
 TIMEOUT_S = 2.0
+#: So often it is looked whether the session is still there.
+LOOK_MS = 10
 
 
 class Lookups:
@@ -57,7 +60,11 @@ class Lookups:
     @staticmethod
     def _answer(socket: zmq.Socket[bytes], number: int) -> wire.Body | None:
         until = time.monotonic() + TIMEOUT_S
-        while (left_s := until - time.monotonic()) > 0 and socket.poll(round(left_s * 1000)):
+        while time.monotonic() < until:
+            if not socket.poll(LOOK_MS):
+                if not socket.poll(0, zmq.POLLOUT):
+                    return None  # with IMMEDIATE: there is no session
+                continue
             try:
                 envelope = wire.decode(socket.recv())
             except PBClusterError:

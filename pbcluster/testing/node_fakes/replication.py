@@ -29,6 +29,7 @@ class FakeReplication:
     :ivar broken_syncs: so many syncs answer with a failure.
     :ivar corrupt: restores of these (tenant id, epoch) fail their check.
     :ivar syncs: paths of all syncs asked for, in order.
+    :ivar waiting: when each sync began that is under way.
     """
 
     def __init__(self, clock: Clock, s3: FakeS3Client, disk: FakeDisk) -> None:
@@ -43,6 +44,7 @@ class FakeReplication:
         self.broken_syncs = 0
         self.corrupt: set[tuple[str, int]] = set()
         self.syncs: list[Path] = []
+        self.waiting: list[float] = []
         self._uploaded: dict[Path, int] = {}
         #: Their last unregister failed: the next one succeeds without a sync, as Litestream's does.
         self._doubtful: set[Path] = set()
@@ -65,10 +67,19 @@ class FakeReplication:
         """See ``Replication``."""
         self._lost.append(callback)
 
+    def waiting_since(self) -> float | None:
+        """See ``Replication``."""
+        return min(self.waiting, default=None)
+
+    async def end_hanging(self) -> None:
+        """See ``Replication``."""
+        self.lose()
+
     def lose(self, reason: str = "litestream was killed by SIGKILL") -> None:
         """The daemon dies."""
         self.running = False
         self.registered.clear()
+        self.waiting.clear()
         for callback in list(self._lost):
             callback(reason)
 
@@ -110,6 +121,15 @@ class FakeReplication:
     async def sync(self, database: Path, *, timeout_s: float) -> int:
         """See ``Replication``."""
         self.syncs.append(database)
+        began = self.clock.seconds()
+        self.waiting.append(began)
+        try:
+            return await self._sync(database)
+        finally:
+            if began in self.waiting:
+                self.waiting.remove(began)
+
+    async def _sync(self, database: Path) -> int:
         self._check_running()
         found = self.disk.databases.get(database)
         if database not in self.registered or found is None:
