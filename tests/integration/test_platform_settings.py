@@ -31,6 +31,14 @@ routerAdd("GET", "/api/probe/autocheckpoint", (e) => {
   $app.nonconcurrentDB().newQuery("PRAGMA wal_autocheckpoint").one(found);
   return e.json(200, { pages: found.wal_autocheckpoint });
 });
+routerAdd("GET", "/api/probe/busy", (e) => {
+  const told = [$app.nonconcurrentDB(), $app.auxNonconcurrentDB()].map((pool) => {
+    const found = new DynamicModel({ timeout: -1 });
+    pool.newQuery("PRAGMA busy_timeout").one(found);
+    return found.timeout;
+  });
+  return e.json(200, { told });
+});
 routerAdd("POST", "/api/probe/autocheckpoint", (e) => {
   $app.nonconcurrentDB().newQuery("PRAGMA wal_autocheckpoint=1000").execute();
   return e.json(200, {});
@@ -220,6 +228,20 @@ class CheckpointTests(PlatformCase):
             if await self.pages(http) == 0:
                 return
         self.fail("the job did not set it again")
+
+    async def test_waits_are_as_before_after_a_backup(self) -> None:
+        """A backup waits for no checkpoint; when it is over, or has failed, PocketBase waits for
+        locks as long as it did before."""
+        self.put_hook(
+            PROBE + 'onBackupCreate((e) => { if (e.name === "no.zip") throw 1; e.next(); });'
+        )
+        _, http = await self.start()
+        _, before = await http.ask("GET", "/probe/busy")
+        self.assertGreater(min(before["told"]), 1000)
+        for name, wanted in (("yes.zip", 204), ("no.zip", 400)):
+            status, answer = await http.ask("POST", "/backups", {"name": name})
+            self.assertEqual(status, wanted, answer)
+            self.assertEqual((await http.ask("GET", "/probe/busy"))[1], before)
 
 
 class DoorTests(PlatformCase):

@@ -23,6 +23,24 @@ cronAdd("__pbcluster__", "* * * * *", () => {
   $app.nonconcurrentDB().newQuery("PRAGMA wal_autocheckpoint=0").execute();
 });
 
+// A backup begins with checkpoints, for which PocketBase waits as long as SQLite lets it, 10 s and 5 s,
+// and its writers with it: Litestream always reads. They are not needed, and one that succeeds comes
+// between two syncs. So it does not wait for long meanwhile.
+onBackupCreate((e) => {
+  const pools = [$app.nonconcurrentDB(), $app.auxNonconcurrentDB()];
+  const before = pools.map((pool) => {
+    const found = new DynamicModel({ timeout: 0 });
+    pool.newQuery("PRAGMA busy_timeout").one(found);
+    return found.timeout;
+  });
+  pools.forEach((pool) => pool.newQuery("PRAGMA busy_timeout=100").execute());
+  try {
+    e.next();
+  } finally {
+    pools.forEach((pool, i) => pool.newQuery(`PRAGMA busy_timeout=${before[i]}`).execute());
+  }
+});
+
 // What the node itself asks. Its front door lets no client in here, and who comes otherwise does
 // not know the secret of this start, of which only the hash is here.
 routerAdd("POST", "/api/pbcluster/login", (e) => {
