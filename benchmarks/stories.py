@@ -45,8 +45,22 @@ _BUSY = (
     "nine tenths of a pause are the start of two processes on the target, and the machine had "
     "several times the work of its cores meanwhile; it was not measured on a quiet one"
 )
+_BUSY_KILL = (
+    "for 2 s of it the dead node's lease could still prove; the rest are suspicion, claim, restore "
+    "and the start of two processes, and the machine had several times the work of its cores "
+    "meanwhile"
+)
+_BUSY_MOVE = (
+    "nine tenths of a pause are the start of two processes on the target, and the machine had "
+    "several times the work of its cores meanwhile; *50 moves of a small tenant*, taken under less "
+    "load, reached it"
+)
 #: (measure, figure without its quantile) → what is known to stand in its way.
 CAUSES: Mapping[tuple[str, str], str] = {
+    ("node-kill", "write_gap_s"): _BUSY_KILL,
+    ("node-kill", "rounds"): "the machine was needed for other work",
+    ("migration", "longest_write_s"): _BUSY_MOVE,
+    ("migration", "longest_read_s"): _BUSY_MOVE,
     ("drain", "longest_write_s"): _BUSY,
     ("drain", "longest_read_s"): _BUSY,
 }
