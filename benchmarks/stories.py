@@ -58,7 +58,6 @@ _BUSY_MOVE = (
 #: (measure, figure without its quantile) → what is known to stand in its way.
 CAUSES: Mapping[tuple[str, str], str] = {
     ("node-kill", "write_gap_s"): _BUSY_KILL,
-    ("node-kill", "rounds"): "the machine was needed for other work",
     ("migration", "longest_write_s"): _BUSY_MOVE,
     ("migration", "longest_read_s"): _BUSY_MOVE,
     ("drain", "longest_write_s"): _BUSY,
