@@ -52,9 +52,13 @@ LABELS = {
     "heard_s": "from the decision until the last gateway has heard of the last of them, s",
     "gaps": "gaps in the broadcasts of any gateway",
 }
+CREATES_CAUSE = (
+    "three members, all simulated nodes and the load share the machine's cores, on which other "
+    "work ran; placing one looks at all nodes (1.2 ms for 500) beside three entries of the log"
+)
 TARGETS = (
     Target("rss_mb", "", 600.0),
-    Target("creates_s", "", 500.0, at_most=False),
+    Target("creates_s", "", 500.0, at_most=False, cause=CREATES_CAUSE),
     Target("list_p99_ms", "", 50.0),
     Target("reassigned_s", "", 2.0),
     Target("broadcast_max_ms", "", 100.0),
