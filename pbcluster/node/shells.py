@@ -100,22 +100,6 @@ def real_shells(reactor: Any, config: NodeConfig, secrets_: Secrets) -> Shells:
         if pruned:
             log.info("removed {pruned} old copies that were set aside", pruned=pruned)
 
-    files = None
-    if config.files == "s3":
-        files = Files(
-            reactor,
-            FilesConfig(
-                address=address,
-                tenant_key=secrets_.tenant_key,
-                window_s=config.files_window_s,
-                default_max_bytes=config.tenant_max_file_bytes,
-            ),
-            objects,
-            unix_ms=lambda: time.time_ns() // 1_000_000,
-            utc_now=lambda: datetime.now(UTC),
-            data_of=lambda tenant_id: directories.path(tenant_id) / DATA,
-        )
-
     def close() -> None:
         for end in at_end:
             end()
@@ -139,7 +123,33 @@ def real_shells(reactor: Any, config: NodeConfig, secrets_: Secrets) -> Shells:
         directories=directories,
         prepare=prepare,
         close=close,
-        files=files,
+        files=_files(reactor, config, secrets_, address, objects, directories),
         logs=logs,
         isolation=isolation,
+    )
+
+
+def _files(
+    reactor: Any,
+    config: NodeConfig,
+    secrets_: Secrets,
+    address: S3Address,
+    objects: S3Objects,
+    directories: NodeDirectories,
+) -> Files | None:
+    """The file gateway; None: files stay on this node's disk."""
+    if config.files != "s3":
+        return None
+    return Files(
+        reactor,
+        FilesConfig(
+            address=address,
+            tenant_key=secrets_.tenant_key,
+            window_s=config.files_window_s,
+            default_max_bytes=config.tenant_max_file_bytes,
+        ),
+        objects,
+        unix_ms=lambda: time.time_ns() // 1_000_000,
+        utc_now=lambda: datetime.now(UTC),
+        data_of=lambda tenant_id: directories.path(tenant_id) / DATA,
     )
