@@ -370,7 +370,7 @@ AnyCommand = (
 )
 
 
-class AuditNote(msgspec.Struct, frozen=True, array_like=True):
+class AuditNote(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Who wants a command, from where and what for; ``audit.note`` makes one within its bounds."""
 
     actor: str
@@ -382,7 +382,7 @@ class AuditNote(msgspec.Struct, frozen=True, array_like=True):
     detail: str = ""
 
 
-class Keyed(msgspec.Struct, frozen=True, array_like=True):
+class Keyed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What stands in the log: a command, its idempotency key (empty: none) and what the audit trail
     shall tell of it (None: nothing)."""
 

@@ -217,6 +217,7 @@ class MigrationChanges(RegistryRecords):
     def _put_migration(self, record: MigrationRecord) -> None:
         tenant_id = record.tenant_id
         self._migrations[tenant_id] = record
+        self._assignments.pop(tenant_id, None)
         for kept, belongs in (
             (self._active_migrations, record.phase in m.ACTIVE),
             (self._old_routes, record.phase not in m.ACTIVE and record.old_route),

@@ -20,12 +20,24 @@ from pbcluster.controlplane.planner import Assign, Kind, Planner, kind_of
 from pbcluster.controlplane.rebalancing import Finish, Rebalancing
 from pbcluster.controlplane.registry import LIVING, Registry
 from pbcluster.errors import NoCapacity
-from pbcluster.records import MigrationRecord, NodeRecord, NodeStatus, TenantRecord, TenantStatus
+from pbcluster.records import (
+    MigrationPhase,
+    MigrationRecord,
+    NodeRecord,
+    NodeStatus,
+    TenantRecord,
+    TenantStatus,
+)
 
 #: Migrations under way in all; each costs its target a restore and a start.
 MAX_MOVES = 16
 #: … of those that a drain began, for one source, and toward one target.
 MAX_PER_NODE = 4
+#: Tenants that are paused at once on their way to one target: two starts share its processors, so
+#: that nobody's pause grows with what else moves. Others go on preparing meanwhile.
+MAX_PAUSED = 2
+#: One that is paused for longer has another trouble, and stops nobody else.
+PAUSE_COUNTS_S = 10.0
 #: A tenant whose move off a draining node failed is tried again after so long.
 RETRY_S = 5.0
 #: A step that could not be carried out is tried again after so long.
@@ -175,9 +187,26 @@ class Moves:
             route_quiet_s=now - quiet_since,
         )
         step = m.next_step(record, seen)
-        if step is not None:
-            self._busy.add(record.tenant_id)
-            effects.append(step)
+        if step is None or (isinstance(step, m.Hold) and not self._may_pause(record, now)):
+            return
+        self._busy.add(record.tenant_id)
+        effects.append(step)
+
+    def _may_pause(self, record: MigrationRecord, now: float) -> bool:
+        """Whether few enough others are paused on their way to the same target."""
+        others = [
+            other
+            for other in self._current().active_migrations()
+            if other.target_node == record.target_node and other.id != record.id
+        ]
+        return sum(self._is_paused(other, now) for other in others) < MAX_PAUSED
+
+    def _is_paused(self, record: MigrationRecord, now: float) -> bool:
+        """Its tenant is held, or about to be, and that not for too long."""
+        if record.phase is MigrationPhase.PREPARING:
+            return record.warmed and record.tenant_id in self._busy
+        _, since = self._seen.get(record.id, (-1, now))
+        return now - since < PAUSE_COUNTS_S
 
     def _is_busy(self, tenant_id: str, now: float) -> bool:
         return tenant_id in self._busy or self._not_before.get(tenant_id, 0.0) > now

@@ -25,7 +25,7 @@ MAX_SPENT = 240_000
 _HASH_BYTES = 8
 
 
-class Outcome(msgspec.Struct, frozen=True, array_like=True):
+class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a command did: the ids and numbers it made, or its error."""
 
     index: int

@@ -133,21 +133,26 @@ class Choice:
     why: str = ""
 
 
+def rank(candidate: Candidate, prefer: str = "") -> tuple[bool, bool, int, bool, float, int, str]:
+    """The order in which candidates are chosen, the smallest first; no two nodes are equal."""
+    return (
+        candidate.node.id != prefer,
+        bool(candidate.trouble),
+        candidate.group,
+        not candidate.warm,
+        candidate.assigned / candidate.node.capacity,
+        candidate.assigned,
+        candidate.node.id,
+    )
+
+
 def best_of(
     candidates: Iterable[Candidate], *, prefer: str = "", wish: Wish = RESCUE
 ) -> Candidate | None:
     """The node that :func:`choose` would choose, without reasons; None: none can take it."""
     return min(
         (each for each in candidates if not each.objection(wish)),
-        key=lambda each: (
-            each.node.id != prefer,
-            bool(each.trouble),
-            each.group,
-            not each.warm,
-            each.assigned / each.node.capacity,
-            each.assigned,
-            each.node.id,
-        ),
+        key=lambda each: rank(each, prefer),
         default=None,
     )
 

@@ -16,8 +16,9 @@ from pbcluster.controlplane.liveness import Liveness, ProbeNode
 from pbcluster.controlplane.placement import Candidate, Choice, Wish, best_of, choose
 from pbcluster.controlplane.registry import LIVING, Registry
 from pbcluster.controlplane.registry_records import ending_of, may_end
+from pbcluster.controlplane.shortlist import FRESH_S, Shortlist
 from pbcluster.errors import NoCapacity, Unavailable
-from pbcluster.records import NodeResources, NodeStatus, TenantRecord, TenantStatus
+from pbcluster.records import NodeRecord, NodeResources, NodeStatus, TenantRecord, TenantStatus
 
 #: Assignments under way at once.
 MAX_ASSIGNING = 64
@@ -80,9 +81,12 @@ class Planner:
         self._current = registry
         self._liveness = liveness
         self._node_down_after_s = node_down_after_s
-        self._assigning: set[str] = set()
+        #: Tenant → the node that it is about to get.
+        self._assigning: dict[str, str] = {}
         self._not_before: dict[str, float] = {}
         self._setting: set[str] = set()
+        #: Region, zone, reserve, unwell → when it was made, and the list.
+        self._shortlists: dict[tuple[str, str, bool, bool], tuple[float, Shortlist]] = {}
 
     @property
     def _registry(self) -> Registry:
@@ -93,12 +97,13 @@ class Planner:
         self._assigning.clear()
         self._not_before.clear()
         self._setting.clear()
+        self._shortlists.clear()
 
     # -- what is under way --
 
     def assigned(self, tenant_id: str, now: float, *, failed: bool) -> None:
         """An :class:`Assign` of this tenant has ended."""
-        self._assigning.discard(tenant_id)
+        self._assigning.pop(tenant_id, None)
         self._liveness.end_taking(tenant_id)
         if failed:
             self._not_before[tenant_id] = now + RETRY_S
@@ -248,7 +253,7 @@ class Planner:
         if tenant.id in self._assigning:
             return None
         self._check_renewable(tenant, now)
-        self._assigning.add(tenant.id)
+        self._assigning[tenant.id] = tenant.node_id
         self._liveness.begin_taking(tenant.id, tenant.node_id)
         reason = "PocketBase restored a backup"
         return Assign(tenant.id, tenant.node_id, tenant.epoch, 0, reason, keeps_data=True)
@@ -267,7 +272,7 @@ class Planner:
         """
         if tenant.id in self._assigning:
             return None
-        self._assigning.add(tenant.id)
+        self._assigning[tenant.id] = node_id
         self._liveness.begin_taking(tenant.id, tenant.node_id)
         return Assign(tenant.id, node_id, tenant.epoch, 0, reason)
 
@@ -275,12 +280,32 @@ class Planner:
         self, tenant: TenantRecord, reason: str, now: float, above: int = 0, prefer: str = ""
     ) -> Assign:
         wish = self.wish(tenant, reserve=bool(tenant.node_id))
-        best = best_of(self._each(tenant), prefer=prefer, wish=wish)
+        if prefer or self._is_special(tenant):
+            best = best_of(self._each(tenant), prefer=prefer, wish=wish)
+        else:
+            best = self._listed(tenant, wish, now)
         node_id = self.choice(tenant, wish, prefer).node_id if best is None else best.node.id
-        self._assigning.add(tenant.id)
+        self._assigning[tenant.id] = node_id
         if tenant.node_id:
             self._liveness.begin_taking(tenant.id, tenant.node_id)
         return Assign(tenant.id, node_id, tenant.epoch, above, reason)
+
+    def _is_special(self, tenant: TenantRecord) -> bool:
+        """Whether nodes have another order for it than for others: it has a copy somewhere, is kept
+        away from its group, or ends, which takes no room."""
+        spread = bool(tenant.placement.get("spread"))
+        return spread or bool(may_end(tenant)) or self._registry.has_copy(tenant.id)
+
+    def _listed(self, tenant: TenantRecord, wish: Wish, now: float) -> Candidate | None:
+        """The best node by the list of the moment; None: none is left on it."""
+        registry = self._registry
+        kind = (wish.region, wish.zone, wish.reserve, wish.unwell)
+        made_at, shortlist = self._shortlists.get(kind, (-FRESH_S, None))
+        if shortlist is None or not 0 <= now - made_at < FRESH_S:
+            shortlist = Shortlist(self._each(None), wish)
+            self._shortlists[kind] = now, shortlist
+        coming = self._coming(tenant.id)
+        return shortlist.best(lambda each: self._seen(registry.node(each), tenant, coming))
 
     def wish(self, tenant: TenantRecord, *, reserve: bool = False, move: bool = False) -> Wish:
         """What a tenant needs of its next node.
@@ -317,28 +342,42 @@ class Planner:
         return list(self._each(tenant))
 
     def _each(self, tenant: TenantRecord | None) -> Iterator[Candidate]:
-        """Hundreds of nodes for each tenant that is placed: what they share is asked once."""
-        registry, liveness = self._registry, self._liveness
+        coming = self._coming("" if tenant is None else tenant.id)
+        return (self._seen(node, tenant, coming) for node in self._registry.nodes())
+
+    def _coming(self, but: str) -> dict[str, int]:
+        """Node → tenants, ``but`` left out, that it will have: they move there, or it was decided
+        to give them to it and not committed yet."""
+        registry = self._registry
+        coming = registry.coming(but=but)
+        for tenant_id, node_id in self._assigning.items():
+            tenant = registry.tenant(tenant_id)
+            if tenant_id != but and tenant.node_id != node_id and not may_end(tenant):
+                coming[node_id] = coming.get(node_id, 0) + 1
+        return coming
+
+    def _seen(
+        self, node: NodeRecord, tenant: TenantRecord | None, coming: dict[str, int]
+    ) -> Candidate:
+        """A node as placement sees it."""
+        registry, node_id = self._registry, node.id
         tenant_id, own = ("", "") if tenant is None else (tenant.id, tenant.node_id)
-        ends = tenant is not None and bool(may_end(tenant))  # an end takes no place
-        spread = tenant is not None and bool(tenant.placement.get("spread"))
-        coming = registry.coming(but=tenant_id)
-        for node in registry.nodes():
-            node_id = node.id
-            last = liveness.last_heartbeat(node_id)
-            resources = last[1].resources if last is not None else _UNKNOWN
-            assigned = 0 if ends else registry.count_of(node_id) - (node_id == own)
-            yield Candidate(
-                node,
-                assigned + coming.get(node_id, 0),
-                liveness.alive(node_id),
-                last is not None and last[1].status == _DEGRADED,
-                _share(resources.memory_used_bytes, resources.memory_total_bytes),
-                _share(resources.disk_used_bytes, resources.disk_total_bytes),
-                self._group_on(node_id, tenant) if spread else 0,
-                registry.is_warm(tenant_id, node_id),
-                tenant is not None and own == node_id,
-            )
+        last = self._liveness.last_heartbeat(node_id)
+        resources = last[1].resources if last is not None else _UNKNOWN
+        # An end takes no place.
+        ends = tenant is not None and bool(may_end(tenant))
+        assigned = 0 if ends else registry.count_of(node_id) - (node_id == own)
+        return Candidate(
+            node,
+            assigned + coming.get(node_id, 0),
+            self._liveness.alive(node_id),
+            last is not None and last[1].status == _DEGRADED,
+            _share(resources.memory_used_bytes, resources.memory_total_bytes),
+            _share(resources.disk_used_bytes, resources.disk_total_bytes),
+            self._group_on(node_id, tenant),
+            registry.is_warm(tenant_id, node_id),
+            tenant is not None and own == node_id,
+        )
 
     def _group_on(self, node_id: str, tenant: TenantRecord | None) -> int:
         """How many others of the group that it is spread among are there."""

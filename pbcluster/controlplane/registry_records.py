@@ -69,6 +69,8 @@ class RegistryRecords:
         self._names: dict[str, str] = {}
         self._domains: dict[str, str] = {}
         self._tenants_of: dict[str, set[str]] = {}
+        #: Derived from a tenant's record and its migration's; made when it is asked for.
+        self._assignments: dict[str, wire.Assignment | None] = {}
         self._order = TenantOrder(())
         self._by_status: dict[TenantStatus, set[str]] = {}
         #: Tenants whose end a node is ordered to carry out.
@@ -154,10 +156,12 @@ class RegistryRecords:
 
     def is_warm(self, tenant_id: str, node_id: str) -> bool:
         """Whether a node restored a copy of a tenant that is to be moved there."""
+        return self.has_copy(tenant_id) and self._migrations[tenant_id].target_node == node_id
+
+    def has_copy(self, tenant_id: str) -> bool:
+        """Whether any node that does not own it restored a copy of a tenant, to have it next."""
         record = self._migrations.get(tenant_id)
-        if record is None or record.target_node != node_id:
-            return False
-        return record.warmed and record.phase in m.BEFORE_SWITCH
+        return record is not None and record.warmed and record.phase in m.BEFORE_SWITCH
 
     def hosts_of(self, tenant: TenantRecord) -> tuple[str, ...]:
         """All host names of a tenant."""
@@ -166,12 +170,12 @@ class RegistryRecords:
     def assignments(self, node_id: str) -> wire.NodeAssignments:
         """Everything a node must own. :raises NotFound: it never registered."""
         node = self.node(node_id)
-        owned = (self._tenants[tenant_id] for tenant_id in sorted(self.tenants_of(node_id)))
+        owned = map(self._assignment, sorted(self._tenants_of.get(node_id, ())))
         return wire.NodeAssignments(
             node_id,
             node.incarnation,
             node.assignments_index,
-            tuple(self._assignment(t) for t in owned if t.status in LIVING or ending_of(t)),
+            tuple([each for each in owned if each is not None]),
             tuple(self._warming(node_id)),
         )
 
@@ -182,7 +186,19 @@ class RegistryRecords:
             if order is not None:
                 yield order
 
-    def _assignment(self, tenant: TenantRecord) -> wire.Assignment:
+    def _assignment(self, tenant_id: str) -> wire.Assignment | None:
+        """What its node must know of a tenant; None: it is not to have it. Kept until the tenant or
+        its migration changes, since a node is sent its whole list when one of hundreds does."""
+        try:
+            return self._assignments[tenant_id]
+        except KeyError:
+            tenant = self._tenants[tenant_id]
+            wanted = tenant.status in LIVING or ending_of(tenant)
+            made = self._new_assignment(tenant) if wanted else None
+            self._assignments[tenant_id] = made
+            return made
+
+    def _new_assignment(self, tenant: TenantRecord) -> wire.Assignment:
         moving = self._migrations.get(tenant.id)
         return wire.Assignment(
             tenant_id=tenant.id,
@@ -242,6 +258,7 @@ class RegistryRecords:
 
     def _store(self, tenant: TenantRecord) -> None:
         self._tenants[tenant.id] = tenant
+        self._assignments.pop(tenant.id, None)
         self._by_status.setdefault(tenant.status, set()).add(tenant.id)
         if tenant.status not in (TenantStatus.DELETING, TenantStatus.DELETED):
             self._names[tenant.name] = tenant.id

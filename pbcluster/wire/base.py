@@ -9,8 +9,8 @@ import msgspec
 from pbcluster.errors import PBClusterError, from_code
 
 
-class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Base of all bodies; the tag is the class's name."""
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Base of all bodies; the tag is the class's name. As ``records.Record``, never in a cycle."""
 
 
 class Ok(Message, frozen=True):

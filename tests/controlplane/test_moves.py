@@ -6,7 +6,15 @@ import msgspec
 
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane import migration as m
-from pbcluster.controlplane.moves import MAX_PER_NODE, RETRY_S, Effect, Moves, Start
+from pbcluster.controlplane.moves import (
+    MAX_PAUSED,
+    MAX_PER_NODE,
+    PAUSE_COUNTS_S,
+    RETRY_S,
+    Effect,
+    Moves,
+    Start,
+)
 from pbcluster.controlplane.planner import Assign
 from pbcluster.errors import NoCapacity
 from pbcluster.records import TenantRecord, TenantStatus
@@ -81,6 +89,43 @@ class TestSteps(MovesCase):
         self.assertEqual(self.moves_for(2), [m.Hold(tenant.id, move, 1)])
         self.moves.ended(tenant.id, self.now, failed=True)
         self.assertEqual(self.moves_for(2), [m.Hold(tenant.id, move, 1)])
+
+    def test_few_are_paused_at_once(self) -> None:
+        """Of tenants that are ready to move to one target, MAX_PAUSED are held; the next one when
+        one of them serves there. Another target is not concerned."""
+        tenants = [self.serving(number, "a") for number in range(MAX_PAUSED + 2)]
+        moves = [self.start(each, "b") for each in tenants]
+        elsewhere = self.serving(90, "a")
+        other = self.start(elsewhere, "c")
+        for each, move in zip([*tenants, elsewhere], [*moves, other], strict=True):
+            self.apply(c.MigrationWarmed(AT, move, each.id, 1, 1))
+        held = [e.tenant_id for e in self.moves_for(1) if isinstance(e, m.Hold)]
+        self.assertEqual(held, [*(t.id for t in tenants[:MAX_PAUSED]), elsewhere.id])
+        first = tenants[0]
+        self.apply(c.DrainTenant(AT, moves[0], first.id, 1))
+        self.moves.ended(first.id, self.now, failed=False)
+        self.assertEqual(self.moves_for(1), [])
+        self.apply(c.MigrationDrained(AT, moves[0], first.id, first.epoch, 1, True))
+        self.assertEqual(self.moves_for(1), [])
+        epoch = self.registry.tenant(first.id).epoch
+        self.apply(c.MigrationReady(AT, moves[0], first.id, epoch))
+        (next_one,) = self.moves_for(1)
+        self.assertEqual(next_one.tenant_id, tenants[MAX_PAUSED].id)
+
+    def test_a_pause_that_does_not_end_holds_up_nobody(self) -> None:
+        """Tenants that cannot start on their target are not waited for by others."""
+        tenants = [self.serving(number, "a") for number in range(MAX_PAUSED + 1)]
+        moves = [self.start(each, "b") for each in tenants]
+        for each, move in zip(tenants, moves, strict=True):
+            self.apply(c.MigrationWarmed(AT, move, each.id, 1, 1))
+        self.moves_for(1)
+        for each, move in zip(tenants[:MAX_PAUSED], moves, strict=False):
+            self.apply(c.DrainTenant(AT, move, each.id, 1))
+            self.apply(c.MigrationDrained(AT, move, each.id, each.epoch, 1, True))
+            self.moves.ended(each.id, self.now, failed=False)
+        self.assertEqual(self.moves_for(PAUSE_COUNTS_S - 1), [])
+        (next_one,) = self.moves_for(2)
+        self.assertEqual(next_one.tenant_id, tenants[MAX_PAUSED].id)
 
     def test_a_new_leader_begins_its_clocks_anew(self) -> None:
         """It neither aborts what another leader saw for long, nor forgets to in the end."""

@@ -1,6 +1,9 @@
 """Placement: the least loaded node that can take a tenant, or the reasons why none can."""
 
+import random
+
 import attrs
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -8,10 +11,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from pbcluster.controlplane.placement import (
     Candidate,
     Wish,
+    best_of,
     choose,
     rebalance,
     reserve_of,
 )
+from pbcluster.controlplane.shortlist import Shortlist
 from pbcluster.errors import NoCapacity
 from pbcluster.records import NodeRecord, NodeStatus
 
@@ -209,3 +214,53 @@ class TestRebalance(SynchronousTestCase):
             highest = max((count - 1) / capacity for count, capacity in shares)
             lowest = min((count + 1) / capacity for count, capacity in shares)
             self.assertLessEqual(highest, lowest + 1e-9)
+
+
+class TestShortlist(SynchronousTestCase):
+    @settings(max_examples=200, deadline=None)
+    @given(
+        st.lists(st.tuples(st.integers(0, 9), st.integers(1, 12)), min_size=1, max_size=8),
+        st.lists(st.sampled_from(["place", "dies", "drains", "fills"]), max_size=40),
+        st.randoms(use_true_random=False),
+    )
+    def test_as_if_all_were_looked_at(
+        self,
+        sizes: list[tuple[int, int]],
+        steps: list[str],
+        dice: random.Random,
+    ) -> None:
+        """However nodes fill, die and drain, its choice is that of a look at all of them."""
+        nodes = {
+            f"n{number}": node(f"n{number}", assigned, capacity=capacity)
+            for number, (assigned, capacity) in enumerate(sizes)
+        }
+        wish = Wish()
+        shortlist = Shortlist(nodes.values(), wish)
+        for step in steps:
+            if step == "place":
+                best = shortlist.best(nodes.__getitem__)
+                self.assertEqual(best, best_of(nodes.values(), wish=wish))
+                name, more = ("" if best is None else best.node.id), 1
+            else:
+                name, more = dice.choice(sorted(nodes)), dice.randint(1, 5)
+            if not name:
+                continue
+            each = nodes[name]
+            if step in ("place", "fills"):
+                nodes[name] = attrs.evolve(each, assigned=each.assigned + more)
+            elif step == "dies":
+                nodes[name] = attrs.evolve(each, alive=False)
+            else:
+                status = {"status": NodeStatus.DRAINING}
+                nodes[name] = attrs.evolve(each, node=msgspec.structs.replace(each.node, **status))
+
+    def test_who_becomes_better_is_found_by_the_next_list(self) -> None:
+        """A node that was full stays away until then."""
+        nodes = {"a": node("a", 5), "b": node("b", 10)}
+        shortlist = Shortlist(nodes.values(), Wish())
+        nodes["b"] = node("b", 0)
+        first = shortlist.best(nodes.__getitem__)
+        second = Shortlist(nodes.values(), Wish()).best(nodes.__getitem__)
+        assert first is not None
+        assert second is not None
+        self.assertEqual((first.node.id, second.node.id), ("a", "b"))

@@ -1,5 +1,6 @@
 """The planner: what it decides from a view, and the bounds of what it starts at once."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -239,6 +240,50 @@ class TestPlace(PlannerCase):
         effect = self.planner.place(tenant, self.now)
         assert effect is not None
         self.assertEqual(effect.node_id, "b")
+
+
+class TestTogether(PlannerCase):
+    """Many tenants that are placed before the first of them is committed."""
+
+    def test_they_spread(self) -> None:
+        """Evenly, not all onto the node that was the emptiest; never over its capacity."""
+        for name in "abcd":
+            self.node(name, capacity=20)
+        self.pass_time(1)
+        found = Counter(self.place(number) for number in range(60))
+        self.assertEqual(set(found.values()), {15})
+
+    def place(self, number: int) -> str:
+        effect = self.planner.place(self.tenant(number), self.now)
+        assert effect is not None
+        return effect.node_id
+
+    def test_no_room_is_left(self) -> None:
+        """What was decided counts, though nothing of it is committed."""
+        self.node("a", capacity=10)
+        self.pass_time(1)
+        self.assertEqual({self.place(number) for number in range(9)}, {"a"})
+        self.assertRaises(NoCapacity, self.place, 9)
+        self.planner.assigned("tenant_00000000", self.now, failed=True)
+        self.assertEqual(self.place(10), "a")
+
+    def test_a_node_that_has_just_begun_to_drain_is_not_chosen(self) -> None:
+        """Nor one that is suspected: the order is a moment old, the nodes are not."""
+        for name in "abc":
+            self.node(name)
+        self.pass_time(1)
+        self.assertEqual(self.place(1), "a")
+        self.apply(c.DrainNode(AT, "b", True))
+        self.assertEqual([self.place(2), self.place(3), self.place(4)], ["c", "a", "c"])
+
+    def test_a_new_node_is_found(self) -> None:
+        """As soon as the planner looks at the nodes again."""
+        self.node("a")
+        self.pass_time(1)
+        self.assertEqual(self.place(1), "a")
+        self.node("b")
+        self.pass_time(0.2)
+        self.assertEqual(self.place(2), "b")
 
 
 class TestStatus(PlannerCase):

@@ -84,7 +84,7 @@ class TestReports(RequestCase):
     def test_a_report_is_not_answered_before_its_epoch_is_committed(self) -> None:
         """While another assignment is under way the node must repeat it: it might be lost."""
         self.run_for(2.1)
-        self.world.planner._assigning.add(T1)
+        self.world.planner._assigning[T1] = self.owner
         refused = self.report(self.owner, "refused", observed_epoch=1)
         self.refusal(Unavailable, self.owner, refused, key="k")
 

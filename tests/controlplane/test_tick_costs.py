@@ -194,6 +194,17 @@ class TestDying(CostCase):
         self.assertEqual(len(self.planner.tick(self.now)), 29)
 
 
+class TestPlacing(CostCase):
+    def test_many_at_once_look_at_all_nodes_once(self) -> None:
+        """Not once for each: within one tick all are placed by one list."""
+        self.fill(nodes=20, each=2)
+        self.pass_time(1.0)
+        looks = self.planner.looks
+        for number in range(900, 950):
+            self.assertIsNotNone(self.planner.place(self.tenant(number), self.now))
+        self.assertEqual(self.planner.looks - looks, 1)
+
+
 class TestRebalancing(CostCase):
     def test_only_fuller_nodes_are_looked_through(self) -> None:
         """What gives nothing is not asked what it has, but for the fullest one in the end."""
