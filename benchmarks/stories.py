@@ -42,8 +42,8 @@ AT_LEAST: Mapping[str, Mapping[str, float]] = {
     "random": {"rounds": 20},
 }
 _BUSY = (
-    "most of a pause is the start of two processes on the target: four tenants move at a time, on "
-    "two cores that 50 used tenants and their clients share"
+    "most of a pause is the start of two processes on the target, on two cores that 50 used "
+    "tenants and their clients share"
 )
 _BUSY_KILL = (
     "for 2 s of it the dead node's lease could still prove; the rest are suspicion, claim, restore "

@@ -10,7 +10,13 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.controlplane import commands as c
-from pbcluster.controlplane.moves import OLD_ROUTES_EVERY_S, RETRY_S, Moves, Start
+from pbcluster.controlplane.moves import (
+    MAX_PER_NODE,
+    OLD_ROUTES_EVERY_S,
+    RETRY_S,
+    Moves,
+    Start,
+)
 from pbcluster.controlplane.placement import Candidate
 from pbcluster.controlplane.planner import Assign, Planner
 from pbcluster.controlplane.rebalancing import plan
@@ -143,7 +149,7 @@ class TestDraining(CostCase):
         self.pass_time(1.0)
         self.apply(c.DrainNode(AT, "n00", wanted=True))
         found = self.reads_of(ticks=1)
-        self.assertEqual(len(self.moves._starting), 4)
+        self.assertEqual(len(self.moves._starting), MAX_PER_NODE)
         return found
 
     def test_a_drain_costs_what_drains(self) -> None:
