@@ -54,7 +54,7 @@ LABELS = {
 }
 CREATES_CAUSE = (
     "the leader uses a whole core, which it shares with two members, 500 simulated nodes and the "
-    "load: three entries of the log a tenant, HTTP, and its node's list of 200 tenants, sent whole"
+    "load: two entries of the log a tenant, HTTP, and its node's list of 200 tenants, sent whole"
 )
 TARGETS = (
     Target("rss_mb", "", 600.0),
@@ -65,8 +65,8 @@ TARGETS = (
 )
 NOTE = (
     "Tenants are created without a superuser, whose password would be hashed for 50 ms each; each "
-    "is placed, its node says that it is ready, and that is committed too: three entries of the "
-    "log. The decision is the time in the first command that gives a tenant of the dead node away. "
+    "is placed in the same entry of the log, its node says that it is ready, and that is committed "
+    "too. The decision is the time in the first command that gives a tenant of the dead node away. "
     "A broadcast's time begins with the command, so that its commit is in it. The gateways are "
     "gone when tenants are created: one process that stands for all of them falls behind."
 )

@@ -26,6 +26,8 @@ from pbcluster.controlplane.admin_lives import WAIT
 from pbcluster.controlplane.admin_table import Query
 from pbcluster.controlplane.admin_views import TenantView
 from pbcluster.controlplane.domains import custom_domains
+from pbcluster.controlplane.outcomes import Outcome
+from pbcluster.controlplane.tenant_changes import new_tenant
 from pbcluster.errors import Conflict, NotFound, PBClusterError, Unprocessable
 from pbcluster.records import InitialSuperuser, Role, TenantRecord, TenantStatus
 
@@ -147,20 +149,26 @@ class TenantRoutes(DomainRoutes):
             on_s3_outage=body.on_s3_outage,
             placement=placement,
         )
-        outcome = await self.propose(
-            request,
-            command,
-            "tenant.create",
-            command.tenant_id,
-            f"name {body.name}",
-            key=key and f"admin/{key}",
-        )
+        outcome = await self._create(request, command, key and f"admin/{key}")
         tenant = self._consensus.registry.tenant(outcome.tenant_id)
         if tenant.name != body.name:
             raise Conflict("this Idempotency-Key was used to create another tenant", field="name")
         await self._place(tenant)
         tenant = await self._wait_ready(tenant.id, query["wait"])
         return (201 if tenant.ever_ready else 202), self._shown(tenant)
+
+    async def _create(self, request: Request, command: c.CreateTenant, key: str) -> Outcome:
+        """Commit it with its first node. :raises NoCapacity: nothing was created."""
+        draft = new_tenant(command)
+        effect = self._planner.place(draft, self._clock.seconds())
+        assert effect is not None  # it has no node
+        command = msgspec.structs.replace(command, node_id=effect.node_id)
+        try:
+            return await self.propose(
+                request, command, "tenant.create", draft.id, f"name {draft.name}", key=key
+            )
+        finally:
+            self._planner.assigned(draft.id, self._clock.seconds(), failed=False)
 
     def _check_room(self, placement: Mapping[str, str]) -> None:
         """Refuse before anything is created.

@@ -67,7 +67,11 @@ __all__ = [
 
 
 class CreateTenant(Command, frozen=True):
-    """A new tenant without a node. Fails if the name is taken."""
+    """A new tenant. Fails if the name is taken.
+
+    Its first epoch is given to ``node_id`` in the same entry, if that is a node which may take it;
+    else it is created without a node.
+    """
 
     at: datetime
     tenant_id: str
@@ -80,6 +84,7 @@ class CreateTenant(Command, frozen=True):
     durable_reads: bool = False
     on_s3_outage: OnOutage = OnOutage.DEGRADE
     placement: dict[str, str] = {}
+    node_id: str = ""
 
 
 class UpdateTenant(Command, frozen=True):

@@ -9,6 +9,7 @@ A tick costs what moves and what is to leave draining nodes, never what there is
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 import attrs
@@ -31,9 +32,11 @@ from pbcluster.records import (
 
 #: Migrations under way in all; each costs its target a restore and a start.
 MAX_MOVES = 16
-#: … of those that a drain began, for one source, and toward one target: one is prepared while
-#: another is paused. More of them do not end a drain sooner, where two starts share processors.
-MAX_PER_NODE = 2
+#: … of those that a drain began, from one source.
+MAX_PER_SOURCE = 4
+#: … and toward one target: one is prepared while another is paused. More of them do not end a drain
+#: sooner, where two starts share processors.
+MAX_PER_TARGET = 2
 #: Tenants that are paused at once on their way to one target, so that nobody's pause grows with
 #: what else moves: the longest one of 50 was 2.8 s when four were, and is 1.2 s.
 MAX_PAUSED = 1
@@ -230,7 +233,7 @@ class Moves:
         for node in self._current().nodes():
             for tenant_id in self._to_move(node):
                 sources = sum(source == node.id for source, _ in under_way.values())
-                if sources >= MAX_PER_NODE or len(under_way) >= MAX_MOVES:
+                if sources >= MAX_PER_SOURCE or len(under_way) >= MAX_MOVES:
                     break
                 if tenant_id in under_way or self._is_resting(tenant_id, now):
                     continue
@@ -280,12 +283,12 @@ class Moves:
         waits = self._in_vain.get(its_like, 0.0) > now
         if tenant.status not in LIVING or tenant.degraded or waits:
             return None
-        target = self._planner.best(tenant, self._planner.wish(tenant, move=True))
+        targets = Counter(target for _, target in under_way.values())
+        crowded = {each: "others move there" for each, n in targets.items() if n >= MAX_PER_TARGET}
+        wish = self._planner.wish(tenant, move=True)
+        target = self._planner.best(tenant, attrs.evolve(wish, avoid={**wish.avoid, **crowded}))
         if not target:
-            self._in_vain[its_like] = now + RETRY_S
-            return None
-        if sum(other == target for _, other in under_way.values()) >= MAX_PER_NODE:
-            self._in_vain[its_like] = now + STEP_RETRY_S
+            self._in_vain[its_like] = now + (STEP_RETRY_S if crowded else RETRY_S)
             return None
         wanted = self._current().node(tenant.node_id).drain_wanted
         reason = f"node {tenant.node_id} is {'drained' if wanted else 'being stopped'}"

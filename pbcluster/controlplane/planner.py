@@ -81,7 +81,7 @@ class Planner:
         self._current = registry
         self._liveness = liveness
         self._node_down_after_s = node_down_after_s
-        #: Tenant → the node that it is about to get.
+        #: Tenant → the node on which it is about to take a place; empty: it ends there.
         self._assigning: dict[str, str] = {}
         self._not_before: dict[str, float] = {}
         self._setting: set[str] = set()
@@ -285,7 +285,7 @@ class Planner:
         else:
             best = self._listed(tenant, wish, now)
         node_id = self.choice(tenant, wish, prefer).node_id if best is None else best.node.id
-        self._assigning[tenant.id] = node_id
+        self._assigning[tenant.id] = "" if may_end(tenant) else node_id
         if tenant.node_id:
             self._liveness.begin_taking(tenant.id, tenant.node_id)
         return Assign(tenant.id, node_id, tenant.epoch, above, reason)
@@ -351,8 +351,7 @@ class Planner:
         registry = self._registry
         coming = registry.coming(but=but)
         for tenant_id, node_id in self._assigning.items():
-            tenant = registry.tenant(tenant_id)
-            if tenant_id != but and tenant.node_id != node_id and not may_end(tenant):
+            if node_id and tenant_id != but and not registry.has(node_id, tenant_id):
                 coming[node_id] = coming.get(node_id, 0) + 1
         return coming
 

@@ -3,8 +3,9 @@
 A read barrier is a ReadIndex: a round of heartbeats that began after the call. Those that come
 within ``PACE_S`` of one another, up to ``MANY``, share a question, and with it a round: leases of
 hundreds of nodes would otherwise each have one of their own. Whoever is patient, as a lease is,
-waits for ``PATIENT_S`` instead. The question is asked after the last of them joined, so no read is
-confirmed by a round that began before it. A read that comes after a pause waits for nobody.
+waits for ``PATIENT_S`` instead, with however many others. The question is asked after the last of
+them joined, so no read is confirmed by a round that began before it. A read that comes after a
+pause waits for nobody.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from pbcluster.errors import Busy, DeadlineExceeded, PBClusterError
 
-#: From one question to the next, unless many wait already.
+#: From one question to the next, unless many wait already who are not patient.
 PACE_S = 0.005
 MANY = 16
-#: The same where nobody waits but leases: they count from when they were asked for, for 1.5 s.
-PATIENT_S = 0.02
+#: The same where nobody waits but leases: they count from when they were asked for, for 1.5 s. With
+#: 500 nodes fifty of them share a question.
+PATIENT_S = 0.04
 #: Nobody waits longer until what was committed is applied here.
 READ_TIMEOUT_S = 5.0
 #: Reads that wait; more are refused.
@@ -46,6 +48,8 @@ class _Batch:
 
     deadline: float
     waiting: list[Deferred[None]] = attrs.field(factory=list)
+    #: How many of them are not patient.
+    hurried: int = 0
     index: int = -1
 
 
@@ -88,9 +92,10 @@ class Reads:
         if self._joining is None:
             self._joining = _Batch(now + READ_TIMEOUT_S)
         self._joining.waiting.append(answer)
+        self._joining.hurried += not patient
         self._count += 1
         due = self._asked_at + (PATIENT_S if patient else PACE_S)
-        if due <= now or len(self._joining.waiting) >= MANY:
+        if due <= now or self._joining.hurried >= MANY:
             self._ask()
         elif self._timer is None or due < self._due:
             self._stop_timer()

@@ -141,6 +141,10 @@ class RegistryRecords:
         """Ids of the tenants that a node has, those that are being deleted included."""
         return frozenset(self._tenants_of.get(node_id, ()))
 
+    def has(self, node_id: str, tenant_id: str) -> bool:
+        """Whether a node has a tenant."""
+        return tenant_id in self._tenants_of.get(node_id, ())
+
     def count_of(self, node_id: str) -> int:
         """How many tenants a node has."""
         return len(self._tenants_of.get(node_id, ()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -11,8 +12,28 @@ from pbcluster.controlplane.durability_changes import check_not_degraded, wanted
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.registry_records import Change, RegistryRecords, ending_of, may_end
 from pbcluster.controlplane.transitions import check_tenant
-from pbcluster.errors import Conflict, NoCapacity, WrongEpoch
+from pbcluster.errors import Conflict, NoCapacity, NotFound, WrongEpoch
 from pbcluster.records import NodeStatus, TenantRecord, TenantStatus
+
+
+def new_tenant(command: c.CreateTenant, index: int = 0) -> TenantRecord:
+    """The record of a tenant that is created at log index ``index``; 0: that is to be."""
+    return TenantRecord(
+        id=command.tenant_id,
+        name=command.name,
+        domain=command.domain,
+        status=TenantStatus.CREATED,
+        created=command.at,
+        updated=command.at,
+        version=index,
+        durability=command.durability,
+        metadata=command.metadata,
+        quotas=command.quotas,
+        initial_superuser=command.initial_superuser,
+        durable_reads=command.durable_reads,
+        on_s3_outage=command.on_s3_outage,
+        placement=command.placement,
+    )
 
 
 class TenantChanges(RegistryRecords):
@@ -23,24 +44,12 @@ class TenantChanges(RegistryRecords):
             raise Conflict(f"the name {command.name!r} is taken", field="name")
         if command.tenant_id in self._tenants:
             raise Conflict(f"the id {command.tenant_id!r} was used before", field="id")
-        self._put(
-            TenantRecord(
-                id=command.tenant_id,
-                name=command.name,
-                domain=command.domain,
-                status=TenantStatus.CREATED,
-                created=command.at,
-                updated=command.at,
-                version=index,
-                durability=command.durability,
-                metadata=command.metadata,
-                quotas=command.quotas,
-                initial_superuser=command.initial_superuser,
-                durable_reads=command.durable_reads,
-                on_s3_outage=command.on_s3_outage,
-                placement=command.placement,
-            )
-        )
+        self._put(new_tenant(command, index))
+        if command.node_id:
+            first = c.AssignTenant(command.at, command.tenant_id, command.node_id, 0)
+            # What refuses it changed nothing: the tenant exists, and is placed later.
+            with suppress(NotFound, NoCapacity):
+                return self._assign_tenant(index, first)
         return Change(Outcome(index, command.tenant_id))
 
     def _update_tenant(self, index: int, command: c.UpdateTenant) -> Change:

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import attrs
 import bcrypt
 import treq
 from twisted.internet import reactor, task
@@ -21,9 +23,10 @@ from pbcluster.controlplane.admin_api import AdminAPI
 from pbcluster.controlplane.admin_auth import MAX_FAILURES, AdminAuth
 from pbcluster.controlplane.executor import utc_now
 from pbcluster.controlplane.membership import Membership
+from pbcluster.controlplane.planner import Assign
 from pbcluster.controlplane.service import listen
 from pbcluster.errors import Unauthorized
-from pbcluster.records import NodeResources, TenantStatus, is_tenant_id
+from pbcluster.records import NodeResources, TenantRecord, TenantStatus, is_tenant_id
 from tests.controlplane.lease_world import World
 
 TOKEN = "the-admin-token"
@@ -117,6 +120,21 @@ class AdminCase(TestCase):
         status, created = await self.ask("POST", f"/tenants{wait}", {"name": name} | more)
         self.assertEqual(status, 201, created)
         return created
+
+
+class Wrong:
+    """A planner's ``place`` that names a node which is not there, the first time."""
+
+    def __init__(self, place: Callable[..., Assign | None]) -> None:
+        self._place = place
+        self._named = False
+
+    def __call__(self, tenant: TenantRecord, now: float) -> Assign | None:
+        found = self._place(tenant, now)
+        if found is None or self._named:
+            return found
+        self._named = True
+        return attrs.evolve(found, node_id="node_gone")
 
 
 class TestAuthorisation(AdminCase):
@@ -270,6 +288,21 @@ class TestTenants(AdminCase):
         status, body = await self.ask("POST", "/tenants", {"name": "c"}, idempotency_key="x" * 201)
         self.assertEqual(status, 400)
         self.assertIn("Idempotency-Key", body["data"])
+
+    async def test_a_creation_is_one_entry(self) -> None:
+        """With its node; a second one is the node's word that it serves."""
+        before = len(self.world.store.entries)
+        await self.create("shop")
+        entries = [c.decode(each.data) for each in self.world.store.entries[before:] if each.data]
+        kinds = [type(each.command).__name__ for each in entries]
+        self.assertEqual(kinds, ["CreateTenant", "MarkReady"])
+
+    async def test_a_node_that_is_full_by_then(self) -> None:
+        """It is created all the same, and placed elsewhere at once."""
+        self.world.planner.place = Wrong(self.world.planner.place)  # type: ignore[method-assign]
+        created = await self.create("shop")
+        self.assertIn(created["nodeID"], ("node_0", "node_1"))
+        self.assertEqual(created["status"], "active")
 
     async def test_no_room_is_told_with_the_reason(self) -> None:
         """503 with Retry-After, and nothing is created."""

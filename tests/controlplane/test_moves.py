@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane import migration as m
 from pbcluster.controlplane.moves import (
     MAX_PAUSED,
-    MAX_PER_NODE,
+    MAX_PER_SOURCE,
+    MAX_PER_TARGET,
     PAUSE_COUNTS_S,
     RETRY_S,
     Effect,
@@ -171,12 +174,15 @@ class TestDrains(MovesCase):
         self.apply(c.DrainNode(AT, node_id, wanted=wanted))
 
     def test_a_few_at_a_time(self) -> None:
-        """At most MAX_PER_NODE of a node are under way, spread over the others; then the next."""
+        """At most MAX_PER_SOURCE of a node are under way, at most MAX_PER_TARGET to each of the
+        others; then the next."""
         tenants = [self.serving(number, "a") for number in range(10)]
         self.drain("a")
         starts = [e for e in self.moves_for(1) if isinstance(e, Start)]
-        self.assertEqual(len(starts), MAX_PER_NODE)
-        self.assertEqual([e.tenant_id for e in starts], [t.id for t in tenants[:MAX_PER_NODE]])
+        self.assertEqual(len(starts), MAX_PER_SOURCE)
+        targets = Counter(each.target_node for each in starts)
+        self.assertEqual(targets, {"b": MAX_PER_TARGET, "c": MAX_PER_TARGET})
+        self.assertEqual([e.tenant_id for e in starts], [t.id for t in tenants[:MAX_PER_SOURCE]])
         for each in starts:
             self.start(self.registry.tenant(each.tenant_id), each.target_node)
             self.moves.ended(each.tenant_id, self.now, failed=False)
@@ -188,7 +194,7 @@ class TestDrains(MovesCase):
         self.apply(c.MigrationDrained(AT, move, first, 1, 1, settled=True))
         self.apply(c.MigrationReady(AT, move, first, 2))
         more = [e for e in self.moves_for(1) if isinstance(e, Start)]
-        self.assertEqual([e.tenant_id for e in more], [tenants[MAX_PER_NODE].id])
+        self.assertEqual([e.tenant_id for e in more], [tenants[MAX_PER_SOURCE].id])
 
     def test_an_aborted_one_is_tried_again_later(self) -> None:
         """Not at once: what was in the way may last."""

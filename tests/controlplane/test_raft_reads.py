@@ -90,6 +90,19 @@ class ReadsTests(SynchronousTestCase):
         self.assertEqual(self.driver.contexts, 3)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_many_patient_ones_share_all_the_same(self) -> None:
+        """Hundreds of leases are no reason to ask sooner; those who hurry are."""
+        first = self.read()
+        self.reads.allowed(1, 5, 5)
+        self.successResultOf(first)
+        patient = [self.read(patient=True) for _ in range(10 * MANY)]
+        self.assertEqual(self.driver.contexts, 1)
+        hurried = [self.read() for _ in range(MANY)]
+        self.assertEqual(self.driver.contexts, 2)
+        self.reads.allowed(2, 5, 5)
+        for each in (*patient, *hurried):
+            self.successResultOf(each)
+
     def test_how_a_question_ends_is_how_all_of_it_end(self) -> None:
         """Cancelled, refused when it is asked, or when nothing runs any more."""
         first = self.read()

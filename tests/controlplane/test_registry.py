@@ -73,6 +73,36 @@ class TestTenants(SynchronousTestCase):
         self.assertEqual(code(self.log(c.CreateTenant(AT, T2, "one", "one.example.com"))), "")
         self.assertEqual(self.log.registry.tenant(T1).status, TenantStatus.DELETED)
 
+    def test_a_creation_gives_it_its_first_node(self) -> None:
+        """In the same entry: epoch 1, the node's list, and the route for gateways."""
+        made = self.log(c.CreateTenant(AT, T2, "two", "two.example.com", node_id="node_a"))
+        self.assertEqual((made.outcome.tenant_id, made.outcome.epoch), (T2, 1))
+        self.assertEqual(made.changed_nodes, ("node_a",))
+        assert made.broadcast is not None
+        assert made.broadcast.route is not None
+        self.assertEqual(made.broadcast.route.epoch, 1)
+        (given,) = self.log.registry.assignments("node_a").assignments
+        self.assertEqual((given.tenant_id, given.epoch), (T2, 1))
+        self.assertEqual(self.log.registry.tenant(T2).version, made.outcome.index)
+
+    def test_a_creation_whose_node_cannot_take_it(self) -> None:
+        """Full, draining or unknown by then: it exists without a node, and is placed later."""
+        self.log.node("node_b")
+        self.log(c.DrainNode(AT, "node_b", wanted=True))
+        self.log.node("node_c", capacity=1)
+        for number, node_id in enumerate(("node_c", "node_c", "node_b", "node_x")):
+            name = f"t{number}"
+            made = self.log(
+                c.CreateTenant(
+                    AT, f"tenant_1000000{number}", name, f"{name}.example.com", node_id=node_id
+                )
+            )
+            self.assertIsNone(made.outcome.error)
+            tenant = self.log.registry.tenant(name)
+            wanted = ("node_c", 1) if number == 0 else ("", 0)
+            self.assertEqual((tenant.node_id, tenant.epoch), wanted)
+            self.assertEqual(made.broadcast is None, number > 0)
+
     def test_a_new_epoch_exceeds_what_was_observed(self) -> None:
         """The next epoch is the larger of the known and the observed one, plus one."""
         self.assertEqual(self.log.assign(above=7).outcome.epoch, 8)
@@ -329,10 +359,11 @@ SMALL = st.integers(0, 5)
 ATS = st.integers(0, 99).map(lambda s: AT + timedelta(seconds=s))
 COMMANDS = st.one_of(
     st.builds(
-        lambda at, t, n: c.CreateTenant(at, t, n, f"{n}.example.com"),
+        lambda at, t, n, node: c.CreateTenant(at, t, n, f"{n}.example.com", node_id=node),
         ATS,
         IDS,
         st.sampled_from(["one", "two", "three"]),
+        st.one_of(st.just(""), NODES),
     ),
     st.builds(c.AssignTenant, ATS, IDS, NODES, SMALL, SMALL),
     st.builds(c.MarkReady, ATS, IDS, NODES, SMALL),

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.moves import (
-    MAX_PER_NODE,
+    MAX_PER_SOURCE,
     OLD_ROUTES_EVERY_S,
     RETRY_S,
     Moves,
@@ -149,7 +149,7 @@ class TestDraining(CostCase):
         self.pass_time(1.0)
         self.apply(c.DrainNode(AT, "n00", wanted=True))
         found = self.reads_of(ticks=1)
-        self.assertEqual(len(self.moves._starting), MAX_PER_NODE)
+        self.assertEqual(len(self.moves._starting), MAX_PER_SOURCE)
         return found
 
     def test_a_drain_costs_what_drains(self) -> None:
