@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime
@@ -21,7 +22,7 @@ from functools import wraps
 from typing import Any, TypeVar
 
 from klein import Klein
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.server import Request
@@ -54,6 +55,8 @@ from pbcluster.errors import (
 from pbcluster.records import Role, TenantRecord, TenantStatus
 
 MAX_BODY_BYTES = 1024 * 1024
+#: Passwords that are hashed at once: a member with many of them must still hear its nodes' leases.
+HASHES_AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
 #: The quotes belong to it (RFC 9110); who leaves them away is understood.
 _ETAG = re.compile(rb'("?)([0-9]{1,18})\1')
 log = Logger()
@@ -249,6 +252,7 @@ class AdminRoutes:
         self._requests = requests
         self._auth = auth
         self._in_thread = in_thread
+        self._hashing = DeferredSemaphore(HASHES_AT_ONCE)
         self._wall_clock = wall_clock
 
     async def handle(

@@ -133,9 +133,8 @@ class TenantRoutes(DomainRoutes):
         self._check_room(placement)
         superuser = None
         if email:
-            salt = bcrypt.gensalt(BCRYPT_COST)
-            hashed = await self._in_thread(bcrypt.hashpw, password.encode(), salt)
-            superuser = InitialSuperuser(email=email, password_hash=hashed.decode())
+            hashed = await self._hashed(password)
+            superuser = InitialSuperuser(email=email, password_hash=hashed)
         command = c.CreateTenant(
             at=self._wall_clock(),
             tenant_id=new_tenant_id(),
@@ -156,6 +155,15 @@ class TenantRoutes(DomainRoutes):
         await self._place(tenant)
         tenant = await self._wait_ready(tenant.id, query["wait"])
         return (201 if tenant.ever_ready else 202), self._shown(tenant)
+
+    async def _hashed(self, password: str) -> str:
+        salt = bcrypt.gensalt(BCRYPT_COST)
+        await self._hashing.acquire()
+        try:
+            hashed: bytes = await self._in_thread(bcrypt.hashpw, password.encode(), salt)
+        finally:
+            self._hashing.release()
+        return hashed.decode()
 
     async def _create(self, request: Request, command: c.CreateTenant, key: str) -> Outcome:
         """Commit it with its first node. :raises NoCapacity: nothing was created."""

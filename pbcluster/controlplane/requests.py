@@ -181,6 +181,8 @@ class Requests:
 
     async def _lease(self, asked: Asked, body: wire.Lease) -> wire.Body:
         check_incarnation(self._consensus.registry, body.node_id, body.incarnation)
+        # That it came is a sign of life, however long a slow disk keeps us from answering.
+        self._liveness.heard(body.node_id, body.incarnation, self._clock.seconds())
         await self._consensus.read_barrier(patient=True)
         # From here to the answer nothing may wait: what is covered is decided now.
         now = self._clock.seconds()

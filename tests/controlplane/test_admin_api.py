@@ -21,6 +21,7 @@ from pbcluster import authority, wire
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.admin_api import AdminAPI
 from pbcluster.controlplane.admin_auth import MAX_FAILURES, AdminAuth
+from pbcluster.controlplane.admin_guard import HASHES_AT_ONCE
 from pbcluster.controlplane.executor import utc_now
 from pbcluster.controlplane.membership import Membership
 from pbcluster.controlplane.planner import Assign
@@ -213,6 +214,35 @@ class TestTenants(AdminCase):
         self.assertNotIn("correct", lines)
         self.assertNotIn(TOKEN, lines)
         self.assertIn("/api/cp/tenants", lines)
+
+    async def test_few_passwords_are_hashed_at_once(self) -> None:
+        """However many are to be: the others wait, and all are created."""
+        waiting: list[Deferred[None]] = []
+        most = 0
+
+        def in_thread(function: Any, *args: Any) -> Deferred[Any]:
+            nonlocal most
+            done: Deferred[None] = Deferred()
+            waiting.append(done)
+            most = max(most, len(waiting))
+            return done.addCallback(lambda _: function(*args))
+
+        self.patch(self.api, "_in_thread", in_thread)
+        superuser = {"email": "ann@example.com", "password": PASSWORD}
+        asked = [
+            Deferred.fromCoroutine(
+                self.ask("POST", "/tenants", {"name": f"t{number}", "superuser": superuser})
+            )
+            for number in range(HASHES_AT_ONCE + 3)
+        ]
+        while not all(each.called for each in asked):
+            await task.deferLater(reactor, 0.01)
+            if waiting:
+                waiting.pop().callback(None)
+        for each in asked:
+            status, _ = await each
+            self.assertIn(status, (201, 202))
+        self.assertEqual(most, HASHES_AT_ONCE)
 
     async def test_wrong_bodies_name_the_field(self) -> None:
         """400, PocketBase's body, the field in ``data``."""

@@ -69,6 +69,25 @@ class TestNodes(RequestCase):
         self.refusal(WrongEpoch, "node_a", wire.Lease("node_a", 1, 0))
         self.assertTrue(self.lease("node_a", 2).granted)
 
+    def test_a_lease_that_cannot_be_confirmed_is_a_sign_of_life(self) -> None:
+        """While nothing is confirmed its node gets no proof, and is not suspected either; as soon
+        as it is silent it is."""
+
+        async def never(*, patient: bool = False) -> None:
+            await Deferred()
+
+        self.renewing.clear()
+        self.patch(self.world.consensus, "read_barrier", never)
+        liveness = self.world.liveness
+        for _ in range(8):
+            asked = self.ask("node_a", wire.Lease("node_a", 1, 0), timeout_s=10.0)
+            self.run_for(0.4)
+            self.assertNoResult(asked)
+            self.assertTrue(liveness.alive("node_a"))
+        self.assertFalse(liveness.alive("node_b"))
+        self.run_for(2.0)
+        self.assertFalse(liveness.alive("node_a"))
+
     def test_an_unknown_node_is_told_so(self) -> None:
         """Its lease is answered with not found: it must register."""
         self.refusal(NotFound, "node_z", wire.Lease("node_z", 1, 0))

@@ -25,6 +25,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.errors import ConfigError
 from pbcluster.node.sandbox import bubblewrap, landlock, rules
+from pbcluster.node.sandbox.confine import NICENESS
 from pbcluster.node.sandbox.sandbox import Sandbox, SandboxSettings
 from pbcluster.node.sandbox.syscalls import MACHINES, REFUSED
 from pbcluster.records import TenantQuotas
@@ -437,9 +438,14 @@ class LimitTests(SynchronousTestCase):
         def limits() -> dict[str, str]:
             with world() as where, Tenant(where, where.mine) as tenant:
                 lines = Path(f"/proc/{tenant.pid}/limits").read_text().splitlines()
-                return {line[:26].strip(): line[26:].split()[0] for line in lines[1:]}
+                yields = str(os.getpriority(os.PRIO_PROCESS, tenant.pid))
+                found = {line[:26].strip(): line[26:].split()[0] for line in lines[1:]}
+                return found | {"niceness": yields}
 
         found = in_child(limits, uid=uid)
+        self.assertEqual(found["niceness"], str(max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0))))
+        # It cannot take that back.
+        self.assertEqual(found["Max nice priority"], "0")
         self.assertEqual(found["Max core file size"], "0")
         self.assertEqual(found["Max file size"], str(16 * 2**20))
         self.assertEqual(found["Max data size"], str((256 + 256) * 2**20))
