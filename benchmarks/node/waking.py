@@ -15,7 +15,13 @@ from benchmarks.node.stage import create_tenants, fill, first_answer_s, one_node
 from pbcluster.testing.cluster import RealCluster
 
 TARGETS = (
-    Target("warm_p50_ms", "", 80.0),
+    Target(
+        "warm_p50_ms",
+        "",
+        80.0,
+        cause="PocketBase itself takes 45 to 75 ms to answer, the node's look at the claim in S3 "
+        "12, fork and sandbox 7, the first sync 11",
+    ),
     Target("s3_1mb_p50_s", "", 1.0),
     Target("s3_100mb_p50_s", "", 3.0),
 )
@@ -35,9 +41,14 @@ IDLE_STOP_S = 0.5
 
 
 def stopped(cluster: RealCluster, name: str) -> None:
-    cluster.wait_until(
-        lambda: cluster.admin.tenant(name)["status"] == "idle", f"{name} to be idle", 60.0
-    )
+    """Wait until it was running, as the registry knows, and is idle: just after its first answer
+    it still stands there as idle."""
+    for status in ("active", "idle"):
+        cluster.wait_until(
+            lambda: cluster.admin.tenant(name)["status"] == status,  # noqa: B023
+            f"{name} to be {status}",
+            60.0,
+        )
 
 
 def measure(options: Options) -> Measured:
