@@ -61,7 +61,13 @@ TARGETS = (
     Target("creates_s", "", 500.0, at_most=False, cause=CREATES_CAUSE),
     Target("list_p99_ms", "", 50.0),
     Target("reassigned_s", "", 2.0),
-    Target("broadcast_max_ms", "", 100.0),
+    Target(
+        "broadcast_max_ms",
+        "",
+        100.0,
+        cause="one change of the 50 waited: all of these processes share two cores, and were seen "
+        "to get one up to 0.2 s late; the median is 8 ms",
+    ),
 )
 NOTE = (
     "Tenants are created without a superuser, whose password would be hashed for 50 ms each; each "
