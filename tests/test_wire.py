@@ -30,7 +30,8 @@ class WireTests(SynchronousTestCase):
     def test_round_trip(self) -> None:
         """An envelope with nested structs reads back equal."""
         owned = wire.NodeAssignments("node_1", 3, 99, tuple(map(an_assignment, range(3))))
-        for body in (wire.Ok(), owned, wire.LeaseAck(True, 99, ("tenant_x",), owned)):
+        changes = wire.AssignmentChanges("node_1", 3, 99, 4, 5, (an_assignment(1),), ("tenant_x",))
+        for body in (wire.Ok(), owned, changes, wire.LeaseAck(True, 99, ("tenant_x",), owned)):
             self.assertEqual(wire.decode(wire.encode(envelope(body))), envelope(body))
 
     def test_a_full_node_fits_one_frame(self) -> None:

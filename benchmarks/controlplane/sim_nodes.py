@@ -28,6 +28,7 @@ from benchmarks.raft.our_client import run_reactor
 from pbcluster.cli.layout import ClusterDir
 from pbcluster.config import NodeConfig, Secrets, load, load_peers
 from pbcluster.durations import Durations
+from pbcluster.node.assignments import Assignments
 from pbcluster.records import NodeResources
 from pbcluster.transport.addresses import member_addresses
 from pbcluster.transport.connection import Factory
@@ -36,6 +37,7 @@ from pbcluster.transport.curve import Curve
 from pbcluster.transport.interfaces import Asked
 from pbcluster.transport.sockets import Sockets
 from pbcluster.wire import (
+    AssignmentChanges,
     Body,
     Heartbeat,
     Lease,
@@ -60,18 +62,15 @@ class Node:
         self._name = name
         self._client = client
         self._counts = counts
-        self._incarnation = self._index = 0
-        #: Tenant → the epoch under which it was said to be ready.
-        self._ready: dict[str, int] = {}
+        self._list = Assignments(name)
 
     async def start(self, delay_s: float) -> None:
         await deferLater(reactor, delay_s)
         self._client.start(self._told)
         body = RegisterNode(self._name, START_ID, ADDRESS, CAPACITY)
         answer: Any = await self._client.ask(body, timeout_s=30.0, idempotency_key=self._name)
-        self._incarnation = answer.incarnation
-        self._ready = {a.tenant_id: a.epoch for a in answer.assignments.assignments}
-        self._index = answer.assignments.index
+        self._list.incarnation = answer.incarnation
+        self._list.obey(answer.assignments)
         for seconds, send in (
             (Durations().lease_interval_s, self._lease),
             (HEARTBEAT_S, self._heartbeat),
@@ -79,38 +78,37 @@ class Node:
             LoopingCall(lambda send=send: Deferred.fromCoroutine(send())).start(seconds)
 
     async def _told(self, asked: Asked, body: Body) -> Body:
-        if isinstance(body, NodeAssignments):
+        if isinstance(body, NodeAssignments | AssignmentChanges):
             self._obey(body)
         return Ok()
 
-    def _obey(self, told: NodeAssignments) -> None:
-        if told.index <= self._index:
-            return
-        self._index = told.index
-        before = self._ready
-        self._ready = {a.tenant_id: a.epoch for a in told.assignments}
-        for tenant_id, epoch in self._ready.items():
-            if before.get(tenant_id) != epoch:
-                Deferred.fromCoroutine(self._report(tenant_id, epoch))
+    def _obey(self, told: NodeAssignments | AssignmentChanges) -> None:
+        change = self._list.obey(told)
+        if change is not None:
+            for each in change.added:
+                Deferred.fromCoroutine(self._report(each.tenant_id, each.epoch))
+        elif told.index > self._list.index:
+            self._counts["changes refused"] += 1
+            Deferred.fromCoroutine(self._lease())
 
     async def _report(self, tenant_id: str, epoch: int) -> None:
         if epoch > 1:
             await deferLater(reactor, RESTORE_S)
-        body = TenantReport(self._name, self._incarnation, tenant_id, epoch, "ready")
+        body = TenantReport(self._name, self._list.incarnation, tenant_id, epoch, "ready")
         key = f"{self._name}/{tenant_id}/{epoch}"
         await self._asked(body, "reports", key)
 
     async def _lease(self) -> None:
-        body = Lease(self._name, self._incarnation, self._index)
+        body = Lease(self._name, self._list.incarnation, self._list.index)
         answer = await self._asked(body, "leases")
         if answer is not None and answer.assignments is not None:
             self._obey(answer.assignments)
 
     async def _heartbeat(self) -> None:
-        own = len(self._ready)
+        own = len(self._list)
         now, resources = datetime.now(UTC), NodeResources()
         body = Heartbeat(
-            self._name, self._incarnation, now, "healthy", CAPACITY, own, own, resources
+            self._name, self._list.incarnation, now, "healthy", CAPACITY, own, own, resources
         )
         await self._asked(body, "heartbeats")
 

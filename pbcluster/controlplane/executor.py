@@ -9,6 +9,7 @@ gets the list with its next lease.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +24,7 @@ from pbcluster.controlplane import audit
 from pbcluster.controlplane import commands as c
 from pbcluster.controlplane.consensus import Consensus
 from pbcluster.controlplane.liveness import Liveness, ProbeNode
+from pbcluster.controlplane.node_lists import NodeLists
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.planner import Assign, Effect, Planner, SetStatus
 from pbcluster.controlplane.registry import Applied
@@ -41,8 +43,16 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def random_id() -> int:
+    """An id of a list of assignments."""
+    return secrets.randbits(62) + 1
+
+
 class Executor:
-    """The leader's hands."""
+    """The leader's hands.
+
+    :ivar lists: what nodes were told to own.
+    """
 
     def __init__(
         self,
@@ -54,6 +64,7 @@ class Executor:
         publisher: Publisher,
         durations: Durations,
         wall_clock: Callable[[], datetime] = utc_now,
+        new_list_id: Callable[[], int] = random_id,
     ) -> None:
         self._clock = clock
         self._consensus = consensus
@@ -66,6 +77,7 @@ class Executor:
         self._loop = LoopingCall(self.tick)
         self._loop.clock = clock
         self._storm = False
+        self.lists = NodeLists(self._list_of, new_list_id)
 
     def start(self) -> None:
         """Begin; the consensus must have started."""
@@ -87,6 +99,7 @@ class Executor:
         now = self._clock.seconds()
         self._liveness.reset(now)
         self._planner.reset()
+        self.lists.clear()
         self._storm = False
         if leads:
             # Until it is proven wrong, every node lives: else the first questions would find none.
@@ -246,10 +259,15 @@ class Executor:
         for node_id in applied.changed_nodes:
             self.tell_assignments(node_id)
 
-    def tell_assignments(self, node_id: str) -> None:
-        """Send a node its list; a hint that may get lost."""
+    def _list_of(self, node_id: str) -> wire.NodeAssignments:
+        return self._consensus.registry.assignments(node_id)
+
+    def tell_assignments(self, node_id: str, *, whole: bool = False) -> None:
+        """Send a node what changed in its list, or the ``whole``; a hint that may get lost."""
         try:
-            self._server.tell(node_id, self._consensus.registry.assignments(node_id))
+            news = self.lists.whole(node_id) if whole else self.lists.news(node_id)
+            if not self._server.tell(node_id, news):
+                self.lists.forget(node_id)
         except PBClusterError as error:
             log.error("{node} cannot be told its tenants: {e}", node=node_id, e=error.message)
 

@@ -77,7 +77,7 @@ async def _put_right(
     if not found.epoch:
         return ""
     if found.node_id != tenant.node_id or found.epoch < tenant.epoch:
-        executor.tell_assignments(found.node_id)
+        executor.tell_assignments(found.node_id, whole=True)
         return (
             f"{found.node_id} had it under epoch {found.epoch}, {tenant.node_id or 'nobody'} owns "
             f"it under epoch {tenant.epoch}: it was told to release it"

@@ -169,8 +169,7 @@ class Requests:
         )
         outcome = await self._consensus.propose(command, asked.idempotency_key)
         self._liveness.known(body.node_id, outcome.incarnation, self._clock.seconds())
-        assignments = self._consensus.registry.assignments(body.node_id)
-        return wire.Registered(outcome.incarnation, assignments)
+        return wire.Registered(outcome.incarnation, self._executor.lists.whole(body.node_id))
 
     async def _heartbeat(self, asked: Asked, body: wire.Heartbeat) -> wire.Body:
         check_incarnation(self._consensus.registry, body.node_id, body.incarnation)
@@ -195,7 +194,7 @@ class Requests:
             granted,
             index,
             self._liveness.not_covered(body.node_id),
-            registry.assignments(body.node_id) if behind else None,
+            self._executor.lists.whole(body.node_id) if behind else None,
             registry.roster.index,
         )
 

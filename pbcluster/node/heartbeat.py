@@ -35,6 +35,7 @@ from pbcluster.node.proofs import Proofs
 from pbcluster.records import NodeResources, NodeStatus
 from pbcluster.transport.interfaces import Asked, ControlPlaneClient
 from pbcluster.wire import (
+    AssignmentChanges,
     Body,
     FindTenant,
     Heartbeat,
@@ -100,8 +101,8 @@ class Owned(Protocol):
     def registered(self, incarnation: int) -> None:
         """This process's incarnation."""
 
-    def obey(self, new: NodeAssignments) -> bool:
-        """Take a list over."""
+    def obey(self, told: NodeAssignments | AssignmentChanges) -> bool:
+        """Take a list over, or changes to the one obeyed. :returns: False if they are refused."""
 
 
 class Standing:
@@ -211,8 +212,9 @@ class Standing:
                 # Another start of this node is asked for; to answer for it would keep it alive.
                 raise WrongEpoch(f"this is incarnation {self.incarnation}")
             return Ok()
-        if isinstance(body, NodeAssignments):
-            self._owned.obey(body)
+        if isinstance(body, NodeAssignments | AssignmentChanges):
+            if not self._owned.obey(body) and body.index > self._owned.obeyed_index:
+                self._ask_for_list()
             return Ok()
         handler = self._handlers.get(type(body))
         if handler is not None:
@@ -295,9 +297,13 @@ class Standing:
                     away=now - self._last_tick,
                 )
             self._last_tick = now
-            if self._leases_in_flight < MAX_LEASES_IN_FLIGHT:
-                spawn(self._renew(), "a lease")
+            self._ask_for_list()
             await pause(self._clock, self._proofs.durations.lease_interval_s)
+
+    def _ask_for_list(self) -> None:
+        """Renew the lease; the answer brings the list, if it is another than the obeyed one."""
+        if self._leases_in_flight < MAX_LEASES_IN_FLIGHT:
+            spawn(self._renew(), "a lease")
 
     async def _renew(self) -> None:
         incarnation = self.incarnation

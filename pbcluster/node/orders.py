@@ -8,7 +8,7 @@ from __future__ import annotations
 from pbcluster.node.handing_over import HandingOver
 from pbcluster.node.tenants import Tenants
 from pbcluster.node.warming import Warming
-from pbcluster.wire import NodeAssignments
+from pbcluster.wire import AssignmentChanges, NodeAssignments
 
 
 class Orders:
@@ -28,8 +28,8 @@ class Orders:
         """This process's incarnation."""
         self._tenants.registered(incarnation)
 
-    def obey(self, new: NodeAssignments) -> bool:
-        """Take a list over. :returns: False if it is refused."""
+    def obey(self, new: NodeAssignments | AssignmentChanges) -> bool:
+        """Take a list over, or changes to the obeyed one. :returns: False if they are refused."""
         if not self._tenants.obey(new):
             return False
         self._handing_over.obeyed()

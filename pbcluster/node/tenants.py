@@ -25,7 +25,7 @@ from pbcluster.node.parts import NodeParts, pause, spawn, tenant_report
 from pbcluster.node.revival import Revival
 from pbcluster.node.tenant import Tenant
 from pbcluster.node.uses import Uses
-from pbcluster.wire import Assignment, NodeAssignments, TenantUsage
+from pbcluster.wire import Assignment, AssignmentChanges, NodeAssignments, TenantUsage
 
 log = Logger()
 
@@ -114,10 +114,10 @@ class Tenants:
         """This process has the incarnation ``incarnation``."""
         self._assignments.incarnation = incarnation
 
-    def obey(self, new: NodeAssignments) -> bool:
+    def obey(self, new: NodeAssignments | AssignmentChanges) -> bool:
         """Take a list of assignments over; what is not in it stops answering before this returns.
 
-        :returns: False if the list is refused (see ``assignments``).
+        :returns: False if it is refused (see ``assignments``).
         """
         change = None if self._closed else self._assignments.obey(new)
         if change is None:

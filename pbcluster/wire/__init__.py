@@ -26,6 +26,7 @@ from pbcluster.wire.base import (
 from pbcluster.wire.nodes import (
     MOVED,
     Assignment,
+    AssignmentChanges,
     FindTenant,
     Heartbeat,
     Lease,
@@ -73,6 +74,7 @@ __all__ = [
     "STATE_CHANGING",
     "TOPICS",
     "Assignment",
+    "AssignmentChanges",
     "Body",
     "Broadcast",
     "Envelope",
@@ -126,6 +128,7 @@ Body = (
     | LeaseAck
     | NodeCapacity
     | NodeAssignments
+    | AssignmentChanges
     | TenantReport
     | SetDegraded
     | LookupRoute

@@ -61,14 +61,33 @@ class Warming(Message, frozen=True):
 class NodeAssignments(Message, frozen=True):
     """Everything a node owns, as of log index ``index``: it loads what is new, releases the rest.
 
-    The whole list, not a change, so that a lost message is repaired by the next one. A list with a
-    lower index than one already obeyed is refused.
+    A list with a lower index than one already obeyed is refused. ``list_id`` is another for every
+    list that is sent (0: it has none): :class:`AssignmentChanges` name by it what they change.
     """
 
     node_id: str
     incarnation: int
     index: int
     assignments: tuple[Assignment, ...]
+    warming: tuple[Warming, ...] = ()
+    list_id: int = 0
+
+
+class AssignmentChanges(Message, frozen=True):
+    """What makes the list ``since`` the list ``list_id``, so that one tenant's change is not sent
+    with hundreds of others. It means nothing to a node that obeyed another list: it refuses this
+    and asks with a lease, whose answer brings the whole list.
+
+    ``changed`` are new or have other details, ``warming`` are all orders of that kind.
+    """
+
+    node_id: str
+    incarnation: int
+    index: int
+    since: int
+    list_id: int
+    changed: tuple[Assignment, ...] = ()
+    removed: tuple[str, ...] = ()
     warming: tuple[Warming, ...] = ()
 
 

@@ -188,7 +188,7 @@ class Process:
         stranger = isinstance(body, wire.Probe) and body.incarnation != self.incarnation
         if stranger or not self.lives():
             await Deferred()
-        if isinstance(body, wire.NodeAssignments):
+        if isinstance(body, wire.NodeAssignments | wire.AssignmentChanges):
             self.obey(body)
         if isinstance(body, wire.MintLogin):
             return wire.Login("me@example.com", "abcdefghijklmno", "header.claims.signature")
@@ -251,7 +251,7 @@ class Process:
             )
         )
 
-    def obey(self, new: wire.NodeAssignments) -> None:
+    def obey(self, new: wire.NodeAssignments | wire.AssignmentChanges) -> None:
         if not self.lives():
             return
         change = self.list.obey(new)
@@ -269,12 +269,13 @@ class Process:
                 self.world.random.random() * 0.05, self.claim, each.tenant_id, each.epoch
             )
 
-    def follow_orders(self, new: wire.NodeAssignments) -> None:
+    def follow_orders(self, new: wire.NodeAssignments | wire.AssignmentChanges) -> None:
         """Warm up and hand over at once; what was done is done once a start."""
+        rows = new.changed if isinstance(new, wire.AssignmentChanges) else new.assignments
         wanted = [(each.tenant_id, each.epoch, each.migration_id, "warmed") for each in new.warming]
         wanted += [
             (each.tenant_id, each.epoch, each.handing_over, "drained")
-            for each in new.assignments
+            for each in rows
             if each.handing_over
         ]
         for tenant_id, epoch, migration, outcome in wanted:

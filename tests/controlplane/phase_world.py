@@ -148,7 +148,7 @@ class Brain:
 
     def tell(self, peer: str, body: wire.Body) -> bool:
         if not self.dead:
-            assert isinstance(body, wire.NodeAssignments)
+            assert isinstance(body, wire.NodeAssignments | wire.AssignmentChanges)
             self.world.clock.callLater(LATENCY_S, self.world.nodes[peer].orders.obey, body)
         return True
 

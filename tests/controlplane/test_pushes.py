@@ -28,7 +28,10 @@ class TestPushes(RequestCase):
         self.assertEqual(gaps, [self.world.registry.last_broadcast], "a beacon after the start")
         route = self.place()
         lists = [body for body in told if isinstance(body, wire.NodeAssignments)]
-        self.assertEqual([each.node_id for each in lists], [route.node_id])
+        self.assertEqual(lists, [], "both nodes know their list since they registered")
+        (news,) = [body for body in told if isinstance(body, wire.AssignmentChanges)]
+        self.assertEqual(news.node_id, route.node_id)
+        self.assertEqual([each.epoch for each in news.changed], [route.epoch])
         self.assertEqual([b.route for b in heard], [route])
         for client in clients:
             client.stop()

@@ -134,7 +134,7 @@ class Wires:
     def tell(self, peer: str, body: wire.Body) -> bool:
         world = self.plane.world
         number = int(peer.removeprefix("node_"))
-        assert isinstance(body, wire.NodeAssignments)
+        assert isinstance(body, wire.NodeAssignments | wire.AssignmentChanges)
         world.message(number, world.told, world.nodes[number], body)
         return True
 
@@ -299,7 +299,7 @@ class MigrationWorld(World):
     def whole_report(self, number: int, report: Any, process: NodeHarness) -> None:
         self.message(number, self.plane.report_whole, number, report, process, lossless=True)
 
-    def told(self, node: NodeHarness, lists: wire.NodeAssignments) -> None:
+    def told(self, node: NodeHarness, lists: wire.NodeAssignments | wire.AssignmentChanges) -> None:
         node.clock.callLater(0, lambda: self.orders[node].obey(lists))
 
     def obey(self, node: NodeHarness, lists: wire.NodeAssignments) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.node.assignments import Assignments, Change
-from pbcluster.wire import Assignment, NodeAssignments
+from pbcluster.wire import Assignment, AssignmentChanges, NodeAssignments
 from tests.node.harness import T, U, assignment
 
 
@@ -50,3 +50,62 @@ class AssignmentsTests(SynchronousTestCase):
         self.assertIsNone(self.obey(11, incarnation=3))
         self.assertIsNone(self.obey(11, node="node_b"))
         self.assertEqual(self.assignments.epochs(), {T: 3})
+
+
+class ChangesTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.assignments = Assignments("node_a")
+        self.assignments.incarnation = 2
+        self.obey(10, assignment(T, 3), assignment(U), list_id=7)
+
+    def obey(self, index: int, *rows: Assignment, list_id: int = 0) -> Change | None:
+        return self.assignments.obey(NodeAssignments("node_a", 2, index, rows, (), list_id))
+
+    def change(
+        self,
+        since: int,
+        changed: tuple[Assignment, ...] = (),
+        removed: tuple[str, ...] = (),
+        *,
+        index: int = 11,
+        incarnation: int = 2,
+    ) -> Change | None:
+        told = AssignmentChanges("node_a", incarnation, index, since, since + 1, changed, removed)
+        return self.assignments.obey(told)
+
+    def test_one_of_many(self) -> None:
+        """What changed counts, the rest stays; the next changes start from there."""
+        newer = assignment(T, 4)
+        self.assertEqual(self.change(7, (newer,)), Change(added=(newer,), replaced=(T,)))
+        self.assertEqual(self.change(8, (), (U,), index=12), Change(removed=(U,)))
+        self.assertEqual(self.assignments.epochs(), {T: 4})
+        self.assertEqual(self.assignments.index, 12)
+
+    def test_of_another_list(self) -> None:
+        """What came between was lost, and may have taken a tenant away: nothing is obeyed."""
+        for since in (0, 6, 8):
+            self.assertIsNone(self.change(since, (assignment(T, 4),)))
+        self.assertEqual(self.assignments.epochs(), {T: 3, U: 1})
+        self.assertEqual(self.assignments.index, 10)
+
+    def test_a_list_without_an_id(self) -> None:
+        """It cannot be changed."""
+        self.obey(11, assignment(T, 3))
+        self.assertIsNone(self.change(0, index=12))
+
+    def test_older_or_of_another_incarnation(self) -> None:
+        """They are refused as lists are."""
+        self.assertIsNone(self.change(7, index=10))
+        self.assertIsNone(self.change(7, incarnation=1))
+
+    def test_the_same_list_under_another_id(self) -> None:
+        """Changes to it are changes to ours, if it has the same index and nothing else in it."""
+        self.assertIsNone(self.obey(10, assignment(T, 3), list_id=20))
+        self.assertIsNone(self.change(20, (), (U,)))
+        self.assertIsNone(self.obey(10, assignment(U), assignment(T, 3), list_id=21))
+        self.assertEqual(self.change(21, (), (U,)), Change(removed=(U,)))
+
+    def test_it_keeps_its_earlier_ids(self) -> None:
+        """An answer and what was told unasked may overtake each other."""
+        self.obey(10, assignment(U), assignment(T, 3), list_id=21)
+        self.assertEqual(self.change(7, (), (U,)), Change(removed=(U,)))

@@ -23,6 +23,7 @@ from pbcluster.records import NodeResources, NodeStatus
 from pbcluster.testing.node_fakes.s3 import FakeS3
 from pbcluster.transport.interfaces import Asked, Handler
 from pbcluster.wire import (
+    AssignmentChanges,
     Body,
     Heartbeat,
     Lease,
@@ -223,6 +224,22 @@ class StandingTests(SynchronousTestCase):
         self.assertEqual(self.node.tenants.obeyed_index, 7)
         strange = Deferred.fromCoroutine(self.standing.handle(ASKED, Ok()))
         self.failureResultOf(strange, RemoteProtocolError)
+
+    def test_changes_to_another_list(self) -> None:
+        """They are refused, and a lease asks at once for the whole list."""
+        self.start()
+        self.node.run(1.0)
+        before = len(self.plane.of(Lease))
+        self.index = 7
+        self.bring_along = NodeAssignments("node_a", 3, 7, (), (), 30)
+        changes = AssignmentChanges("node_a", 3, 7, 29, 30, (), (T,))
+        Deferred.fromCoroutine(self.standing.handle(ASKED, changes))
+        self.assertEqual(len(self.plane.of(Lease)), before + 1)
+        self.node.run(0.01)
+        self.assertIsNone(self.node.tenants.find(T))
+        old = AssignmentChanges("node_a", 3, 7, 30, 31)
+        Deferred.fromCoroutine(self.standing.handle(ASKED, old))
+        self.assertEqual(len(self.plane.of(Lease)), before + 1, "nothing newer is to be had")
 
     def test_list_of_another_incarnation(self) -> None:
         """Orders for an earlier start of this node are refused."""

@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred
 
 from pbcluster.controlplane.liveness import Liveness
 from pbcluster.node import acks, prover
+from pbcluster.node.assignments import Assignments
 from pbcluster.node.claims import S3ClaimStore
 from pbcluster.node.degrading import Degrading, Mode, ReleaseLocally
 from pbcluster.node.durability import GroupCommit, Release
@@ -27,7 +29,7 @@ from pbcluster.testing.node_fakes.replication import FakeReplication
 from pbcluster.testing.ownership_sim.files import Files
 from pbcluster.testing.ownership_sim.planting import Mutant, planting
 from pbcluster.testing.ownership_sim.storage import SimReplication
-from pbcluster.wire import LeaseAck
+from pbcluster.wire import AssignmentChanges, LeaseAck, NodeAssignments
 
 MUTANTS: list[Mutant] = []
 _mutant = partial(planting, MUTANTS)
@@ -108,6 +110,18 @@ def reverted_copy_resumed(self: FakeReplication, database: Path) -> int:
 @_mutant(FakeDirectories, "lock", "no_internal_error")
 def lock_not_taken(self: FakeDirectories, tenant_id: str) -> FakeLock:
     return FakeLock(self, tenant_id)
+
+
+# -- what a node is told to own ---------------------------------------------
+
+_whole = Assignments._whole
+
+
+@_mutant(Assignments, "_whole", *_TWO, "one_writer", "recovers")
+def changes_to_any_list_obeyed(
+    self: Assignments, changes: AssignmentChanges
+) -> NodeAssignments | None:
+    return _whole(self, msgspec.structs.replace(changes, since=max(self._list_ids, default=0)))
 
 
 # -- rule 5: proofs ---------------------------------------------------------
