@@ -99,15 +99,23 @@ class Stage:
             for first, count in shares(size.nodes)
         ]
         self.gateways = Client("controlplane.sim_gateways", self.world.job(count=size.gateways))
+        self.admin = self.world.cluster.admin
+        try:
+            self.start_s = self._start()
+            port = self.world.cluster.plan.process(self.world.leader()).ports["admin"]
+        except BaseException:
+            self.close()
+            raise
+        self.where = (port, self.world.cluster.where.token())
+
+    def _start(self) -> float:
+        """:returns: seconds until a member led."""
         began = time.monotonic()
         self.world.start()
-        self.start_s = time.monotonic() - began
+        took = time.monotonic() - began
         for each in (*self.workers, self.gateways):
             each.ready()
-        admin = self.world.cluster.admin
-        self.admin = admin
-        port = self.world.cluster.plan.process(self.world.leader()).ports["admin"]
-        self.where = (port, self.world.cluster.where.token())
+        return took
 
     def ask(self, request: Callable[[int], tuple[str, str, Any]], **more: Any) -> Any:
         """Closed loops at the leader's admin API."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -79,10 +80,17 @@ class Client:
         self._process.kill()
         self._process.communicate()
 
-    def ready(self) -> None:
-        """Wait for its word that it has begun."""
-        assert self._process.stdout is not None
-        self._process.stdout.readline()
+    def ready(self, within_s: float = WITHIN_S) -> None:
+        """Wait for its word that it has begun.
+
+        :raises RuntimeError: it ended instead, or did not say so within ``within_s`` seconds.
+        """
+        output = self._process.stdout
+        assert output is not None
+        told, _, _ = select.select([output], [], [], within_s)
+        if not told or not output.readline():
+            how = "it ended" if told else f"not within {within_s:.0f} s"
+            raise RuntimeError(f"a client has not begun: {how}")
 
     def result(self) -> dict[str, Any]:
         """Tell it to stop (a load ends by itself) and wait for its figures."""
