@@ -1,6 +1,7 @@
 """The scripts behind make: what they refuse, and that they cannot be fooled."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -138,3 +139,21 @@ class PreflightTests(ScriptTestCase):
         """Another system than Linux is one sentence that names it."""
         self.program("uname", "echo Darwin")
         self.assertIn("Darwin", self.refused(self.python("3.11")))
+
+
+class FoundTests(SynchronousTestCase):
+    def test_make_finds_every_test(self) -> None:
+        """Each module is in one of the two lists that ``make test`` runs."""
+        root = CI.parent
+        told = subprocess.run(
+            ["make", "-pn", "help"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        ).stdout
+        assigned = dict(line.split(" = ", 1) for line in told.splitlines() if " = " in line)
+        patterns = re.findall(r"tests/\S*test_\*\.py", assigned["TEST_MODULES"])
+        listed = {file for pattern in patterns for file in root.glob(pattern)}
+        self.assertEqual(listed, set((root / "tests").rglob("test_*.py")))

@@ -328,6 +328,10 @@ class RealCluster:
                 group = [c for c in self._children.values() if c.spec.kind == kind and c.pid]
                 for child in group:
                     self._remember(child.spec.id)
+                    if kind == "s3" and self._temporary:
+                        # It takes a second to end by itself, and what it has goes with it.
+                        child.kill(with_children=True)
+                        continue
                     # A frozen process would not see its SIGTERM.
                     self._signal(child.spec.id, signal.SIGCONT, with_children=True)
                     child.send(signal.SIGTERM)

@@ -97,6 +97,8 @@ class Seaweed:
 
     def stop(self) -> None:
         """End it; its files stay unless the directory was made here."""
+        if self._own and self._process is not None:
+            self._process.kill()  # by itself it takes a second to end, and its files go anyway
         self.pause_end()
         if self._own:
             shutil.rmtree(self.directory, ignore_errors=True)

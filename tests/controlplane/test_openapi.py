@@ -77,7 +77,7 @@ class Document(SynchronousTestCase):
 class Held(TestCase):
     """The short form of ``make fuzz-api``."""
 
-    timeout = 120
+    timeout = 300  # it runs at the lowest priority beside others
 
     async def held(self, role: str, examples: int, phases: str, *further: str) -> None:
         served = fuzz_api.Served(reactor)

@@ -42,8 +42,10 @@ def has_ended(child: Child) -> bool:
 class CrossingTestCase(SynchronousTestCase):
     timeout = 180
 
-    def cluster(self, nodes: int = 2, **settings: dict[str, object]) -> RealCluster:
-        cluster = RealCluster(nodes=nodes, settings=settings or None)
+    def cluster(
+        self, nodes: int = 2, members: int = 3, **settings: dict[str, object]
+    ) -> RealCluster:
+        cluster = RealCluster(nodes=nodes, members=members, settings=settings or None)
         self.addCleanup(cluster.close)
         cluster.start()
         return cluster
@@ -168,7 +170,7 @@ class NodeDeathTests(CrossingTestCase):
 
     def test_a_restarted_node_ends_orphans_first(self) -> None:
         """A PocketBase that outlived its pbnode is gone before the restarted node serves."""
-        cluster = self.cluster(nodes=1)
+        cluster = self.cluster(nodes=1, members=1)
         client = new_tenant(cluster, "shop")
         below = cluster.children_of("node_1")
         # Frozen processes cannot act on their parent's death until they are ended from outside.
@@ -217,7 +219,7 @@ class WholeClusterTests(CrossingTestCase):
 
     def test_s3_away_at_the_start(self) -> None:
         """A node that starts without S3 says so, waits, and serves when it comes."""
-        cluster = RealCluster(nodes=1)
+        cluster = RealCluster(nodes=1, members=1)
         self.addCleanup(cluster.close)
         cluster.start(*cluster.ids("member"), "gateway_1")
         cluster.start("node_1", wait=False)
@@ -249,7 +251,7 @@ class WholeClusterTests(CrossingTestCase):
 class PortInUseTests(CrossingTestCase):
     def test_each_service_names_port_and_option(self) -> None:
         """A service whose port is taken ends with status 1 and one sentence that names both."""
-        cluster = RealCluster(nodes=1)
+        cluster = RealCluster(nodes=1, members=1)
         self.addCleanup(cluster.close)
         for name, use, option in (
             ("member_1", "admin", "--admin-listen"),
@@ -268,7 +270,7 @@ class PortInUseTests(CrossingTestCase):
 class TenantLifeTests(CrossingTestCase):
     def test_idle_stop_and_wake_up(self) -> None:
         """A tenant without requests is stopped; its next request waits for it and is answered."""
-        cluster = self.cluster(nodes=1, node={"idle_stop_s": 0.5})
+        cluster = self.cluster(nodes=1, members=1, node={"idle_stop_s": 0.5})
         client = new_tenant(cluster, "shop")
         before = client.ask("GET", "/api/collections/journal/records")
         cluster.wait_until(
@@ -286,7 +288,7 @@ class TenantLifeTests(CrossingTestCase):
     def test_capacity_and_taken_names(self) -> None:
         """A full cluster answers 503 with the reason, a taken name 409, an unknown tenant 404,
         and a deleted tenant's name can be used again."""
-        cluster = self.cluster(nodes=1, node={"capacity": 1})
+        cluster = self.cluster(nodes=1, members=1, node={"capacity": 1})
         cluster.create_tenant("shop", EMAIL, PASSWORD)
         full = self.assertRaises(Unavailable, cluster.admin.create_tenant, "more")
         self.assertIn("is full (1 of 1 tenants)", str(full))
@@ -299,7 +301,7 @@ class TenantLifeTests(CrossingTestCase):
 
     def test_taken_name(self) -> None:
         """A name that is taken answers 409, and the tenant that has it is untouched."""
-        cluster = self.cluster(nodes=1)
+        cluster = self.cluster(nodes=1, members=1)
         before = cluster.create_tenant("shop", EMAIL, PASSWORD)
         taken = self.assertRaises(Conflict, cluster.admin.create_tenant, "shop")
         self.assertIn("'shop' is taken", str(taken))

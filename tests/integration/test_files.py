@@ -52,7 +52,7 @@ class FilesTests(SynchronousTestCase):
             "node": {"files_window_s": WINDOW_S, **settings},
             "gateway": {"max_body_bytes": 200 * MIB},
         }
-        self.cluster = RealCluster(nodes=nodes, settings=wanted)
+        self.cluster = RealCluster(nodes=nodes, members=1, settings=wanted)
         self.addCleanup(self.cluster.close)
         self.cluster.start()
         self.cluster.create_tenant("shop", EMAIL, PASSWORD, quotas=QUOTAS)

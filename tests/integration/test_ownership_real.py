@@ -24,7 +24,7 @@ class OwnershipTests(SynchronousTestCase):
     timeout = 120
 
     def cluster(self, nodes: int = 1) -> RealCluster:
-        cluster = RealCluster(nodes=nodes)
+        cluster = RealCluster(nodes=nodes, members=1)
         self.addCleanup(cluster.close)
         cluster.start()
         return cluster
