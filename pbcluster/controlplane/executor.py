@@ -9,7 +9,7 @@ gets the list with its next lease.
 
 from __future__ import annotations
 
-import secrets
+import random
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
@@ -45,7 +45,7 @@ def utc_now() -> datetime:
 
 def random_id() -> int:
     """An id of a list of assignments."""
-    return secrets.randbits(62) + 1
+    return random.getrandbits(62) + 1
 
 
 class Executor:
@@ -77,7 +77,7 @@ class Executor:
         self._loop = LoopingCall(self.tick)
         self._loop.clock = clock
         self._storm = False
-        self.lists = NodeLists(self._list_of, new_list_id)
+        self.lists = NodeLists(lambda: consensus.registry, new_list_id)
 
     def start(self) -> None:
         """Begin; the consensus must have started."""
@@ -258,9 +258,6 @@ class Executor:
             self._publisher.publish(applied.broadcast)
         for node_id in applied.changed_nodes:
             self.tell_assignments(node_id)
-
-    def _list_of(self, node_id: str) -> wire.NodeAssignments:
-        return self._consensus.registry.assignments(node_id)
 
     def tell_assignments(self, node_id: str, *, whole: bool = False) -> None:
         """Send a node what changed in its list, or the ``whole``; a hint that may get lost."""

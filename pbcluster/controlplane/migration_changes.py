@@ -218,6 +218,9 @@ class MigrationChanges(RegistryRecords):
         tenant_id = record.tenant_id
         self._migrations[tenant_id] = record
         self._assignments.pop(tenant_id, None)
+        tenant = self._tenants.get(tenant_id)
+        if tenant is not None and tenant.node_id:
+            self.touched.note(tenant.node_id, tenant_id)
         for kept, belongs in (
             (self._active_migrations, record.phase in m.ACTIVE),
             (self._old_routes, record.phase not in m.ACTIVE and record.old_route),

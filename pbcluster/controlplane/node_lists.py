@@ -1,51 +1,85 @@
 """What the leader tells a node of its list: all of it, or what changed since it was told last.
 
-A list of 200 tenants is 48 KB, and most changes concern one of them. So the leader keeps the last
-list that it sent to each node, and sends the difference to the next one. Every list has an id of
-its own; changes name the list they start from, and a node that has another one refuses them. It
-then renews its lease at once, and the answer to a lease that is behind is always the whole list.
+A list of 200 tenants is 48 KB, and most changes concern one of them. So the leader remembers which
+list it told each node last, and tells what makes the present one of it. Every list has an id of its
+own; changes name the list they start from, and a node that has another one refuses them. It then
+renews its lease at once, and the answer to a lease that is behind is always the whole list.
 
-What was told is a memory of this leadership only. Nothing rests on it: a difference to a list that
-never arrived is refused.
+What was told is a memory of this leadership only. Nothing rests on it: changes to a list that never
+arrived are refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import attrs
 import msgspec
 
 from pbcluster import wire
+from pbcluster.controlplane.registry import Registry
+from pbcluster.controlplane.touched import Touched
+
+
+@attrs.frozen
+class _Told:
+    """The last list of a node: its id, and what had been touched before it was made."""
+
+    list_id: int
+    incarnation: int
+    touched: Touched
+    count: int
 
 
 class NodeLists:
     """See the module."""
 
-    def __init__(
-        self, current: Callable[[str], wire.NodeAssignments], new_id: Callable[[], int]
-    ) -> None:
+    def __init__(self, registry: Callable[[], Registry], new_id: Callable[[], int]) -> None:
         """
-        :param current: node → its list now. A row that did not change is the same object.
         :param new_id: an id that no other list has, whichever member sent it; never 0.
         """
-        self._current = current
+        self._registry = registry
         self._new_id = new_id
-        self._told: dict[str, wire.NodeAssignments] = {}
+        self._told: dict[str, _Told] = {}
 
     def whole(self, node_id: str) -> wire.NodeAssignments:
         """The list, for a node that may have any other. :raises NotFound: it never registered."""
-        told = msgspec.structs.replace(self._current(node_id), list_id=self._new_id())
-        self._told[node_id] = told
-        return told
+        told = self._remember(node_id)
+        return msgspec.structs.replace(self._registry().assignments(node_id), list_id=told.list_id)
 
     def news(self, node_id: str) -> wire.NodeAssignments | wire.AssignmentChanges:
         """What makes the list that was told last the present one; all of it if none was told to
-        this incarnation. :raises NotFound: it never registered."""
-        before = self._told.get(node_id)
-        now = self.whole(node_id)
-        if before is None or before.incarnation != now.incarnation:
-            return now
-        return changes(before, now)
+        this incarnation, or too long ago. :raises NotFound: it never registered."""
+        registry, before = self._registry(), self._told.get(node_id)
+        node = registry.node(node_id)
+        if (
+            before is None
+            or before.incarnation != node.incarnation
+            or before.touched is not registry.touched
+        ):
+            return self.whole(node_id)
+        touched = registry.touched.since(node_id, before.count)
+        if touched is None:
+            return self.whole(node_id)
+        changed, removed = registry.assignments_among(node_id, touched)
+        return wire.AssignmentChanges(
+            node_id,
+            node.incarnation,
+            node.assignments_index,
+            before.list_id,
+            self._remember(node_id).list_id,
+            changed,
+            removed,
+            registry.warming(node_id),
+        )
+
+    def _remember(self, node_id: str) -> _Told:
+        """From here on the node has the present list, if it hears of it."""
+        registry = self._registry()
+        incarnation = registry.node(node_id).incarnation
+        told = _Told(self._new_id(), incarnation, registry.touched, registry.touched.count)
+        self._told[node_id] = told
+        return told
 
     def forget(self, node_id: str) -> None:
         """What was told last did not go out: the next is the whole list."""
@@ -54,19 +88,3 @@ class NodeLists:
     def clear(self) -> None:
         """Another leadership begins: who knows what others told meanwhile."""
         self._told.clear()
-
-
-def changes(before: wire.NodeAssignments, now: wire.NodeAssignments) -> wire.AssignmentChanges:
-    """What makes one list the other."""
-    left = {row.tenant_id: row for row in before.assignments}
-    changed = tuple([row for row in now.assignments if left.pop(row.tenant_id, None) is not row])
-    return wire.AssignmentChanges(
-        now.node_id,
-        now.incarnation,
-        now.index,
-        before.list_id,
-        now.list_id,
-        changed,
-        tuple(left),
-        now.warming,
-    )

@@ -18,6 +18,7 @@ from pbcluster import wire
 from pbcluster.controlplane import migration as m
 from pbcluster.controlplane.outcomes import Outcome
 from pbcluster.controlplane.tenant_order import TenantOrder
+from pbcluster.controlplane.touched import Touched
 from pbcluster.controlplane.transitions import check_tenant
 from pbcluster.errors import Conflict, NotFound, WrongEpoch
 from pbcluster.records import MigrationRecord, NodeRecord, TenantRecord, TenantStatus
@@ -57,7 +58,10 @@ class Change:
 
 
 class RegistryRecords:
-    """See the module."""
+    """See the module.
+
+    :ivar touched: which tenants of a node its list may show otherwise than before.
+    """
 
     def __init__(self, base_domain: str) -> None:
         """
@@ -71,6 +75,7 @@ class RegistryRecords:
         self._tenants_of: dict[str, set[str]] = {}
         #: Derived from a tenant's record and its migration's; made when it is asked for.
         self._assignments: dict[str, wire.Assignment | None] = {}
+        self.touched = Touched()
         self._order = TenantOrder(())
         self._by_status: dict[TenantStatus, set[str]] = {}
         #: Tenants whose end a node is ordered to carry out.
@@ -180,8 +185,23 @@ class RegistryRecords:
             node.incarnation,
             node.assignments_index,
             tuple([each for each in owned if each is not None]),
-            tuple(self._warming(node_id)),
+            self.warming(node_id),
         )
+
+    def assignments_among(
+        self, node_id: str, tenant_ids: Iterable[str]
+    ) -> tuple[tuple[wire.Assignment, ...], tuple[str, ...]]:
+        """What a node must own of some tenants, and the ids of those that it must not have."""
+        here = self._tenants_of.get(node_id, ())
+        found = {each: self._assignment(each) if each in here else None for each in tenant_ids}
+        return (
+            tuple([row for row in found.values() if row is not None]),
+            tuple([each for each, row in found.items() if row is None]),
+        )
+
+    def warming(self, node_id: str) -> tuple[wire.Warming, ...]:
+        """What a node must restore without owning it."""
+        return tuple(self._warming(node_id)) if self._active_migrations else ()
 
     def _warming(self, node_id: str) -> Iterator[wire.Warming]:
         for tenant_id in sorted(self._active_migrations):
@@ -257,6 +277,10 @@ class RegistryRecords:
         check_tenant(tenant.name, None if old is None else old.status, tenant.status)
         if old is not None:
             self._forget_indexes(old)
+            if old.node_id and old.node_id != tenant.node_id:
+                self.touched.note(old.node_id, tenant.id)
+        if tenant.node_id:
+            self.touched.note(tenant.node_id, tenant.id)
         self._order.changed(old, tenant)
         self._store(tenant)
 

@@ -56,56 +56,51 @@ class Assignments:
         """Those that are to be ended, not served."""
         return tuple(each for each in self._current.values() if each.ending)
 
-    def obey(self, told: NodeAssignments | AssignmentChanges) -> Change | None:
+    def obey(self, new: NodeAssignments | AssignmentChanges) -> Change | None:
         """Take a list over, or changes to the obeyed one.
 
         :returns: what changed, or None if they are refused: another node's, of another
             incarnation, not newer than the obeyed list, or changes to another list than that.
         """
-        new = self._whole(told) if isinstance(told, AssignmentChanges) else told
-        if new is None:
-            return None
         if new.node_id != self._node_id or new.incarnation != self.incarnation:
             return None
         if new.index <= self.index:
-            if new.index == self.index and self._is(new.assignments):
-                self._list_ids = (new.list_id, *self._list_ids[: MAX_IDS - 1])
+            self._call_it(new)
             return None
-        added, updated, replaced = [], [], []
-        before, self._current = self._current, {}
-        for row in new.assignments:
-            old = before.pop(row.tenant_id, None)
-            # Epochs only grow: a row that is older than what we have says nothing new.
-            each = old if old is not None and row.epoch < old.epoch else row
-            self._current[each.tenant_id] = each
-            if old is None or each.epoch > old.epoch:
-                added.append(each)
-            elif each != old:
-                updated.append(each)
-            if old is not None and each.epoch > old.epoch:
-                replaced.append(each.tenant_id)
+        if isinstance(new, AssignmentChanges):
+            if not new.since or new.since not in self._list_ids:
+                return None
+            rows, gone = new.changed, new.removed
+        else:
+            rows = new.assignments
+            named = {row.tenant_id for row in rows}
+            gone = tuple([each for each in self._current if each not in named])
+        removed = tuple([each for each in gone if self._current.pop(each, None) is not None])
         self.index, self._list_ids = new.index, (new.list_id,)
-        return Change(tuple(added), tuple(updated), tuple(before), tuple(replaced))
+        return self._put(rows, removed)
 
-    def _whole(self, changes: AssignmentChanges) -> NodeAssignments | None:
-        """The list that changes make of the obeyed one; None: they start from another."""
-        if not changes.since or changes.since not in self._list_ids:
-            return None
-        rows = dict(self._current)
-        for tenant_id in changes.removed:
-            rows.pop(tenant_id, None)
-        rows.update((each.tenant_id, each) for each in changes.changed)
-        return NodeAssignments(
-            changes.node_id,
-            changes.incarnation,
-            changes.index,
-            tuple(rows.values()),
-            changes.warming,
-            changes.list_id,
-        )
+    def _put(self, rows: tuple[Assignment, ...], removed: tuple[str, ...]) -> Change:
+        added, updated, replaced = [], [], []
+        for row in rows:
+            old = self._current.get(row.tenant_id)
+            # Epochs only grow: a row that is older than what we have says nothing new.
+            if old is not None and row.epoch < old.epoch:
+                continue
+            self._current[row.tenant_id] = row
+            if old is None or row.epoch > old.epoch:
+                added.append(row)
+            elif row != old:
+                updated.append(row)
+            if old is not None and row.epoch > old.epoch:
+                replaced.append(row.tenant_id)
+        return Change(tuple(added), tuple(updated), removed, tuple(replaced))
 
-    def _is(self, rows: tuple[Assignment, ...]) -> bool:
-        """Whether the obeyed list consists of these."""
-        return len(rows) == len(self._current) and all(
-            self._current.get(each.tenant_id) == each for each in rows
-        )
+    def _call_it(self, new: NodeAssignments | AssignmentChanges) -> None:
+        """The obeyed list may have come once more: changes may start from its other id, too."""
+        if (
+            isinstance(new, NodeAssignments)
+            and new.index == self.index
+            and len(new.assignments) == len(self._current)
+            and all(self._current.get(row.tenant_id) == row for row in new.assignments)
+        ):
+            self._list_ids = (new.list_id, *self._list_ids[: MAX_IDS - 1])

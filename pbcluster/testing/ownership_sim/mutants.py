@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from pbcluster.controlplane.liveness import Liveness
 from pbcluster.node import acks, prover
-from pbcluster.node.assignments import Assignments
+from pbcluster.node.assignments import Assignments, Change
 from pbcluster.node.claims import S3ClaimStore
 from pbcluster.node.degrading import Degrading, Mode, ReleaseLocally
 from pbcluster.node.durability import GroupCommit, Release
@@ -114,14 +114,16 @@ def lock_not_taken(self: FakeDirectories, tenant_id: str) -> FakeLock:
 
 # -- what a node is told to own ---------------------------------------------
 
-_whole = Assignments._whole
+_obey_list = Assignments.obey
 
 
-@_mutant(Assignments, "_whole", *_TWO, "one_writer", "recovers")
+@_mutant(Assignments, "obey", *_TWO, "one_writer", "recovers")
 def changes_to_any_list_obeyed(
-    self: Assignments, changes: AssignmentChanges
-) -> NodeAssignments | None:
-    return _whole(self, msgspec.structs.replace(changes, since=max(self._list_ids, default=0)))
+    self: Assignments, new: NodeAssignments | AssignmentChanges
+) -> Change | None:
+    if isinstance(new, AssignmentChanges):
+        new = msgspec.structs.replace(new, since=max(self._list_ids, default=0))
+    return _obey_list(self, new)
 
 
 # -- rule 5: proofs ---------------------------------------------------------
