@@ -44,7 +44,11 @@ log = Logger()
 
 def new_tenant_id() -> str:
     """A random id: 20 characters of 36 never meet by chance."""
-    return "tenant_" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(20))
+    number, letters = secrets.randbelow(len(_ID_ALPHABET) ** 20), []
+    for _ in range(20):
+        number, letter = divmod(number, len(_ID_ALPHABET))
+        letters.append(_ID_ALPHABET[letter])
+    return "tenant_" + "".join(letters)
 
 
 class TenantRoutes(DomainRoutes):
