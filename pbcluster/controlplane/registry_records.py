@@ -212,7 +212,7 @@ class RegistryRecords:
 
     def _assignment(self, tenant_id: str) -> wire.Assignment | None:
         """What its node must know of a tenant; None: it is not to have it. Kept until the tenant or
-        its migration changes, since a node is sent its whole list when one of hundreds does."""
+        its migration changes, since a whole list has hundreds."""
         try:
             return self._assignments[tenant_id]
         except KeyError:

@@ -1,7 +1,7 @@
 """The source's part of a migration: hold, let open requests finish, stop, sync, give up, report.
 
-The order stands in the assignment (``handing_over``), so it is repeated with every list and gone
-with the list of an abort. What holds:
+The order stands in the assignment (``handing_over``), so it is repeated with every whole list and
+gone with the assignment of an abort. What holds:
 
 * From the moment the list is obeyed, no request of the tenant is handed to PocketBase and nothing
   of it is started (``Tenant.held``); requests wait here, their bodies unread, bounded as while it

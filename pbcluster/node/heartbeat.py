@@ -2,8 +2,9 @@
 
 * Registers with one ``start_id`` until it is answered, so that a lost answer gives no second
   incarnation, and again whenever it is told that its incarnation is unknown or old.
-* Sends a lease each 0.4 s and never waits for the one before. The moment of sending is taken before
-  the question leaves; a proof is aged from it.
+* Sends a lease each 0.4 s and never waits for the one before, and one more when it had to refuse
+  changes of its list. The moment of sending is taken before the question leaves; a proof is aged
+  from it.
 * A list of assignments, wherever it comes along, is obeyed before the acknowledgement that it came
   with can count.
 * Heartbeats each 5 s carry what operators see. Ownership does not depend on them.
@@ -152,6 +153,7 @@ class Standing:
         self._condition = condition
         self._new_key = new_key
         self._leases_in_flight = 0
+        self._asking_for_list = False
         self._registering = False
         self._stopped = False
         self._loops: list[Deferred[None]] = []
@@ -214,7 +216,7 @@ class Standing:
             return Ok()
         if isinstance(body, NodeAssignments | AssignmentChanges):
             if not self._owned.obey(body) and body.index > self._owned.obeyed_index:
-                self._ask_for_list()
+                self._ask_for_list(body.incarnation)
             return Ok()
         handler = self._handlers.get(type(body))
         if handler is not None:
@@ -297,17 +299,29 @@ class Standing:
                     away=now - self._last_tick,
                 )
             self._last_tick = now
-            self._ask_for_list()
+            if self._leases_in_flight < MAX_LEASES_IN_FLIGHT:
+                self._leases_in_flight += 1
+                spawn(self._renew(), "a lease").addBoth(self._renewed)
             await pause(self._clock, self._proofs.durations.lease_interval_s)
 
-    def _ask_for_list(self) -> None:
-        """Renew the lease; the answer brings the list, if it is another than the obeyed one."""
-        if self._leases_in_flight < MAX_LEASES_IN_FLIGHT:
-            spawn(self._renew(), "a lease")
+    def _ask_for_list(self, incarnation: int) -> None:
+        """Something newer was refused: the answer to a lease brings the whole list.
+
+        One such question at a time, beside those that go out regularly: a burst of changes must not
+        take their places, or all proofs would be of one moment.
+        """
+        if incarnation == self.incarnation and not (self._asking_for_list or self._stopped):
+            self._asking_for_list = True
+            spawn(self._renew(), "a lease").addBoth(self._asked_for_list)
+
+    def _renewed(self, result: object) -> None:
+        self._leases_in_flight -= 1
+
+    def _asked_for_list(self, result: object) -> None:
+        self._asking_for_list = False
 
     async def _renew(self) -> None:
         incarnation = self.incarnation
-        self._leases_in_flight += 1
         sent = self._boottime()
         question = Lease(self._facts.node_id, incarnation, self._owned.obeyed_index)
         try:
@@ -319,8 +333,6 @@ class Standing:
             await self._told_off(str(error), incarnation)
         except PBClusterError as error:
             log.debug("lease without an answer: {error}", error=error)
-        finally:
-            self._leases_in_flight -= 1
 
     def _acked(self, sent: float, incarnation: int, ack: LeaseAck) -> None:
         if incarnation != self.incarnation or self._stopped:

@@ -1,9 +1,10 @@
 """All tenants of a node: obeys the assignments, loads what is asked for, stops what must go.
 
-Level-triggered: each list of assignments is the whole truth, and a tick each second repairs what a
-lost event left behind. What is taken away stops answering within the same call in which the list is
-obeyed, before any later lease acknowledgement can count. Loads are bounded; a tenant loads once,
-and requests wait for it, bounded in number and time.
+Level-triggered: the obeyed list of assignments is the whole truth, whether it came as a whole or by
+its changes, and a tick each second repairs what a lost event left behind. What is taken away stops
+answering within the same call in which the list is obeyed, before any later lease acknowledgement
+can count. Loads are bounded; a tenant loads once, and requests wait for it, bounded in number and
+time.
 
 How one tenant is loaded and stopped is for ``tenant``; who owns it, for the control plane.
 """

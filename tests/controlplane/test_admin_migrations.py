@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
+from pbcluster import wire
 from pbcluster.errors import PBClusterError
 from tests.controlplane.test_admin_api import AdminCase
 
@@ -228,12 +229,16 @@ class TestFind(MigrationCase):
         tenant = await self.create("shop")
         wrong = self.process(self.other(tenant))
         wrong.found = {tenant["id"]: 1}
-        told: list[str] = []
-        self.patch(self.world.server, "tell", lambda peer, body: told.append(peer) or True)
+        told: list[wire.Body] = []
+        self.patch(self.world.server, "tell", lambda peer, body: told.append(body) or True)
         _, shown = await self.ask("GET", "/tenants/shop/find")
         (line,) = shown["corrected"]
         self.assertIn("was told to release it", line)
-        self.assertIn(wrong.node_id, told)
+        # All of it: who has what it should not have may have any list.
+        lists = [each for each in told if isinstance(each, wire.NodeAssignments)]
+        self.assertEqual(
+            [(each.node_id, each.assignments) for each in lists], [(wrong.node_id, ())]
+        )
 
     async def test_an_owner_beyond_the_registry_gets_a_new_epoch(self) -> None:
         """A survey makes no owner: the next epoch exceeds what was found."""

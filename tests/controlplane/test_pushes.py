@@ -36,6 +36,23 @@ class TestPushes(RequestCase):
         for client in clients:
             client.stop()
 
+    def test_what_did_not_go_out_is_told_again(self) -> None:
+        """A node without a session here is told the whole list next."""
+        told: list[wire.Body] = []
+        goes_out = iter((False, True, True))
+
+        def tell(peer: str, body: wire.Body) -> bool:
+            told.append(body)
+            return next(goes_out)
+
+        node_id = self.place().node_id
+        self.patch(self.world.server, "tell", tell)
+        self.world.executor.lists.whole(node_id)
+        for _ in range(3):
+            self.world.executor.tell_assignments(node_id)
+        kinds = [wire.AssignmentChanges, wire.NodeAssignments, wire.AssignmentChanges]
+        self.assertEqual([type(each) for each in told], kinds)
+
     def test_a_restarted_member_tells_its_newest_index(self) -> None:
         """Who missed a broadcast in a crash learns of the gap, though nothing new happens."""
         self.place()

@@ -102,6 +102,9 @@ class ChangesTests(SynchronousTestCase):
         """Changes to it are changes to ours, if it has the same index and nothing else in it."""
         self.assertIsNone(self.obey(10, assignment(T, 3), list_id=20))
         self.assertIsNone(self.change(20, (), (U,)))
+        details = assignment(U, ever_ready=not assignment(U).ever_ready)
+        self.assertIsNone(self.obey(10, assignment(T, 3), details, list_id=22))
+        self.assertIsNone(self.change(22, (), (U,)))
         self.assertIsNone(self.obey(10, assignment(U), assignment(T, 3), list_id=21))
         self.assertEqual(self.change(21, (), (U,)), Change(removed=(U,)))
 

@@ -241,6 +241,37 @@ class StandingTests(SynchronousTestCase):
         Deferred.fromCoroutine(self.standing.handle(ASKED, old))
         self.assertEqual(len(self.plane.of(Lease)), before + 1, "nothing newer is to be had")
 
+    def test_a_burst_of_changes_to_another_list(self) -> None:
+        """One lease asks for the list; those that keep the proofs alive go out as ever, also while
+        nobody answers."""
+        self.start()
+        self.node.run(1.0)
+        self.plane.delay_s = 5.0
+        before, at = len(self.plane.of(Lease)), self.clock.seconds()
+        for index in range(7, 13):
+            changes = AssignmentChanges("node_a", 3, index, 29, 30)
+            Deferred.fromCoroutine(self.standing.handle(ASKED, changes))
+        self.assertEqual(len(self.plane.of(Lease)), before + 1)
+        self.node.run(1.45)
+        sent = [when for when, body, _ in self.plane.asked if isinstance(body, Lease)][before + 1 :]
+        self.assertIn(len(sent), (3, 4))
+        self.assertLess(sent[0], at + 0.41)
+
+    def test_nothing_is_asked_for_an_earlier_start(self) -> None:
+        """What it is told is not for this process, and no list could come of it."""
+        self.start()
+        self.node.run(1.0)
+        before = len(self.plane.of(Lease))
+        for told in (
+            NodeAssignments("node_a", 2, 50, ()),
+            AssignmentChanges("node_a", 4, 50, 1, 2),
+        ):
+            Deferred.fromCoroutine(self.standing.handle(ASKED, told))
+        self.standing.stop()
+        newer = AssignmentChanges("node_a", 3, 50, 1, 2)
+        Deferred.fromCoroutine(self.standing.handle(ASKED, newer))
+        self.assertEqual(len(self.plane.of(Lease)), before)
+
     def test_list_of_another_incarnation(self) -> None:
         """Orders for an earlier start of this node are refused."""
         self.start()
