@@ -88,7 +88,7 @@ class GrowingTests(CommandCase):
         shutil.copytree(where.data("member_1"), kept)
         for member in former.of("member"):
             shutil.rmtree(where.data(member.id) / "store")
-        found = self.json("c", "members", "recover", file, "--yes")
+        found = self.json("c", "members", "recover", file, "--yes", "--no-wait")
         self.assertEqual(found["former"], former.cluster_id)
         self.assertEqual(saved["clusterID"], former.cluster_id)
         self.up("c")
