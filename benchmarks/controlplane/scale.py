@@ -54,7 +54,7 @@ LABELS = {
 }
 CREATES_CAUSE = (
     "the leader uses a whole core, which it shares with two members, 500 simulated nodes and the "
-    "load: two entries of the log a tenant, HTTP, and its node's list of 200 tenants, sent whole"
+    "load: two entries of the log a tenant, HTTP, and 1,250 leases a second"
 )
 TARGETS = (
     Target("rss_mb", "", 600.0),
