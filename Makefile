@@ -99,7 +99,9 @@ $(DEV_STAMP): pyproject.toml | preflight $(BIN)/python
 run: $(RUN_STAMP)
 	@$(BIN)/pbcluster up --dir "$(DIR)" --demo $(UP)
 
+# What was just installed is written first: else the first tests that wait for the disk wait for it.
 test: $(DEV_STAMP) lint docs
+	@sync
 	@$(if $(filter tests,$(TRIAL)),sh .ci/beside '$(BESIDE)' '$(MOST) && $(AGAIN)',$(ONCE))
 
 lint: $(DEV_STAMP)
