@@ -85,6 +85,3 @@ def use(file: str, directory: str, as_json: bool) -> None:
         show.print_json(told)
     else:
         show.say(f"nodes use the bucket {address.bucket} at {address.endpoint} from now on")
-
-
-COMMANDS = (bucket,)

@@ -173,6 +173,3 @@ class _AfterUp:
             show.say(line)
         if login:
             show.say("\n" + login.text(self._where))
-
-
-COMMANDS = (init_command, up, down, status, supervise)

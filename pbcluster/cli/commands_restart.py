@@ -98,6 +98,3 @@ def restart(
             for one in done
         ],
     )
-
-
-COMMANDS = (restart,)

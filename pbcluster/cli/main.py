@@ -7,36 +7,72 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from typing import Any
 
 import click
 
 from pbcluster import __version__
-from pbcluster.cli import (
-    commands_access,
-    commands_bucket,
-    commands_cluster,
-    commands_join,
-    commands_keys,
-    commands_leave,
-    commands_lives,
-    commands_members,
-    commands_migration,
-    commands_nodes,
-    commands_rebalance,
-    commands_restart,
-    commands_tenants,
-    commands_tokens,
-    show,
-)
+from pbcluster.cli import show
 from pbcluster.errors import ConfigError, InvalidInput, PBClusterError
 
 EXIT_FAILED = 1
 EXIT_WRONG = 2
 
 
+#: Command → where it stands. To import them all takes longer than most of them do.
+PLACES = {
+    "api-tokens": "commands_access.api_tokens",
+    "audit": "commands_access.audit",
+    "bucket": "commands_bucket.bucket",
+    "down": "commands_cluster.down",
+    "gateways": "commands_leave.gateways",
+    "init": "commands_cluster.init_command",
+    "join": "commands_join.join_command",
+    "join-tokens": "commands_join.join_tokens",
+    "keys": "commands_keys.keys",
+    "members": "commands_members.members",
+    "nodes": "commands_nodes.nodes",
+    "rebalance": "commands_rebalance.rebalance",
+    "restart": "commands_restart.restart",
+    "status": "commands_cluster.status",
+    "supervise": "commands_cluster.supervise",
+    "tenants": "commands_tenants.tenants",
+    "tokens": "commands_tokens.tokens",
+    "up": "commands_cluster.up",
+}
+#: Group → what belongs to it and stands elsewhere.
+ELSEWHERE = {
+    "nodes": ("commands_migration.NODE_COMMANDS", "commands_leave.NODE_COMMANDS"),
+    "tenants": (
+        "commands_migration.TENANT_COMMANDS",
+        "commands_tokens.TENANT_COMMANDS",
+        "commands_lives.COMMANDS",
+    ),
+}
+
+
+def _at(place: str) -> Any:
+    module, _, name = place.partition(".")
+    return getattr(import_module(f"pbcluster.cli.{module}"), name)
+
+
 class _Commands(click.Group):
-    """A group whose commands end with a sentence and an exit code, never with a traceback."""
+    """A group whose commands are imported when they are asked for, and end with a sentence and an
+    exit code, never with a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(PLACES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in PLACES:
+            return None
+        command: click.Command = _at(PLACES[cmd_name])
+        if isinstance(command, click.Group):
+            for place in ELSEWHERE.get(cmd_name, ()):
+                for each in _at(place):
+                    command.add_command(each)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -67,33 +103,6 @@ def cli() -> None:
 
     Every command takes --json for output that programs read.
     """
-
-
-for _command in (
-    *commands_cluster.COMMANDS,
-    *commands_restart.COMMANDS,
-    commands_tenants.tenants,
-    commands_nodes.nodes,
-    commands_members.members,
-    commands_tokens.tokens,
-    commands_keys.keys,
-    commands_bucket.bucket,
-    commands_access.api_tokens,
-    commands_access.audit,
-    commands_rebalance.rebalance,
-    commands_join.join_tokens,
-    commands_join.join_command,
-    commands_leave.gateways,
-):
-    cli.add_command(_command)
-for _command in commands_migration.TENANT_COMMANDS:
-    commands_tenants.tenants.add_command(_command)
-for _command in commands_migration.NODE_COMMANDS:
-    commands_nodes.nodes.add_command(_command)
-commands_nodes.nodes.add_command(commands_leave.remove_node)
-commands_tenants.tenants.add_command(commands_tokens.domains)
-for _command in commands_lives.COMMANDS:
-    commands_tenants.tenants.add_command(_command)
 
 
 def main() -> None:
