@@ -34,6 +34,8 @@ NODES_PER_PROCESS = 125
 IN_FLIGHT = 64
 LISTS = 300
 DEATH_WITHIN_S = 60.0
+#: After the last change gateways are listened to for so long.
+HEARD_WITHIN_S = 2.0
 LABELS = {
     "start_s": "start of the three members until one leads, s",
     "rss_mb": "memory of a member (the largest RSS), MB",
@@ -219,7 +221,7 @@ def death(stage: Stage) -> Death:
     ]
     if len(times) != len(tenants):
         raise SystemExit(f"{len(tenants) - len(times)} of the moved tenants changed again")
-    time.sleep(1.0)
+    time.sleep(HEARD_WITHIN_S)
     return Death(killed, min(times), tenants)
 
 

@@ -85,6 +85,6 @@ class Small(TestCase):
                 (made,) = measured.read(file)
             (figures,) = made.rounds["230 tenants"]
             self.assertEqual(set(figures), set(scale.LABELS))
-            self.assertGreater(figures["creates_s"], 0)
+            self.assertGreater(figures["creates_s"], 0, (figures, done.output))
 
         return deferToThread(run)
