@@ -30,7 +30,9 @@ class WireTests(SynchronousTestCase):
     def test_round_trip(self) -> None:
         """An envelope with nested structs reads back equal."""
         owned = wire.NodeAssignments("node_1", 3, 99, tuple(map(an_assignment, range(3))))
-        changes = wire.AssignmentChanges("node_1", 3, 99, 4, 5, (an_assignment(1),), ("tenant_x",))
+        changes = wire.AssignmentChanges(
+            "node_1", 3, 99, (4,), 5, (an_assignment(1),), ("tenant_x",)
+        )
         for body in (wire.Ok(), owned, changes, wire.LeaseAck(True, 99, ("tenant_x",), owned)):
             self.assertEqual(wire.decode(wire.encode(envelope(body))), envelope(body))
 
@@ -85,3 +87,12 @@ class WireTests(SynchronousTestCase):
         raw[5].append("a field of the future")
         frame = wire.MAGIC + msgspec.msgpack.encode([*raw, "and another"])
         self.assertEqual(wire.decode(frame), envelope(wire.Ok()))
+
+    def test_a_kind_of_the_future_is_refused(self) -> None:
+        """An older process does not take a kind that it does not know for one that it knows."""
+        import msgspec
+
+        raw = msgspec.msgpack.decode(wire.encode(envelope(wire.Ok()))[4:])
+        raw[5][0] = "AKindOfTheFuture"
+        frame = wire.MAGIC + msgspec.msgpack.encode(raw)
+        self.assertRaises(RemoteProtocolError, wire.decode, frame)

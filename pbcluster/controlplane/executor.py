@@ -266,6 +266,7 @@ class Executor:
             if not self._server.tell(node_id, news):
                 self.lists.forget(node_id)
         except PBClusterError as error:
+            self.lists.forget(node_id)
             log.error("{node} cannot be told its tenants: {e}", node=node_id, e=error.message)
 
     async def survey(

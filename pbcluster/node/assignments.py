@@ -12,9 +12,6 @@ import attrs
 
 from pbcluster.wire import Assignment, AssignmentChanges, NodeAssignments
 
-#: A list that comes again with another id is known under so many of them.
-MAX_IDS = 4
-
 
 @attrs.frozen
 class Change:
@@ -37,8 +34,8 @@ class Assignments:
         self._node_id = node_id
         self.index = -1
         self.incarnation = 0
-        #: What the obeyed list is called, as often as it came under one index.
-        self._list_ids: tuple[int, ...] = ()
+        #: Of the obeyed list; 0: it has none, and cannot be changed.
+        self._list_id = 0
         self._current: dict[str, Assignment] = {}
 
     def __len__(self) -> int:
@@ -65,10 +62,9 @@ class Assignments:
         if new.node_id != self._node_id or new.incarnation != self.incarnation:
             return None
         if new.index <= self.index:
-            self._call_it(new)
             return None
         if isinstance(new, AssignmentChanges):
-            if not new.since or new.since not in self._list_ids:
+            if not self._list_id or self._list_id not in new.since:
                 return None
             rows, gone = new.changed, new.removed
         else:
@@ -76,7 +72,7 @@ class Assignments:
             named = {row.tenant_id for row in rows}
             gone = tuple([each for each in self._current if each not in named])
         removed = tuple([each for each in gone if self._current.pop(each, None) is not None])
-        self.index, self._list_ids = new.index, (new.list_id,)
+        self.index, self._list_id = new.index, new.list_id
         return self._put(rows, removed)
 
     def _put(self, rows: tuple[Assignment, ...], removed: tuple[str, ...]) -> Change:
@@ -94,13 +90,3 @@ class Assignments:
             if old is not None and row.epoch > old.epoch:
                 replaced.append(row.tenant_id)
         return Change(tuple(added), tuple(updated), removed, tuple(replaced))
-
-    def _call_it(self, new: NodeAssignments | AssignmentChanges) -> None:
-        """The obeyed list may have come once more: changes may start from its other id, too."""
-        if (
-            isinstance(new, NodeAssignments)
-            and new.index == self.index
-            and len(new.assignments) == len(self._current)
-            and all(self._current.get(row.tenant_id) == row for row in new.assignments)
-        ):
-            self._list_ids = (new.list_id, *self._list_ids[: MAX_IDS - 1])

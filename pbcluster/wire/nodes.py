@@ -74,9 +74,9 @@ class NodeAssignments(Message, frozen=True):
 
 
 class AssignmentChanges(Message, frozen=True):
-    """What makes the list ``since`` the list ``list_id``, so that one tenant's change is not sent
-    with hundreds of others. It means nothing to a node that obeyed another list: it refuses this
-    and asks with a lease, whose answer brings the whole list.
+    """What makes any of the lists ``since`` the list ``list_id``, so that one tenant's change is
+    not sent with hundreds of others. It means nothing to a node that obeyed another list: it
+    refuses this and asks with a lease, whose answer brings the whole list.
 
     ``changed`` are new or have other details, ``warming`` are all orders of that kind.
     """
@@ -84,7 +84,7 @@ class AssignmentChanges(Message, frozen=True):
     node_id: str
     incarnation: int
     index: int
-    since: int
+    since: tuple[int, ...]
     list_id: int
     changed: tuple[Assignment, ...] = ()
     removed: tuple[str, ...] = ()

@@ -220,4 +220,4 @@ class DisorderTests(SynchronousTestCase):
                 self.assertEqual(world.processes[node_id][-1].index, index, f"seed {seed}")
             obeyed, refused = obeyed + world.counts["obeyed"], refused + world.counts["refused"]
         # Both happened, often: else nothing was tried.
-        self.assertGreater(min(obeyed, refused), 10 * SEEDS)
+        self.assertGreater(min(obeyed, refused), 5 * SEEDS)

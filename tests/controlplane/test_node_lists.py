@@ -94,6 +94,28 @@ class ToldTests(SynchronousTestCase):
             self.leader.rename(1)
         self.assertIsInstance(self.leader.lists.news("node_a"), wire.NodeAssignments)
 
+    def test_from_any_of_the_last_lists(self) -> None:
+        """An answer and what is told unasked cross each other: whichever was obeyed, the next
+        changes make the present list of it; what was lost comes with them."""
+        for obeyed in range(3):
+            leader = Leader()
+            leader.create(1)
+            node = Assignments("node_a")
+            node.incarnation = leader.registry.node("node_a").incarnation
+            told: list[wire.NodeAssignments | wire.AssignmentChanges] = [
+                leader.lists.whole("node_a")
+            ]
+            node.obey(told[0])
+            leader.create(2)
+            told.append(leader.lists.news("node_a"))
+            leader.ready(2)
+            told.append(leader.lists.whole("node_a"))
+            node.obey(told[obeyed])
+            leader.create(3)
+            self.assertIsNotNone(node.obey(leader.lists.news("node_a")), obeyed)
+            rows = {key: node.get(key) for key in node.epochs()}
+            self.assertEqual(rows, leader.rows("node_a"), obeyed)
+
     def test_another_registry(self) -> None:
         """What a snapshot brought has no memory of what was told."""
         self.leader.lists.whole("node_a")
@@ -110,7 +132,7 @@ class ToldTests(SynchronousTestCase):
         assert isinstance(told, wire.AssignmentChanges)
         changed = {each.name: each.ever_ready for each in told.changed}
         self.assertEqual(changed, {"tenant2": True, "tenant3": False})
-        self.assertEqual((told.removed, told.since), (("tenant_00000001",), first.list_id))
+        self.assertEqual((told.removed, told.since), (("tenant_00000001",), (first.list_id,)))
         self.assertEqual(told.index, self.leader.registry.node("node_a").assignments_index)
 
     @given(

@@ -3,7 +3,7 @@
 from twisted.internet.defer import Deferred
 
 from pbcluster import wire
-from pbcluster.errors import DeadlineExceeded
+from pbcluster.errors import DeadlineExceeded, TooLarge
 from pbcluster.transport.interfaces import Asked
 from tests.controlplane.lease_world import MEMBER
 from tests.controlplane.request_case import RequestCase
@@ -37,20 +37,24 @@ class TestPushes(RequestCase):
             client.stop()
 
     def test_what_did_not_go_out_is_told_again(self) -> None:
-        """A node without a session here is told the whole list next."""
+        """A node without a session here, or whose changes are too many for a frame, is told the
+        whole list next."""
         told: list[wire.Body] = []
-        goes_out = iter((False, True, True))
+        goes_out = iter((False, True, None, True, True))
 
         def tell(peer: str, body: wire.Body) -> bool:
             told.append(body)
-            return next(goes_out)
+            goes = next(goes_out)
+            if goes is None:
+                raise TooLarge("1 MiB")
+            return goes
 
         node_id = self.place().node_id
         self.patch(self.world.server, "tell", tell)
         self.world.executor.lists.whole(node_id)
-        for _ in range(3):
+        for _ in range(5):
             self.world.executor.tell_assignments(node_id)
-        kinds = [wire.AssignmentChanges, wire.NodeAssignments, wire.AssignmentChanges]
+        kinds = [wire.AssignmentChanges, *(wire.NodeAssignments, wire.AssignmentChanges) * 2]
         self.assertEqual([type(each) for each in told], kinds)
 
     def test_a_restarted_member_tells_its_newest_index(self) -> None:

@@ -232,12 +232,12 @@ class StandingTests(SynchronousTestCase):
         before = len(self.plane.of(Lease))
         self.index = 7
         self.bring_along = NodeAssignments("node_a", 3, 7, (), (), 30)
-        changes = AssignmentChanges("node_a", 3, 7, 29, 30, (), (T,))
+        changes = AssignmentChanges("node_a", 3, 7, (29,), 30, (), (T,))
         Deferred.fromCoroutine(self.standing.handle(ASKED, changes))
         self.assertEqual(len(self.plane.of(Lease)), before + 1)
         self.node.run(0.01)
         self.assertIsNone(self.node.tenants.find(T))
-        old = AssignmentChanges("node_a", 3, 7, 30, 31)
+        old = AssignmentChanges("node_a", 3, 7, (30,), 31)
         Deferred.fromCoroutine(self.standing.handle(ASKED, old))
         self.assertEqual(len(self.plane.of(Lease)), before + 1, "nothing newer is to be had")
 
@@ -249,7 +249,7 @@ class StandingTests(SynchronousTestCase):
         self.plane.delay_s = 5.0
         before, at = len(self.plane.of(Lease)), self.clock.seconds()
         for index in range(7, 13):
-            changes = AssignmentChanges("node_a", 3, index, 29, 30)
+            changes = AssignmentChanges("node_a", 3, index, (29,), 30)
             Deferred.fromCoroutine(self.standing.handle(ASKED, changes))
         self.assertEqual(len(self.plane.of(Lease)), before + 1)
         self.node.run(1.45)
@@ -264,11 +264,11 @@ class StandingTests(SynchronousTestCase):
         before = len(self.plane.of(Lease))
         for told in (
             NodeAssignments("node_a", 2, 50, ()),
-            AssignmentChanges("node_a", 4, 50, 1, 2),
+            AssignmentChanges("node_a", 4, 50, (1,), 2),
         ):
             Deferred.fromCoroutine(self.standing.handle(ASKED, told))
         self.standing.stop()
-        newer = AssignmentChanges("node_a", 3, 50, 1, 2)
+        newer = AssignmentChanges("node_a", 3, 50, (1,), 2)
         Deferred.fromCoroutine(self.standing.handle(ASKED, newer))
         self.assertEqual(len(self.plane.of(Lease)), before)
 

@@ -122,7 +122,7 @@ def changes_to_any_list_obeyed(
     self: Assignments, new: NodeAssignments | AssignmentChanges
 ) -> Change | None:
     if isinstance(new, AssignmentChanges):
-        new = msgspec.structs.replace(new, since=max(self._list_ids, default=0))
+        new = msgspec.structs.replace(new, since=(self._list_id,))
     return _obey_list(self, new)
 
 
