@@ -23,8 +23,9 @@ from pbcluster.errors import Busy, DeadlineExceeded, PBClusterError
 PACE_S = 0.005
 MANY = 16
 #: The same where nobody waits but leases: they count from when they were asked for, for 1.5 s. With
-#: 500 nodes fifty of them share a question.
+#: 500 nodes some fifty of them share a question.
 PATIENT_S = 0.04
+MANY_PATIENT = 48
 #: Nobody waits longer until what was committed is applied here.
 READ_TIMEOUT_S = 5.0
 #: Reads that wait; more are refused.
@@ -95,7 +96,8 @@ class Reads:
         self._joining.hurried += not patient
         self._count += 1
         due = self._asked_at + (PATIENT_S if patient else PACE_S)
-        if due <= now or self._joining.hurried >= MANY:
+        many = self._joining.hurried >= MANY or len(self._joining.waiting) >= MANY_PATIENT
+        if due <= now or many:
             self._ask()
         elif self._timer is None or due < self._due:
             self._stop_timer()
