@@ -9,7 +9,9 @@ not even known by then is taken for new; no client of ours repeats for a hundred
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 
 import msgspec
 
@@ -21,6 +23,8 @@ from pbcluster.errors import SessionExpired
 MAX_OUTCOMES = 60_000
 #: Further keys of which it is known that they were used.
 MAX_SPENT = 240_000
+#: Outcomes of a block.
+BLOCK = 2_000
 #: Bytes of a key's hash: two of so many keys meet with a chance of 1 in 10^8.
 _HASH_BYTES = 8
 
@@ -35,24 +39,84 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     error: wire.ErrorReply | None = None
 
 
-class Outcomes:
-    """Key → outcome of the newest commands, and hashes of the keys before them."""
+_Item = tuple[str, Outcome]
 
-    def __init__(self, newest: Iterable[tuple[str, Outcome]] = (), spent: bytes = b"") -> None:
+
+class _Block:
+    """Some outcomes that follow one another. They never change, and are encoded once."""
+
+    __slots__ = ("_encoded", "items")
+
+    def __init__(self, items: list[_Item]) -> None:
+        self.items = items
+        self._encoded = b""
+
+    def encoded(self) -> bytes:
+        """All of them, in MessagePack, without a head. In any thread: at worst it is done twice."""
+        self._encoded = self._encoded or b"".join(map(msgspec.msgpack.encode, self.items))
+        return self._encoded
+
+
+class OutcomesImage:
+    """What is remembered at one index, detached from it, at the cost of some references.
+
+    :ivar spent: see :meth:`Outcomes.spent`.
+    """
+
+    def __init__(self, blocks: list[_Block], forgotten: int, rest: list[_Item], spent: bytes):
+        """:param forgotten: of the first block. :param rest: what comes after the blocks."""
+        self._blocks = blocks
+        self._forgotten = forgotten
+        self._rest = rest
+        self.spent = spent
+
+    def __len__(self) -> int:
+        return sum(len(block.items) for block in self._blocks) - self._forgotten + len(self._rest)
+
+    def encoded(self) -> Iterator[bytes]:
+        """Key and outcome of each, the oldest first, in MessagePack, some at a time."""
+        whole = iter(self._blocks)
+        if self._forgotten:
+            yield from map(msgspec.msgpack.encode, next(whole).items[self._forgotten :])
+        for block in whole:
+            yield block.encoded()
+        yield from map(msgspec.msgpack.encode, self._rest)
+
+
+class Outcomes:
+    """Key → outcome of the newest commands, and hashes of the keys before them.
+
+    A snapshot of sixty thousand is made every second if the group is busy: what is in it is kept in
+    blocks, each of which is encoded once.
+    """
+
+    def __init__(self, newest: Iterable[_Item] = (), spent: bytes = b"") -> None:
         """
         :param newest: as :meth:`newest` gave it. :param spent: as :meth:`spent` gave it.
         """
-        self._newest: dict[str, Outcome] = dict(newest)
-        hashes = (spent[at : at + _HASH_BYTES] for at in range(0, len(spent), _HASH_BYTES))
-        self._spent: dict[bytes, None] = dict.fromkeys(hashes)
+        self._newest: dict[str, Outcome] = {}
+        #: The same in order: whole blocks, of the first of which some are forgotten, and the rest.
+        self._blocks: deque[_Block] = deque()
+        self._forgotten = 0
+        self._rest: list[_Item] = []
+        #: Hashes, in order, and to find one.
+        self._spent = bytearray(spent)
+        self._is_spent = {spent[at : at + _HASH_BYTES] for at in range(0, len(spent), _HASH_BYTES)}
+        for key, outcome in newest:
+            self._add(key, outcome)
 
-    def newest(self) -> Iterator[tuple[str, Outcome]]:
+    def newest(self) -> Iterator[_Item]:
         """All that are remembered, the oldest first."""
-        return iter(self._newest.items())
+        whole = chain.from_iterable(block.items for block in self._blocks)
+        return chain(islice(whole, self._forgotten, None), self._rest)
 
     def spent(self) -> bytes:
         """The hashes of keys whose outcome is forgotten, the oldest first."""
-        return b"".join(self._spent)
+        return bytes(self._spent)
+
+    def image(self) -> OutcomesImage:
+        """All of it, as it is now."""
+        return OutcomesImage(list(self._blocks), self._forgotten, list(self._rest), self.spent())
 
     def recall(self, key: str) -> Outcome | None:
         """The outcome of a command that was carried out under ``key``; None: none was.
@@ -60,7 +124,7 @@ class Outcomes:
         :raises SessionExpired: one was, but what it came to is forgotten.
         """
         found = self._newest.get(key)
-        if found is None and key and self._spent and _hash(key) in self._spent:
+        if found is None and key and self._is_spent and _hash(key) in self._is_spent:
             raise SessionExpired(
                 "this idempotency key was used before, and what came of it is not known any more: "
                 "look what is there, then ask under a new key"
@@ -68,16 +132,42 @@ class Outcomes:
         return found
 
     def remember(self, key: str, outcome: Outcome) -> None:
-        """A command was carried out under ``key``; without a key nothing is remembered."""
+        """A command was carried out under ``key``, which :meth:`recall` did not know; without a key
+        nothing is remembered."""
         if not key:
             return
-        self._newest[key] = outcome
+        self._add(key, outcome)
         if len(self._newest) > MAX_OUTCOMES:
-            oldest = next(iter(self._newest))
-            del self._newest[oldest]
-            self._spent[_hash(oldest)] = None
-            if len(self._spent) > MAX_SPENT:
-                del self._spent[next(iter(self._spent))]
+            spent = _hash(self._forget_oldest())
+            if spent not in self._is_spent:
+                self._is_spent.add(spent)
+                self._spent += spent
+            if len(self._is_spent) > MAX_SPENT:
+                self._is_spent.remove(bytes(self._spent[:_HASH_BYTES]))
+                del self._spent[:_HASH_BYTES]
+
+    def _add(self, key: str, outcome: Outcome) -> None:
+        self._newest[key] = outcome
+        self._rest.append((key, outcome))
+        if len(self._rest) >= BLOCK:
+            self._seal()
+
+    def _seal(self) -> None:
+        self._blocks.append(_Block(self._rest))
+        self._rest = []
+
+    def _forget_oldest(self) -> str:
+        """:returns: its key."""
+        if not self._blocks:
+            self._seal()
+        items = self._blocks[0].items
+        key = items[self._forgotten][0]
+        del self._newest[key]
+        self._forgotten += 1
+        if self._forgotten == len(items):
+            self._blocks.popleft()
+            self._forgotten = 0
+        return key
 
 
 def _hash(key: str) -> bytes:

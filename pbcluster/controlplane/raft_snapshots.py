@@ -31,12 +31,12 @@ from pbcluster.raft import (
 
 #: After so many entries, or bytes of them, a snapshot replaces the log: replay stays below a
 #: second, and the log is bounded however large commands are.
-SNAPSHOT_EVERY = 10_000
+SNAPSHOT_EVERY = 20_000
 SNAPSHOT_EVERY_BYTES = 64 * 1024**2
 #: Entries kept behind a snapshot for members that lag little (a restart takes about a second).
 KEEP_ENTRIES = 2_000
 #: Pieces of an own snapshot in one transaction: between them entries get their turn.
-PIECES_AT_ONCE = 8
+PIECES_AT_ONCE = 4
 #: Pieces of a coming snapshot that wait for the disk; more are dropped, the leader repeats them.
 MAX_STAGING = 32
 

@@ -38,8 +38,8 @@ from pbcluster.raft import Entry, EntryKind, HardState, SnapshotMeta, StoredStat
 __all__ = ["Compaction", "MemberStore", "Piece", "RaftStore", "Write", "pieces_of"]
 
 FORMAT = "raft-2"
-#: Some 10,000 entries of a busy group: as many as between two snapshots.
-JOURNAL_BYTES = 8 * 1024**2
+#: As many entries as between two snapshots, if each has a record of its own and none is large.
+JOURNAL_BYTES = 24 * 1024**2
 #: Bytes of one piece of a snapshot made here: as many as in a chunk from the leader
 #: (``RaftOptions.snapshot_chunk_bytes``), since a snapshot of the same index may come in while one
 #: is made here, and then their pieces share their keys.

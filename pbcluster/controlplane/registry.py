@@ -152,13 +152,13 @@ class Registry(
                 self.last_broadcast,
                 list(self._tenants.values()),
                 list(self._nodes.values()),
-                list(self._outcomes.newest()),
+                [],
                 # Its lists are replaced, never changed.
                 dict(self._starts),
                 list(self.roster.members()),
                 list(self.roster.former()),
                 self.roster.index,
-                self._outcomes.spent(),
+                b"",
                 [] if for_operators else list(self.token_keys),
                 [] if for_operators else list(self.api_tokens),
                 list(self.audit),
@@ -167,7 +167,8 @@ class Registry(
                 list(self.roster.former_processes()),
                 [] if for_operators else list(self.join_tokens),
                 [] if self.rebalance is None else [self.rebalance],
-            )
+            ),
+            self._outcomes.image(),
         )
 
     @classmethod

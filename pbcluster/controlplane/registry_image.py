@@ -6,12 +6,15 @@ what an older member wrote is read.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from itertools import islice
+
 import msgspec
 
 from pbcluster.controlplane.api_tokens import ApiToken
 from pbcluster.controlplane.audit import AuditEntry
 from pbcluster.controlplane.join_tokens import JoinToken
-from pbcluster.controlplane.outcomes import Outcome
+from pbcluster.controlplane.outcomes import Outcome, OutcomesImage
 from pbcluster.controlplane.token_keys import SigningKey
 from pbcluster.records import (
     MemberRecord,
@@ -22,6 +25,8 @@ from pbcluster.records import (
     TenantRecord,
 )
 
+#: Records that are encoded at a stretch: in some ten microseconds.
+REST_AFTER = 50
 #: MessagePack's heads of an array whose length follows, in 16 bits and in 32.
 _ARRAY_16, _ARRAY_32 = b"\xdc", b"\xdd"
 
@@ -53,23 +58,36 @@ class RegistryState(msgspec.Struct, array_like=True):
 class RegistryImage:
     """A registry at one index, detached from it: the records in it never change."""
 
-    def __init__(self, state: RegistryState) -> None:
+    def __init__(self, state: RegistryState, outcomes: OutcomesImage) -> None:
+        """:param state: all but the outcomes and the spent keys, which ``outcomes`` has."""
+        state.spent_keys = outcomes.spent
         self._state = state
+        self._outcomes = outcomes
 
-    def to_bytes(self) -> bytes:
+    def to_bytes(self, rest: Callable[[], object] = lambda: None) -> bytes:
         """What :meth:`Registry.from_bytes` reads.
 
         Record by record: one call that encodes a hundred thousand of them would keep every other
         thread waiting for its whole time.
+
+        :param rest: called after some records each: a thread lets others go before.
         """
-        fields = [getattr(self._state, name) for name in RegistryState.__struct_fields__]
+        names = RegistryState.__struct_fields__
         encode = msgspec.msgpack.Encoder().encode
-        parts = [_ARRAY_16, len(fields).to_bytes(2)]
-        for value in fields:
-            if not isinstance(value, list):
+        parts = [_ARRAY_16, len(names).to_bytes(2)]
+        for name in names:
+            value = getattr(self._state, name)
+            encoded: Iterator[bytes]
+            if name == "outcomes":
+                parts.append(_ARRAY_32 + len(self._outcomes).to_bytes(4))
+                encoded = self._outcomes.encoded()
+            elif isinstance(value, list):
+                parts.append(_ARRAY_32 + len(value).to_bytes(4))
+                encoded = map(encode, value)
+            else:
                 parts.append(encode(value))
                 continue
-            parts.append(_ARRAY_32 + len(value).to_bytes(4))
-            for item in value:
-                parts.append(encode(item))
+            while some := list(islice(encoded, REST_AFTER)):
+                parts += some
+                rest()
         return b"".join(parts)

@@ -12,6 +12,7 @@ from pbcluster.controlplane import commands as c
 from pbcluster.controlplane import outcomes
 from pbcluster.controlplane.node_changes import MAX_STARTS
 from pbcluster.controlplane.registry import Applied, Registry
+from pbcluster.controlplane.registry_image import REST_AFTER
 from pbcluster.records import (
     InitialSuperuser,
     NodeStatus,
@@ -439,6 +440,17 @@ class TestInvariants(SynchronousTestCase):
                 owned = [(a.tenant_id, a.epoch) for a in new.assignments]
                 if owned != [(a.tenant_id, a.epoch) for a in old.assignments]:
                     self.assertEqual(new.index, log.registry.applied_index)
+
+    def test_who_encodes_an_image_lets_others_go_before(self) -> None:
+        """After some records each, and what comes of it is the same."""
+        log = Log()
+        for number in range(120):
+            log(c.CreateTenant(AT, f"t{number}", f"n{number}", f"n{number}.x"), f"key-{number}")
+        rested: list[int] = []
+        image = log.registry.image().to_bytes(lambda: rested.append(1))
+        self.assertEqual(image, log.registry.to_bytes())
+        # Tenants and outcomes, a hundred and twenty of each.
+        self.assertGreaterEqual(len(rested), 2 * 120 // REST_AFTER)
 
     @settings(max_examples=100, deadline=None)
     @given(LOGS, st.integers(0, 40))
