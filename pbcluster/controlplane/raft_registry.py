@@ -54,5 +54,5 @@ class ReplicatedRegistry:
     def image(self) -> Callable[[], bytes]:
         """The registry as it is now."""
         image = self._registry.image()
-        # The interpreter is the reactor's as soon as it wants it, not 5 ms later.
+        # The interpreter is the reactor's as soon as it wants it.
         return lambda: image.to_bytes(lambda: time.sleep(0))

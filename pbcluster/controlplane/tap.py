@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from twisted.application.service import IService
 
-from pbcluster import descriptors
+from pbcluster import descriptors, slices
 from pbcluster.config import MemberConfig
 from pbcluster.json_logs import logged
 from pbcluster.options import ServiceOptions, make_options
@@ -38,6 +38,7 @@ def makeService(options: ServiceOptions) -> IService:
     parsed = options.parsed
     config = parsed.config
     descriptors.raise_limit()
+    slices.shorten()
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     security = (
         PlainSockets() if config.insecure_plain_sockets else Curve.of(parsed.secrets, parsed.peers)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import attrs
 from twisted.application.service import IService
 
-from pbcluster import descriptors
+from pbcluster import descriptors, slices
 from pbcluster.config import GatewayConfig
 from pbcluster.errors import ConfigError
 from pbcluster.json_logs import logged
@@ -54,6 +54,7 @@ def _service(reactor: Any, parsed: Parsed[GatewayConfig]) -> IService:
 
     config = parsed.config
     descriptors.raise_limit()
+    slices.shorten()
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     place = worker.place(os.environ)
     reloading = Reloading(parsed, parsed.again)

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from twisted.application.service import IService
 
-from pbcluster import descriptors
+from pbcluster import descriptors, slices
 from pbcluster.config import NodeConfig
 from pbcluster.errors import ConfigError
 from pbcluster.json_logs import logged
@@ -41,6 +41,7 @@ def _make(options: ServiceOptions) -> IService:
     parsed = options.parsed
     config = parsed.config
     descriptors.raise_limit()
+    slices.shorten()
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     security = (
         PlainSockets() if config.insecure_plain_sockets else Curve.of(parsed.secrets, parsed.peers)

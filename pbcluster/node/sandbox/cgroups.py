@@ -21,6 +21,9 @@ from pbcluster.node.sandbox.limits import THREADS, Limits
 
 CONTROLLERS = ("memory", "pids", "cpu")
 PERIOD_US = 100_000
+#: What all tenants together get of a processor that they want while somebody else does: where one
+#: thread of the node's or a neighbour's on the machine has 1024 (version 2: 100), an eighth of it.
+SHARES, WEIGHT = 128, 12
 #: The kernel's smallest quota is a millisecond.
 MIN_QUOTA_US = 1_000
 _NO_CONTROLLER = "off: the kernel offers no such controller here"
@@ -213,4 +216,7 @@ def _prepare(path: Path, own: str, version: int, controllers: list[str]) -> Path
         _write(parent / "cgroup.subtree_control", enable)
     elif not os.access(parent / "cgroup.procs", os.W_OK):
         raise PermissionError(13, "not writable")
+    if "cpu" in controllers:
+        file, value = ("cpu.weight", WEIGHT) if version == 2 else ("cpu.shares", SHARES)
+        _write(parent / file, str(value))
     return parent
