@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from pbcluster import __version__
@@ -37,7 +38,10 @@ def machine() -> str:
 
 def versions(names: tuple[str, ...]) -> dict[str, str]:
     """pbcluster's own, Python's, and those of the named programs, as far as they are there."""
-    found = {"pbcluster": own(), "Python": platform.python_version()}
+    python = platform.python_version()
+    if sys.base_prefix == "/usr":
+        python += " (the system's)"
+    found = {"pbcluster": own(), "Python": python}
     for name in names:
         if name in _PINNED:
             found[name] = VERSIONS[_PINNED[name]]

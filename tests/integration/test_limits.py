@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from pbcluster import slices
+from pbcluster.cli import procfs
 from pbcluster.cli.http import Answer, ask
 from pbcluster.descriptors import MOST
+from pbcluster.node.sandbox.cgroups import SHARES, WEIGHT
 from pbcluster.testing.cluster import RealCluster
 from tests.integration.support import EMAIL, PASSWORD
 
@@ -66,10 +70,30 @@ class LimitTests(SynchronousTestCase):
         self.cluster.admin.change_tenant("busy", {"requestsPerSecond": 1000, "burst": 5000})
         self.cluster.wait_until(lambda: self.get("busy").status == 200, "the quota to be lifted")
 
-    def test_descriptors(self) -> None:
-        """Each service raised its soft limit of descriptors to the hard one."""
+    def test_what_services_ask_the_kernel_for(self) -> None:
+        """Each raised its soft limit of descriptors to the hard one, and lets others in soon, as do
+        the processes that the node started, where the kernel knows how; all tenants together weigh
+        less than one process of the platform."""
+        wanted = slices.SLICE_NS if slices.of() else 0
         for name in ("gateway_1", "node_1", "member_1"):
-            text = Path(f"/proc/{self.cluster.pid(name)}/limits").read_text()
+            pid = self.cluster.pid(name)
+            text = Path(f"/proc/{pid}/limits").read_text()
             (line,) = (each for each in text.splitlines() if each.startswith("Max open files"))
             soft, hard = (int(word) for word in line.split()[3:5])
             self.assertEqual(soft, min(hard, MOST), name)
+            self.assertEqual(slices.of(pid), wanted, name)
+        node = self.cluster.pid("node_1")
+        below = procfs.descendants(node)
+        named = {Path(f"/proc/{each.pid}/comm").read_text().strip(): each.pid for each in below}
+        self.assertEqual(set(named), {"pocketbase", "litestream"})
+        for name, pid in named.items():
+            self.assertEqual(slices.of(pid), wanted, name)
+        log = (self.cluster.where.root / "log" / "node_1.log").read_text()
+        if "cpu: on" not in log:
+            return  # no control group weighs processors here
+        data = str(self.cluster.where.data("node_1").resolve())
+        own = "pbcluster-" + hashlib.sha256(data.encode()).hexdigest()[:12]
+        groups = Path("/sys/fs/cgroup")
+        files = [*groups.rglob(f"{own}/cpu.shares"), *groups.rglob(f"{own}/cpu.weight")]
+        weights = {"cpu.shares": SHARES, "cpu.weight": WEIGHT}
+        self.assertEqual([int(file.read_text()) for file in files], [weights[files[0].name]])

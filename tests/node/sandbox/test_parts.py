@@ -166,6 +166,7 @@ class Groups(SynchronousTestCase):
             "cg/node/cgroup.subtree_control": "",
             f"cg/node/{own}-node/cgroup.procs": "",
             f"cg/node/{own}/cgroup.subtree_control": "",
+            f"cg/node/{own}/cpu.weight": "100",
         }
         root = self.tree("0::/node\n", mounts, files)
         groups = cgroups.find(data, root)
@@ -174,6 +175,7 @@ class Groups(SynchronousTestCase):
         self.assertEqual(moved, str(os.getpid()))
         enabled = (root / "cg/node/cgroup.subtree_control").read_text()
         self.assertEqual(set(enabled.split()), {"+memory", "+pids", "+cpu"})
+        self.assertEqual((root / f"cg/node/{own}/cpu.weight").read_text()[:2], "12")
         for name in ("memory.max", "memory.swap.max", "pids.max", "cpu.max", "memory.events"):
             file = root / f"cg/node/{own}/tenant_a" / name
             file.parent.mkdir(exist_ok=True)
