@@ -1,10 +1,10 @@
 """How long a process may keep a processor from one that wakes up.
 
 Linux lets what runs finish a slice of a millisecond or more, and where it looks 250 times a second
-only, up to four. What has a shorter slice is let in sooner (EEVDF, since Linux 6.12), and has to let
-others in sooner; how much of a processor it gets stays the same. Each service asks for that at its
-start: a request goes through several processes, each of which does little and then waits, and may
-find a tenant that computes. Threads and processes that are started later have the same slice.
+only, up to four. What has a shorter slice is let in sooner (EEVDF, since Linux 6.12), and has to
+let others in sooner; how much of a processor it gets stays the same. Each service asks for that at
+its start: a request goes through several processes, each of which does little and then waits, and
+may find a tenant that computes. Threads and processes that are started later have the same slice.
 Elsewhere nothing changes.
 """
 
