@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
+from typing import Any
 
+import attrs
 import msgspec
 
 from pbcluster import wire
@@ -42,19 +44,12 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
 _Item = tuple[str, Outcome]
 
 
+@attrs.frozen
 class _Block:
-    """Some outcomes that follow one another. They never change, and are encoded once."""
+    """Some outcomes that follow one another, and the same as it stands in a snapshot."""
 
-    __slots__ = ("_encoded", "items")
-
-    def __init__(self, items: list[_Item]) -> None:
-        self.items = items
-        self._encoded = b""
-
-    def encoded(self) -> bytes:
-        """All of them, in MessagePack, without a head. In any thread: at worst it is done twice."""
-        self._encoded = self._encoded or b"".join(map(msgspec.msgpack.encode, self.items))
-        return self._encoded
+    items: list[_Item]
+    encoded: bytes
 
 
 class OutcomesImage:
@@ -77,17 +72,17 @@ class OutcomesImage:
         """Key and outcome of each, the oldest first, in MessagePack, some at a time."""
         whole = iter(self._blocks)
         if self._forgotten:
-            yield from map(msgspec.msgpack.encode, next(whole).items[self._forgotten :])
+            yield encode_each(next(whole).items[self._forgotten :])
         for block in whole:
-            yield block.encoded()
-        yield from map(msgspec.msgpack.encode, self._rest)
+            yield block.encoded
+        yield encode_each(self._rest)
 
 
 class Outcomes:
     """Key → outcome of the newest commands, and hashes of the keys before them.
 
-    A snapshot of sixty thousand is made every second if the group is busy: what is in it is kept in
-    blocks, each of which is encoded once.
+    A busy group makes a snapshot of sixty thousand every two seconds: they are kept in blocks, each
+    of which is encoded once, when it is whole.
     """
 
     def __init__(self, newest: Iterable[_Item] = (), spent: bytes = b"") -> None:
@@ -153,7 +148,7 @@ class Outcomes:
             self._seal()
 
     def _seal(self) -> None:
-        self._blocks.append(_Block(self._rest))
+        self._blocks.append(_Block(self._rest, encode_each(self._rest)))
         self._rest = []
 
     def _forget_oldest(self) -> str:
@@ -168,6 +163,13 @@ class Outcomes:
             self._blocks.popleft()
             self._forgotten = 0
         return key
+
+
+def encode_each(records: Sequence[Any]) -> bytes:
+    """They one after the other in MessagePack: a list without its head."""
+    count = len(records)
+    head = 1 if count < 2**4 else 3 if count < 2**16 else 5
+    return msgspec.msgpack.encode(records)[head:]
 
 
 def _hash(key: str) -> bytes:

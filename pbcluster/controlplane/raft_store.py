@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import struct
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -309,7 +311,8 @@ class RaftStore(LmdbStore[tuple[Write, ...]]):
         unsettled = self._unsettled
         if unsettled.first:
             self._cut_log(transaction, unsettled.first)
-            self._put_entries(transaction, [e for e in unsettled.entries if e.index > forgotten])
+            kept = bisect_right(unsettled.entries, forgotten, key=attrgetter("index"))
+            self._put_entries(transaction, unsettled.entries[kept:])
         if unsettled.hard_state is not None:
             self._put_record(transaction, _HARD, unsettled.hard_state)
         self._put_record(transaction, _JOURNALED, self._journal.last)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.controlplane import outcomes
-from pbcluster.controlplane.outcomes import Outcome, Outcomes, OutcomesImage
+from pbcluster.controlplane.outcomes import Outcome, Outcomes, OutcomesImage, encode_each
 from pbcluster.errors import SessionExpired
 
 
@@ -22,6 +22,14 @@ def decoded(image: OutcomesImage) -> list[tuple[str, Outcome]]:
 #: Few of everything, so that each bound is met often.
 SMALL = mock.patch.multiple(outcomes, MAX_OUTCOMES=5, MAX_SPENT=4, BLOCK=2)
 KEYS = st.lists(st.integers(0, 19).map(str))
+
+
+class EncodeTests(SynchronousTestCase):
+    def test_encode_each(self) -> None:
+        """A list without its head, whose length depends on the list's."""
+        for count in (0, 1, 15, 16, 17, 2**16 - 1, 2**16):
+            found = encode_each([7] * count)
+            self.assertEqual(found, b"\x07" * count)
 
 
 class Model:
@@ -110,7 +118,7 @@ class OutcomeTests(SynchronousTestCase):
             for number in range(5):
                 memory.remember(str(number), Outcome(number))
         first, again = list(memory.image().encoded()), list(memory.image().encoded())
-        self.assertEqual(len(first), 3)
+        self.assertEqual(len(first), 3)  # two blocks and the rest
         self.assertEqual([a is b for a, b in zip(first, again, strict=True)], [True, True, False])
 
     @given(KEYS)
