@@ -39,13 +39,17 @@ _PYTHON = (
     "a member is one Python process, etcd's use all cores; each write is encrypted (CURVE), "
     "authenticated and kept under an idempotency key, which etcd's is not"
 )
+_CLIENT = (
+    "members take as much processor time for a write as etcd's, and the client, Python under "
+    "CURVE, more than the one of gRPC; all share two cores"
+)
 TARGETS = {
     "write-1": (
         Target("p50_ms", "etcd", 1.2, cause=_PYTHON),
         Target("p99_ms", "etcd", 1.0, cause=_PYTHON),
     ),
     "write-64": (
-        Target("rate", "etcd", 1.0, at_most=False, stretch=1.5, cause=_PYTHON),
+        Target("rate", "etcd", 1.0, at_most=False, stretch=1.5, cause=_CLIENT),
         Target("p99_ms", "etcd", 1.0, cause=_PYTHON),
     ),
     "read-64": (Target("rate", "", 8000.0, at_most=False),),
