@@ -24,6 +24,9 @@ PERIOD_US = 100_000
 #: What all tenants together get of a processor that they want while somebody else does: where one
 #: thread of the node's or a neighbour's on the machine has 1024 (version 2: 100), an eighth of it.
 SHARES, WEIGHT = 128, 12
+#: What one tenant has of that beside another one, as a rule and if it fills its limit.
+USUAL_SHARES, USUAL_WEIGHT = 1024, 100
+LIGHT_SHARES, LIGHT_WEIGHT = 64, 6
 #: The kernel's smallest quota is a millisecond.
 MIN_QUOTA_US = 1_000
 _NO_CONTROLLER = "off: the kernel offers no such controller here"
@@ -46,11 +49,23 @@ class Group:
     """The groups of one process.
 
     :ivar paths: its directories. :ivar memory: the one that counts memory, None: none does.
+    :ivar version: of that one's hierarchy. :ivar cpu: likewise that limits processor time.
     """
 
     paths: tuple[Path, ...]
     memory: Path | None
     version: int
+    cpu: Path | None = None
+    cpu_version: int = 1
+
+    def weigh(self, *, light: bool) -> None:
+        """Beside other tenants' groups. :raises OSError: it cannot be set."""
+        if self.cpu is None:
+            return
+        if self.cpu_version == 2:
+            _write(self.cpu / "cpu.weight", str(LIGHT_WEIGHT if light else USUAL_WEIGHT))
+        else:
+            _write(self.cpu / "cpu.shares", str(LIGHT_SHARES if light else USUAL_SHARES))
 
     @property
     def join_files(self) -> tuple[str, ...]:
@@ -87,6 +102,7 @@ class ControlGroups:
     def make(self, name: str, limits: Limits) -> Group:
         """A group for one process. :raises OSError: it cannot be made."""
         paths, memory, version = [], None, 1
+        cpu, cpu_version = None, 1
         for each in self._hierarchies:
             path = each.parent / name
             with contextlib.suppress(OSError):
@@ -98,7 +114,9 @@ class ControlGroups:
             if "memory" in each.controllers:
                 memory, version = path, each.version
                 _bound_swap(path, each.version, limits.memory_bytes)
-        return Group(tuple(paths), memory, version)
+            if "cpu" in each.controllers:
+                cpu, cpu_version = path, each.version
+        return Group(tuple(paths), memory, version, cpu, cpu_version)
 
     def close(self) -> None:
         """Remove the node's own directories, empty by now."""

@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from twisted.internet.interfaces import IReactorTime
 
 from pbcluster.errors import ConfigError, ProcessFailed
 from pbcluster.node.sandbox import bubblewrap, landlock, rules
+from pbcluster.node.sandbox.balance import Balance
 from pbcluster.node.sandbox.belongings import closed_ancestor, hand_over
 from pbcluster.node.sandbox.cgroups import ControlGroups, Group, find
 from pbcluster.node.sandbox.confine import Confinement, enter
@@ -182,6 +184,7 @@ class Sandbox:
         self._data_dir = data_dir.absolute()
         self._known = known
         self._groups = ControlGroups((), {})
+        self._balance: Balance | None = None
         self._users: TenantUsers | None = None
         self._user_lock: int | None = None
         self._bwrap: str | None = None
@@ -356,7 +359,18 @@ class Sandbox:
             raise
         finally:
             plan.close()
-        return Started(child, plan.group, mechanism=self.mechanism, limits=plan.limits)
+        started = Started(child, plan.group, mechanism=self.mechanism, limits=plan.limits)
+        self._weigh(reactor, wanted.tenant_id, started, plan)
+        return started
+
+    def _weigh(self, clock: IReactorTime, tenant: str, started: Started, plan: Plan) -> None:
+        """Weigh it beside other tenants' for as long as it runs."""
+        group = plan.group
+        if group is None or group.cpu is None:
+            return
+        balance = self._balance = self._balance or Balance(clock)
+        balance.add(tenant, lambda: started.pid, plan.limits.cpu_share, group)
+        started.child.when_ended(lambda reason: balance.remove(tenant, group))
 
     def _hand_over(self, wanted: Wanted) -> tuple[int, int] | None:
         if os.geteuid() != 0:
