@@ -39,8 +39,8 @@ REQUESTS_FACTOR = 4
 #: What the hook is asked for → how it is told.
 KINDS = {"cpu": "computes", "memory": "collects memory", "disk": "writes to its disk"}
 CAUSE = (
-    "a trace of the scheduler shows threads of the quiet PocketBase waiting for a tick, 4 ms here, "
-    "behind the hostile one's, which weigh as much (decision 0083)"
+    "a thread that wakes up may wait for a tick, 4 ms here, behind the hostile tenant's "
+    "(decision 0083)"
 )
 TARGETS = tuple(Target(f"{kind}_ratio", "", 2.0, cause=CAUSE) for kind in KINDS)
 LABELS = {
