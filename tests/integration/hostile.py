@@ -59,6 +59,8 @@ function attempt(what, body) {
   if (what === "http") return $http.send({ url: body.url, timeout: 5 }).statusCode;
   if (what === "env") return $os.getenv(body.name);
   if (what === "fill") { $os.writeFile(body.path, "x".repeat(body.bytes), 0o644); return "filled"; }
+  const until = Date.now() + (body.ms || 0);
+  if (what === "burn") { while (Date.now() < until); return "burnt"; }
   if (what === "eat") { const kept = []; for (;;) kept.push($security.randomString(1000000)); }
   throw new Error("no such attempt");
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import mmap
 import os
 import signal
@@ -16,6 +17,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -496,12 +498,34 @@ class ClusterTests(SynchronousTestCase):
                 if process.kind != "node":
                     mode = cluster.where.data(process.id).stat().st_mode
                     self.assertEqual(mode & 0o077, 0, process.id)
+            if "cpu: on" in logs:
+                self.weighs(directory, lambda: attempt("burn", ms=3000))
             if "memory: on" not in logs:
                 self.assertNotEqual(os.environ.get("PBCLUSTER_EXPECT_MEMORY_LIMIT"), "1", logs)
                 return  # what follows needs control groups; the rest held
             attempt("eat")
             cluster.wait_until(lambda: attempt("env", name="TZ") == "UTC", "a restart", 20.0)
             self.assertIn("at its memory limit of 100663296 bytes", log.read_text())
+
+    def weighs(self, directory: Path, burn: Callable[[], str]) -> None:
+        """A tenant that fills its limit of a core weighs less, and as before once it rests."""
+        groups = Path("/sys/fs/cgroup")
+        found = (groups.rglob(f"{directory.name}/cpu.{file}") for file in ("shares", "weight"))
+        (file,) = itertools.chain.from_iterable(found)
+        usual, light = {"cpu.shares": (1024, 64), "cpu.weight": (100, 6)}[file.name]
+
+        def wait_for(weight: int) -> None:
+            until = time.monotonic() + 10
+            while int(file.read_text()) != weight:
+                self.assertLess(time.monotonic(), until, file.read_text())
+                time.sleep(0.02)
+
+        wait_for(usual)
+        with ThreadPoolExecutor(1) as other:
+            answer = other.submit(burn)
+            wait_for(light)
+            self.assertEqual(answer.result(30), "burnt")
+        wait_for(usual)
 
     def end_pocketbase(self, directory: Path) -> None:
         for entry in Path("/proc").iterdir():
