@@ -23,6 +23,8 @@ from pbcluster.node.sandbox.weights import Use, Weights
 LOOK_S = 0.2
 #: Tenants of one look: a millisecond.
 MAX_LOOKS = 50
+#: Nobody fills more than there are.
+CORES = len(os.sched_getaffinity(0))
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 log = Logger()
@@ -62,23 +64,29 @@ class Balance:
         del self._running[tenant]
         self._turn.remove(tenant)
         self._weights.ended(tenant)
-        if not self._running:
+        if not self._running and self._loop.running:
             self._loop.stop()
 
     def _look(self) -> None:
+        try:
+            self._weigh_some()
+        except Exception:
+            log.failure("tenants could not be weighed")
+
+    def _weigh_some(self) -> None:
         uses = {}
         for _ in range(min(MAX_LOOKS, len(self._turn))):
             self._turn.rotate(-1)
             tenant = self._turn[-1]
             pid, cores, _group = self._running[tenant]
             with suppress(OSError, ValueError, IndexError):
-                uses[tenant] = Use(self._cpu_s(pid()), cores)
+                uses[tenant] = Use(self._cpu_s(pid()), min(cores, CORES))
         for tenant, light in self._weights.look(self._clock.seconds(), uses).items():
             with suppress(OSError):
                 self._running[tenant][2].weigh(light=light)
 
     def _cpu_s(self, pid: int | None) -> float:
         """Of all its threads, ended ones too. :raises OSError: it is gone."""
-        text = (self._proc / str(pid) / "stat").read_text()
-        fields = text[text.rindex(")") + 2 :].split(" ", 13)
+        line = (self._proc / str(pid) / "stat").read_bytes()
+        fields = line[line.rindex(b")") + 2 :].split(b" ", 13)
         return (int(fields[11]) + int(fields[12])) * _TICK_S

@@ -85,7 +85,7 @@ def filter_pipe(program: bytes) -> int:
 
 def inner(pid: int) -> int | None:
     """The process inside, by the id of the bubblewrap that started it; None: none yet."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, IndexError):
         return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
     return None
 

@@ -21,9 +21,11 @@ from pbcluster.node.sandbox.limits import THREADS, Limits
 
 CONTROLLERS = ("memory", "pids", "cpu")
 PERIOD_US = 100_000
-#: What all tenants together get of a processor that they want while somebody else does: where one
-#: thread of the node's or a neighbour's on the machine has 1024 (version 2: 100), an eighth of it.
-SHARES, WEIGHT = 128, 12
+#: What all tenants together get of a processor that somebody beside their group wants too, where
+#: one thread, or the node's own group, has 1024 (version 2: 100). The kernel divides a group's
+#: weight among the processors that it runs on.
+CORES = len(os.sched_getaffinity(0))
+SHARES, WEIGHT = 64 * CORES, 6 * CORES
 #: What one tenant has of that beside another one, as a rule and if it fills its limit.
 USUAL_SHARES, USUAL_WEIGHT = 1024, 100
 LIGHT_SHARES, LIGHT_WEIGHT = 64, 6

@@ -10,26 +10,36 @@ from twisted.trial.unittest import SynchronousTestCase
 from pbcluster.node.sandbox import balance
 from pbcluster.node.sandbox.balance import LOOK_S, MAX_LOOKS, Balance
 from pbcluster.node.sandbox.cgroups import Group
-from pbcluster.node.sandbox.weights import Use, Weights
+from pbcluster.node.sandbox.weights import REST_S, Use, Weights
 
 
 class WeightsTests(SynchronousTestCase):
     def test_much_and_little(self) -> None:
-        """Shares count against the own limit; between the two bounds nothing changes."""
+        """Shares count against the own limit; between the two bounds nothing changes, and little is
+        little only after a while."""
         weights, now, cpu_s = Weights(), 0.0, 0.0
         weights.look(now, {"a": Use(0.0, 2.0)})
         for share, expected in (
             (0.7, {}),
             (0.75, {"a": True}),
             (1.0, {}),
+            (0.1, {}),
             (0.6, {}),
-            (0.5, {}),
+            *[(0.49, {})] * 7,
             (0.49, {"a": False}),
             (0.7, {}),
         ):
-            now += 0.25
-            cpu_s += share * 2.0 * 0.25
+            now += REST_S / 8
+            cpu_s += share * 2.0 * REST_S / 8
             self.assertEqual(weights.look(now, {"a": Use(cpu_s, 2.0)}), expected, share)
+
+    def test_small_limits(self) -> None:
+        """A tick of the kernel's is much of a small limit: it is judged over a longer while."""
+        weights = Weights()
+        looks = range(1, 11)
+        weights.look(0.0, {"a": Use(0.0, 0.05)})
+        found = [weights.look(n * 0.2, {"a": Use(0.01 * n, 0.05)}) for n in looks]
+        self.assertEqual(found, [{}] * 9 + [{"a": True}])
 
     def test_what_is_not_known(self) -> None:
         """One look tells nothing, nor do two at once, nor a process that began anew."""
@@ -80,7 +90,8 @@ class BalanceTests(SynchronousTestCase):
             self.used(3, number * each)
         self.clock.advance(LOOK_S)
         self.assertEqual([self.weight(g)[:1] for g in (busy, calm, other)], ["6", "1", "6"])
-        self.clock.advance(LOOK_S)
+        for _ in range(int(REST_S / LOOK_S) + 1):
+            self.clock.advance(LOOK_S)
         self.assertEqual([self.weight(g) for g in (busy, calm, other)], ["1024", "1024", "100"])
 
     def test_what_cannot_be_read(self) -> None:
