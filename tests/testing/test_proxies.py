@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -192,6 +193,17 @@ class ProxyTests(SynchronousTestCase):
         with self.assertRaises(ConnectionRefusedError):
             self.connect()
         self.assertNotIn("proxies", [thread.name for thread in threading.enumerate()])
+
+    def test_close_while_somebody_is_looked_for(self) -> None:
+        """A connection whose owner is not known yet leaves nothing that runs."""
+        self.unseen = 10**6
+        with socket.create_connection(("127.0.0.1", self.port)):
+            until = time.monotonic() + 10
+            while self.unseen == 10**6:
+                self.assertLess(time.monotonic(), until)
+                time.sleep(0.002)
+            self.net.close()
+        self.assertEqual(asyncio.all_tasks(self.net._loop), set())
 
     def test_one_door_for_all(self) -> None:
         """A port has one door, whoever comes; a fault of one link does not touch others' ways."""
