@@ -373,8 +373,8 @@ class ProxyNet:
                 door.close()
             for link in (*self._links.values(), self._others):
                 await link.close()
-            # Accepted, but still looking for whose they are: nobody else ends these, and a task that
-            # is left says so on stderr, in the middle of whatever runs then.
+            # Accepted, but still looking for whose they are: nobody else ends these, and a task
+            # that is left says so on stderr, in the middle of whatever runs then.
             while rest := asyncio.all_tasks() - {asyncio.current_task()}:
                 for task in rest:
                     task.cancel()
