@@ -14,8 +14,8 @@ from collections.abc import Mapping
 import attrs
 
 #: Shares of the limit.
-MUCH, LITTLE = 0.75, 0.5
-REST_S = 2.0
+MUCH, LITTLE = 0.85, 0.7
+REST_S = 0.6
 #: Nothing is said of less than ten of the kernel's ticks.
 JUDGED_S = 0.1
 

@@ -20,17 +20,17 @@ class WeightsTests(SynchronousTestCase):
         weights, now, cpu_s = Weights(), 0.0, 0.0
         weights.look(now, {"a": Use(0.0, 2.0)})
         for share, expected in (
-            (0.7, {}),
-            (0.75, {"a": True}),
+            (0.84, {}),
+            (0.86, {"a": True}),
             (1.0, {}),
             (0.1, {}),
-            (0.6, {}),
-            *[(0.49, {})] * 7,
-            (0.49, {"a": False}),
-            (0.7, {}),
+            (0.75, {}),
+            *[(0.69, {})] * 3,
+            (0.69, {"a": False}),
+            (0.8, {}),
         ):
-            now += REST_S / 8
-            cpu_s += share * 2.0 * REST_S / 8
+            now += REST_S * 0.3
+            cpu_s += share * 2.0 * REST_S * 0.3
             self.assertEqual(weights.look(now, {"a": Use(cpu_s, 2.0)}), expected, share)
 
     def test_small_limits(self) -> None:
@@ -90,7 +90,7 @@ class BalanceTests(SynchronousTestCase):
             self.used(3, number * each)
         self.clock.advance(LOOK_S)
         self.assertEqual([self.weight(g)[:1] for g in (busy, calm, other)], ["6", "1", "6"])
-        for _ in range(int(REST_S / LOOK_S) + 1):
+        for _ in range(int(REST_S / LOOK_S) + 2):
             self.clock.advance(LOOK_S)
         self.assertEqual([self.weight(g) for g in (busy, calm, other)], ["1024", "1024", "100"])
 
