@@ -16,15 +16,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from pbcluster.node.sandbox.cgroups import Group
+from pbcluster.node.sandbox.cgroups import CORES, Group
 from pbcluster.node.sandbox.weights import Use, Weights
 
 #: Between two looks.
 LOOK_S = 0.2
 #: Tenants of one look: a millisecond.
 MAX_LOOKS = 50
-#: Nobody fills more than there are.
-CORES = len(os.sched_getaffinity(0))
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 log = Logger()
@@ -80,6 +78,7 @@ class Balance:
             tenant = self._turn[-1]
             pid, cores, _group = self._running[tenant]
             with suppress(OSError, ValueError, IndexError):
+                # Nobody fills more cores than there are.
                 uses[tenant] = Use(self._cpu_s(pid()), min(cores, CORES))
         for tenant, light in self._weights.look(self._clock.seconds(), uses).items():
             with suppress(OSError):

@@ -238,5 +238,6 @@ def _prepare(path: Path, own: str, version: int, controllers: list[str]) -> Path
         raise PermissionError(13, "not writable")
     if "cpu" in controllers:
         file, value = ("cpu.weight", WEIGHT) if version == 2 else ("cpu.shares", SHARES)
-        _write(parent / file, str(value))
+        with contextlib.suppress(OSError):  # fairness; the limits hold without it
+            _write(parent / file, str(value))
     return parent

@@ -188,6 +188,20 @@ class Groups(SynchronousTestCase):
         self.assertEqual(group.join_files, (str(made / "cgroup.procs"),))
         self.assertEqual(group.out_of_memory_kills(), 1)
 
+    def test_without_a_weight(self) -> None:
+        """A kernel that weighs nothing limits all the same."""
+        data = Path(self.mktemp())
+        own = "pbcluster-" + hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:12]
+        files = {
+            "cg/node/cgroup.controllers": "cpu memory pids",
+            "cg/node/cgroup.subtree_control": "",
+            f"cg/node/{own}-node/cgroup.procs": "",
+            f"cg/node/{own}/cgroup.subtree_control": "",
+        }
+        mounts = "30 20 0:26 / ROOT/cg rw - cgroup2 cgroup2 rw\n"
+        groups = cgroups.find(data, self.tree("0::/node\n", mounts, files))
+        self.assertEqual(set(groups.active), {"memory", "pids", "cpu"}, groups.missing)
+
     def test_none(self) -> None:
         """Where there is no group, the reason is told."""
         groups = cgroups.find(Path(self.mktemp()), self.tree("", "", {}))
