@@ -107,6 +107,19 @@ class Writing(StoreCase):
         self.assertEqual(store._journal.last, before + 1)
         self.assertEqual(len(self.again(store).recover().entries), 100)
 
+    def test_a_store_with_a_smaller_journal(self) -> None:
+        """One that an older version made keeps its size and what is in it, and is written on."""
+        store = self.fresh()
+        self.write(store, Write(None, entries(2, 9), HardState(1, "m1", 4)))
+        store.close()
+        newer = RaftStore(self.home / "store", "c", "m1", map_bytes=64 * 1024**2)
+        self.addCleanup(newer.close)
+        self.assertEqual(newer.recover().entries, entries(2, 9))
+        for n in range(10, 400):
+            self.write(newer, Write(None, entries(n, n)))
+        self.assertEqual(self.again(newer).recover().entries, entries(2, 399))
+        self.assertEqual((self.home / "store" / "journal").stat().st_size, JOURNAL_BYTES)
+
     def test_incarnations_grow(self) -> None:
         """Each start has a higher number than all before."""
         store = self.fresh()
