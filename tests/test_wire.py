@@ -1,6 +1,8 @@
 """Frames from outside: what is no envelope is refused, what is one comes back whole."""
 
-from hypothesis import given
+import contextlib
+
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -96,3 +98,67 @@ class WireTests(SynchronousTestCase):
         raw[5][0] = "AKindOfTheFuture"
         frame = wire.MAGIC + msgspec.msgpack.encode(raw)
         self.assertRaises(RemoteProtocolError, wire.decode, frame)
+
+    def test_an_envelope_of_an_older_process_is_read(self) -> None:
+        """It says nothing of bundles, so it gets none."""
+        import msgspec
+
+        raw = msgspec.msgpack.decode(wire.encode(envelope(wire.Ok()))[4:])
+        self.assertEqual(len(raw), 7)
+        found = wire.decode(wire.MAGIC + msgspec.msgpack.encode(raw[:6]))
+        self.assertEqual(found, envelope(wire.Ok()))
+        self.assertFalse(found.bundles)
+
+
+class Bundles(SynchronousTestCase):
+    def frames(self, count: int) -> list[bytes]:
+        lease = wire.LeaseAck(True, 5)
+        return [
+            wire.encode(wire.Envelope("c", "m", number, 0, "", lease)) for number in range(count)
+        ]
+
+    def test_round_trip(self) -> None:
+        """What was put in comes out in its order; one alone stays an ordinary frame."""
+        for count in (2, 15, 16, wire.MAX_BUNDLED):
+            frames = self.frames(count)
+            found = wire.decode_bundle(wire.bundle(frames))
+            self.assertEqual([wire.encode(each) for each in found], frames)
+        self.assertEqual(wire.bundle(self.frames(1)), self.frames(1)[0])
+
+    def test_the_largest_that_may_be_made_may_be_read(self) -> None:
+        """As many as allowed, each as large as allowed."""
+        key = "k" * (wire.MAX_BUNDLED_BYTES - len(wire.encode(envelope(wire.Ok()))) + 1)
+        frame = wire.encode(wire.Envelope("cluster", "node_1", 7, 500, key, wire.Ok()))
+        self.assertEqual(len(frame), wire.MAX_BUNDLED_BYTES)
+        found = wire.decode_bundle(wire.bundle([frame] * wire.MAX_BUNDLED))
+        self.assertEqual(len(found), wire.MAX_BUNDLED)
+
+    def test_what_is_refused(self) -> None:
+        """Too large, another version, a frame that is none, no envelope, none at all, too many."""
+        good = wire.bundle(self.frames(3))
+        limit = wire.MAX_BUNDLED * wire.MAX_BUNDLED_BYTES
+        for bad, why in (
+            (good + bytes(limit), "are allowed"),
+            (b"PBB\x02" + good[4:], "magic"),
+            (self.frames(1)[0], "magic"),
+            (good[:-1], "no list of envelopes"),
+            (good + b"\xc0", "no list of envelopes"),
+            (wire.BUNDLE_MAGIC + b"\x91\xc0", "no list of envelopes"),
+            (wire.BUNDLE_MAGIC + b"\x90", "0 envelopes"),
+            (wire.BUNDLE_MAGIC + b"\x91" * 200_000 + b"\xc0", "no list of envelopes"),
+            (wire.bundle(self.frames(wire.MAX_BUNDLED + 1)), "65 envelopes"),
+        ):
+            with self.subTest(why=why, begin=bad[:8]):
+                error = self.assertRaises(RemoteProtocolError, wire.decode_bundle, bad)
+                self.assertIn(why, str(error))
+        error = self.assertRaises(RemoteProtocolError, wire.decode, good)
+        self.assertIn("magic", str(error))
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.binary(max_size=200), st.integers(0, 120))
+    def test_noise(self, noise: bytes, at: int) -> None:
+        """No bytes whatever raise anything else."""
+        good = wire.bundle(self.frames(3))
+        for frame in (wire.BUNDLE_MAGIC + noise, good[:at] + noise + good[at + 1 :]):
+            with contextlib.suppress(RemoteProtocolError):
+                wire.decode_bundle(frame)

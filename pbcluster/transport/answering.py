@@ -154,4 +154,6 @@ class Answering(Generic[S]):
             self.counts["unsent"] += 1
 
     def _frame(self, question: Envelope, body: Body) -> bytes:
-        return seal(Envelope(self._cluster_id, self._own_id, question.request_id, 0, "", body))
+        return seal(
+            Envelope(self._cluster_id, self._own_id, question.request_id, 0, "", body, True)
+        )

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from pbcluster.errors import Busy, DeadlineExceeded, LocalProtocolError, Unavailable
 from pbcluster.transport.answering import Answering
 from pbcluster.transport.envelopes import FrameChecks, seal, sorted_counts
+from pbcluster.transport.gathering import Gathering
 from pbcluster.transport.interfaces import Handler
 from pbcluster.transport.member_choice import Attempt, Choice, Members, Uniform
 from pbcluster.transport.pending import FIRST_ODD, PendingAnswers
@@ -51,20 +52,22 @@ class AskingSide:
         :param send: takes a member's number and a frame; False if it is unreachable or full.
         :param random: for the jitter of the pauses.
         """
-        log = Logger()
+        log = self._log = Logger()
         self.checks = FrameChecks(cluster_id, lambda line: log.warn("{line}", line=line))
         self.late = 0
         self.attempts = 0
         self._clock = clock
         self._cluster_id = cluster_id
         self._own_id = own_id
-        self._send = send
+        self._gathering = Gathering(clock, send, self._unsent, turns=False)
         self._members = Members(names, random)
         self._pending = PendingAnswers(clock, FIRST_ODD, MAX_IN_FLIGHT)
         self._pauses: set[Deferred[None]] = set()
         self._in_flight = 0
         self._started = False
-        self._answering = Answering(clock, cluster_id, own_id, send)
+        self._answering: Answering[int] = Answering(
+            clock, cluster_id, own_id, self._gathering.send_alone
+        )
 
     def start(self, handler: Handler) -> None:
         """Answer members with ``handler``; questions may be asked from now on."""
@@ -75,6 +78,7 @@ class AskingSide:
         """What is under way fails with ``Unavailable``."""
         self._started = False
         self._answering.stop()
+        self._gathering.stop()
         self._pending.fail(Unavailable, "the control-plane client was stopped")
         self._end_pauses()
 
@@ -82,7 +86,7 @@ class AskingSide:
         """Counters for metrics, by name."""
         junk = {f"junk_{cause.value}": n for cause, n in sorted_counts(self.checks.counts)}
         own = {"late": self.late, "attempts": self.attempts, "in_flight": self._in_flight}
-        return {**junk, **self._answering.counts, **own}
+        return {**junk, **self._answering.counts, **self._gathering.counts, **own}
 
     def add_member(self, words: Sequence[str]) -> int:
         """Ask a further member from now on; its number. :param words: as an entry of ``names``."""
@@ -97,6 +101,7 @@ class AskingSide:
             self._members.remove(member)
         # Not before all are out of the choice, or it would go to one that is about to leave.
         for member in members:
+            self._gathering.forget(member)
             self._pending.fail(DeadlineExceeded, "the member was removed", peer=member)
 
     def reachable(self, member: int, yes: bool) -> None:
@@ -105,6 +110,7 @@ class AskingSide:
             return
         if not yes:
             self._members.reachable.discard(member)
+            self._gathering.forget(member)
             self._pending.fail(DeadlineExceeded, "the session was lost", peer=member)
             return
         self._members.reachable.add(member)
@@ -113,13 +119,28 @@ class AskingSide:
 
     def greet(self, member: int) -> None:
         """Tell ``member`` that we are here, so that it can ask us."""
-        self._send(member, seal(Envelope(self._cluster_id, self._own_id, 0, 0, "", Ok())))
+        greeting = Envelope(self._cluster_id, self._own_id, 0, 0, "", Ok(), bundles=True)
+        self._gathering.send_alone(member, seal(greeting))
 
-    def frame(self, member: int, parts: Sequence[bytes], proven: str | None) -> None:
-        """A message arrived from ``member``; ``proven`` as in :meth:`FrameChecks.open`."""
-        envelope = self.checks.open(parts, proven, self._clock.seconds())
-        if envelope is None:
-            return
+    def frame(self, member: int, parts: Sequence[bytes], proven: str | None) -> int:
+        """A frame arrived from ``member``; ``proven`` as in :meth:`FrameChecks.open`.
+
+        :returns: how many messages were in it.
+        """
+        found = self.checks.open_all(parts, proven, self._clock.seconds())
+        self._gathering.hold()
+        try:
+            for envelope in found:
+                try:
+                    self._message(member, envelope, proven)
+                except Exception:
+                    self._log.failure("handling a message failed")
+        finally:
+            self._gathering.release()
+        return len(found)
+
+    def _message(self, member: int, envelope: Envelope, proven: str | None) -> None:
+        self._gathering.reads(member, envelope.bundles)
         if not self._pending.is_answer(envelope.request_id):
             self._answering.question(member, envelope, "" if proven is None else "member")
         elif not self._pending.answered(member, envelope.request_id, envelope.body):
@@ -166,9 +187,9 @@ class AskingSide:
     async def _attempt(self, choice: Choice, attempt: Attempt, body: Body, key: str) -> Body | None:
         request_id, answer = self._pending.open(attempt.member, attempt.timeout_s)
         timeout_ms = max(1, math.ceil(attempt.timeout_s * 1000))
-        envelope = Envelope(self._cluster_id, self._own_id, request_id, timeout_ms, key, body)
+        envelope = Envelope(self._cluster_id, self._own_id, request_id, timeout_ms, key, body, True)
         try:
-            if not self._send(attempt.member, seal(envelope)):
+            if not self._gathering.send(attempt.member, seal(envelope), request_id):
                 choice.silent(attempt.member)
                 return None
             self.attempts += 1
@@ -178,6 +199,10 @@ class AskingSide:
             return None
         finally:
             self._pending.forget(request_id)
+
+    def _unsent(self, _: int, request_ids: Sequence[int]) -> None:
+        for request_id in request_ids:
+            self._pending.unsent(request_id)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but no longer than until a member becomes reachable."""

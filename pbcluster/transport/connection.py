@@ -51,7 +51,8 @@ _IN, _OUT, _EVENTS, _NOBLOCK = int(zmq.POLLIN), int(zmq.POLLOUT), int(zmq.EVENTS
 _RCVMORE = int(zmq.RCVMORE)
 
 #: Takes the parts of a message and the User-Id that ZAP gave its connection (empty without).
-Received = Callable[[list[bytes], str], None]
+#: Returns for how many messages it counts; None: for one.
+Received = Callable[[list[bytes], str], int | None]
 
 
 class ReactorFDTime(IReactorFDSet, IReactorTime):
@@ -165,8 +166,10 @@ class ZmqConnection(txzmq.ZmqConnection):
             self._schedule_read()
 
     def doRead(self) -> None:
-        """Take up to ``MESSAGES_PER_TURN`` messages; the rest waits for the next turn."""
-        for _ in range(MESSAGES_PER_TURN):
+        """Take ``MESSAGES_PER_TURN`` messages or few more; the rest waits for the next turn."""
+        taken = 0
+        while taken < MESSAGES_PER_TURN:
+            taken += 1
             if self.socket is None:
                 return
             try:
@@ -185,7 +188,8 @@ class ZmqConnection(txzmq.ZmqConnection):
                 self._log.failure("reading from a socket failed")
                 continue
             try:
-                self._received(parts, user_id)
+                more = self._received(parts, user_id)
+                taken += more - 1 if more else 0
             except Exception:
                 self._log.failure("handling a message failed")
         self._schedule_read()

@@ -115,8 +115,8 @@ class ZmqControlPlaneClient:
     def _removed(self, numbers: Collection[int]) -> None:
         self._side.remove_members(numbers)
 
-    def _received(self, member: int, parts: list[bytes], proof: Proof) -> None:
-        self._side.frame(member, parts, proof.sender)
+    def _received(self, member: int, parts: list[bytes], proof: Proof) -> int:
+        return self._side.frame(member, parts, proof.sender)
 
     def _greet(self) -> None:
         for number in self._sessions.numbers():

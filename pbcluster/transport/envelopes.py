@@ -91,6 +91,28 @@ class FrameChecks:
             return None
         return found
 
+    def open_all(
+        self, parts: Sequence[bytes], proven: str | None, now: float
+    ) -> Sequence[wire.Envelope]:
+        """The envelopes in ``parts``: of a bundle several, of any other frame one, of junk none.
+
+        A bundle is good as a whole or junk as a whole. The parameters are those of :meth:`open`.
+        """
+        if len(parts) != 1 or parts[0][:4] != wire.BUNDLE_MAGIC:
+            one = self.open(parts, proven, now)
+            return () if one is None else (one,)
+        try:
+            found = wire.decode_bundle(parts[0])
+        except RemoteProtocolError:
+            self.refuse(Junk.MALFORMED, now)
+            return ()
+        for envelope in found:
+            checked = self._whose(envelope, proven)
+            if isinstance(checked, Junk):
+                self.refuse(checked, now)
+                return ()
+        return found
+
     def _read(self, parts: Sequence[bytes]) -> wire.Envelope | Junk:
         if len(parts) != 1:
             return Junk.PARTS

@@ -88,6 +88,13 @@ class PendingAnswers:
                 self.forget(request_id)
                 waiting.answer.errback(kind(message))
 
+    def unsent(self, request_id: int) -> None:
+        """The question could not be sent after all: fail it, if it is open."""
+        waiting = self._waiting.get(request_id)
+        if waiting is not None:
+            self.forget(request_id)
+            waiting.answer.errback(DeadlineExceeded("the session is gone or full"))
+
     def _timed_out(self, request_id: int, timeout_s: float) -> None:
         waiting = self._waiting.pop(request_id)
         waiting.answer.errback(DeadlineExceeded(f"no answer within {timeout_s:.3g} s"))

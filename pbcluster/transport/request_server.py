@@ -92,8 +92,8 @@ class ZmqRequestServer:
         """Counters for metrics, by name."""
         return self._side.counts()
 
-    def _received(self, parts: list[bytes], proof: Proof) -> None:
-        self._side.frame(parts[0], parts[1:], proof.sender, proof.role)
+    def _received(self, parts: list[bytes], proof: Proof) -> int:
+        return self._side.frame(parts[0], parts[1:], proof.sender, proof.role)
 
     def _send(self, session: bytes, frame: bytes) -> bool:
         return self._connection is not None and self._connection.send([session, frame])

@@ -4,6 +4,9 @@ Takes frames, gives frames; ``request_server`` and the in-memory transport put i
 *session* is the way back to one process: for ZeroMQ its routing identity, ``ID.TOKEN``, where the
 token is random for each start of the process. Where it is, is learnt from frames that passed all
 checks only, so that nobody can draw another's messages to himself by choosing its identity.
+
+Answers that arise in one turn of the reactor leave together (``gathering``), to those who read
+bundles.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from twisted.logger import Logger
 from pbcluster.errors import DeadlineExceeded, LocalProtocolError, Unavailable
 from pbcluster.transport.answering import MAX_RUNNING, MAX_RUNNING_PER_PEER, Answering
 from pbcluster.transport.envelopes import FrameChecks, Junk, seal, sorted_counts
+from pbcluster.transport.gathering import Gathering
 from pbcluster.transport.interfaces import Handler
 from pbcluster.transport.pending import FIRST_EVEN, PendingAnswers
 from pbcluster.wire import STATE_CHANGING, Body, Envelope, ErrorReply, Ok
@@ -52,22 +56,22 @@ class ServingSide:
         """
         :param send: takes a session and a frame; False if it is gone or full.
         """
-        log = Logger()
+        log = self._log = Logger()
         self.checks = FrameChecks(cluster_id, lambda line: log.warn("{line}", line=line))
         self.late = 0
         self._clock = clock
         self._cluster_id = cluster_id
         self._own_id = own_id
-        self._send = send
+        self._gathering = Gathering(clock, send, self._unsent, turns=True)
         self._sessions: dict[str, bytes] = {}
         #: Every session, since a gateway has one for each of its workers → whose it is.
         self._all_sessions: dict[bytes, str] = {}
         self._pending = PendingAnswers(clock, FIRST_EVEN, MAX_PENDING)
-        self._answering = Answering(
+        self._answering: Answering[bytes] = Answering(
             clock,
             cluster_id,
             own_id,
-            send,
+            lambda session, frame: self._gathering.send(session, frame, 0),
             max_running=max_running,
             max_running_per_peer=max_running_per_peer,
         )
@@ -79,6 +83,7 @@ class ServingSide:
     def stop(self) -> None:
         """Forget all sessions; what is under way fails with ``Unavailable``."""
         self._answering.stop()
+        self._gathering.stop()
         self._sessions.clear()
         self._all_sessions.clear()
         self._pending.fail(Unavailable, "the request server was stopped")
@@ -86,20 +91,30 @@ class ServingSide:
     def counts(self) -> dict[str, int]:
         """Counters for metrics, by name."""
         junk = {f"junk_{cause.value}": n for cause, n in sorted_counts(self.checks.counts)}
-        return {**junk, **self._answering.counts, "late": self.late}
+        return {**junk, **self._answering.counts, **self._gathering.counts, "late": self.late}
 
     def frame(
         self, session: bytes, parts: Sequence[bytes], proven: str | None, role: str = ""
-    ) -> None:
-        """A message arrived over ``session``; ``proven`` as in :meth:`FrameChecks.open`."""
+    ) -> int:
+        """A frame arrived over ``session``; ``proven`` as in :meth:`FrameChecks.open`.
+
+        :returns: how many messages were in it.
+        """
         now = self._clock.seconds()
-        envelope = self.checks.open(parts, proven, now)
-        if envelope is None:
-            return
-        if session.partition(b".")[0] != envelope.sender.encode():
-            self.checks.refuse(Junk.SENDER, now)
-            return
-        self._learn(envelope.sender, session)
+        found = self.checks.open_all(parts, proven, now)
+        name = session.partition(b".")[0]
+        for envelope in found:
+            if name != envelope.sender.encode():
+                self.checks.refuse(Junk.SENDER, now)
+                continue
+            try:
+                self._message(session, envelope, role)
+            except Exception:
+                self._log.failure("handling a message failed")
+        return len(found)
+
+    def _message(self, session: bytes, envelope: Envelope, role: str) -> None:
+        self._learn(envelope.sender, session, envelope.bundles)
         if self._pending.is_answer(envelope.request_id):
             if not self._pending.answered(envelope.sender, envelope.request_id, envelope.body):
                 self.late += 1
@@ -113,7 +128,7 @@ class ServingSide:
             raise DeadlineExceeded(f"{peer} has no session here")
         request_id, answer = self._pending.open(peer, timeout_s)
         try:
-            if not self._send(session, self._frame(request_id, timeout_s, body)):
+            if not self._gathering.send_alone(session, self._frame(request_id, timeout_s, body)):
                 raise DeadlineExceeded(f"the session of {peer} is gone or full")
             reply = await answer
         finally:
@@ -147,8 +162,8 @@ class ServingSide:
         except Unavailable:
             return None
         try:
-            if not self._send(session, self._frame(request_id, timeout_s, body)):
-                self._all_sessions.pop(session, None)
+            if not self._gathering.send_alone(session, self._frame(request_id, timeout_s, body)):
+                self._forget(session)
                 return None
             return await answer
         except Unavailable:
@@ -159,7 +174,9 @@ class ServingSide:
     def tell(self, peer: str, body: Body) -> bool:
         """As :meth:`RequestServer.tell`."""
         session = self._sessions.get(peer)
-        return session is not None and self._send(session, self._frame(0, 0.0, body))
+        if session is None:
+            return False
+        return self._gathering.send_alone(session, self._frame(0, 0.0, body))
 
     def peers(self) -> list[str]:
         """Ids of the processes that have opened a session, perhaps gone since."""
@@ -169,13 +186,23 @@ class ServingSide:
         if isinstance(body, STATE_CHANGING):
             raise LocalProtocolError(f"{type(body).__name__} is no question of a member")
         timeout_ms = max(1, int(timeout_s * 1000)) if request_id else 0
-        return seal(Envelope(self._cluster_id, self._own_id, request_id, timeout_ms, "", body))
+        return seal(
+            Envelope(self._cluster_id, self._own_id, request_id, timeout_ms, "", body, True)
+        )
 
-    def _learn(self, peer: str, session: bytes) -> None:
+    def _unsent(self, _: bytes, answers: Sequence[int]) -> None:
+        self._answering.counts["unsent"] += len(answers)
+
+    def _forget(self, session: bytes) -> None:
+        self._all_sessions.pop(session, None)
+        self._gathering.forget(session)
+
+    def _learn(self, peer: str, session: bytes, bundles: bool) -> None:
         if session not in self._all_sessions:
             if len(self._all_sessions) >= MAX_SESSIONS:
-                del self._all_sessions[next(iter(self._all_sessions))]
+                self._forget(next(iter(self._all_sessions)))
             self._all_sessions[session] = peer
+            self._gathering.reads(session, bundles)
         if self._sessions.get(peer) == session:
             return
         self._sessions.pop(peer, None)

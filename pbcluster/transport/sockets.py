@@ -56,7 +56,7 @@ NOTHING_PROVEN = Proof(None)
 REVOKED = Proof("")
 
 #: Takes the parts of a message (of a ROUTER: the routing identity first) and who sent it.
-Received = Callable[[list[bytes], Proof], None]
+Received = Callable[[list[bytes], Proof], int | None]
 
 
 class Sockets:

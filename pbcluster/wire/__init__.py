@@ -5,6 +5,11 @@ A frame is ``MAGIC`` (4 bytes: ``PBC`` and the protocol version) followed by the
 magic, then by its types. Every message is a tagged array-like struct: fields are only appended,
 with defaults, so that old and new processes read each other.
 
+A *bundle* is one frame for several envelopes of one sender (:func:`bundle`): ``PBB`` and the
+version, then the msgpack of a list of them. It is sent only to those who said that they read it
+(``Envelope.bundles``); what a frame costs by itself (a system call, a thread that wakes, a box of
+CURVE) is then paid once.
+
 The kinds of bodies stand in ``nodes`` and ``routes``; whoever uses them imports them from here.
 
 This package knows no socket and no clock. A deadline travels as the milliseconds that are left,
@@ -13,6 +18,7 @@ since clocks of two machines disagree; the receiver counts from the moment of ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
@@ -67,7 +73,10 @@ from pbcluster.wire.routes import (
 
 __all__ = [
     "BEACON",
+    "BUNDLE_MAGIC",
     "MAGIC",
+    "MAX_BUNDLED",
+    "MAX_BUNDLED_BYTES",
     "MAX_FRAME_BYTES",
     "MAX_SNAPSHOT_TENANTS",
     "MOVED",
@@ -111,7 +120,9 @@ __all__ = [
     "TokenKey",
     "TokenKeys",
     "Warming",
+    "bundle",
     "decode",
+    "decode_bundle",
     "encode",
     "expect",
 ]
@@ -119,6 +130,11 @@ __all__ = [
 MAGIC = b"PBC\x01"
 #: A list of 1,000 routes or 200 assignments is below 512 KiB; anything larger is junk.
 MAX_FRAME_BYTES = 1024 * 1024
+BUNDLE_MAGIC = b"PBB\x01"
+#: Envelopes in a bundle, and bytes of a frame that is put into one: what is larger goes alone. So a
+#: bundle has at most 256 KiB.
+MAX_BUNDLED = 64
+MAX_BUNDLED_BYTES = 4096
 
 Body = (
     RegisterNode
@@ -161,7 +177,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     """What surrounds every body.
 
     ``request_id`` pairs a question with its answer (0: none expected). ``timeout_ms`` is what is
-    left of the asker's deadline. ``idempotency_key`` lets a repeated change run once.
+    left of the asker's deadline. ``idempotency_key`` lets a repeated change run once. ``bundles``:
+    the sender reads bundles.
     """
 
     cluster_id: str
@@ -170,10 +187,12 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     timeout_ms: int
     idempotency_key: str
     body: Body
+    bundles: bool = False
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Envelope)
+_bundle_decoder = msgspec.msgpack.Decoder(list[Envelope])
 M = TypeVar("M", bound=Message)
 
 
@@ -195,6 +214,38 @@ def decode(frame: bytes, *, max_bytes: int = MAX_FRAME_BYTES) -> Envelope:
         return _decoder.decode(frame[4:])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError(f"frame is no envelope: {error}") from None
+
+
+def bundle(frames: Sequence[bytes]) -> bytes:
+    """One frame for several, of at most ``MAX_BUNDLED`` and ``MAX_BUNDLED_BYTES`` each.
+
+    :param frames: of one sender; a single one stays what it is.
+    """
+    if len(frames) == 1:
+        return frames[0]
+    # msgpack's "array 16": a list is its length and then its items.
+    head = BUNDLE_MAGIC + b"\xdc" + len(frames).to_bytes(2, "big")
+    return head + b"".join([frame[4:] for frame in frames])
+
+
+def decode_bundle(frame: bytes) -> list[Envelope]:
+    """Read a bundle from outside: all of it, or nothing.
+
+    :raises RemoteProtocolError: too large, wrong magic or version, not a list of envelopes, none,
+        or too many.
+    """
+    limit = MAX_BUNDLED * MAX_BUNDLED_BYTES
+    if len(frame) > limit:
+        raise RemoteProtocolError(f"bundle of {len(frame)} bytes, {limit} are allowed")
+    if frame[:4] != BUNDLE_MAGIC:
+        raise RemoteProtocolError("frame does not begin with a bundle's magic and version")
+    try:
+        found = _bundle_decoder.decode(frame[4:])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RemoteProtocolError(f"frame is no list of envelopes: {error}") from None
+    if not 0 < len(found) <= MAX_BUNDLED:
+        raise RemoteProtocolError(f"{len(found)} envelopes in a bundle, 1 to {MAX_BUNDLED} may be")
+    return found
 
 
 def expect(body: Body, kind: type[M]) -> M:

@@ -44,6 +44,35 @@ class Checks(SynchronousTestCase):
         self.assertIs(self.refused(good, proven="node_b"), Junk.SENDER)
         self.assertIs(self.refused(good, proven=""), Junk.SENDER)
 
+    def test_bundles(self) -> None:
+        """A bundle is good as a whole; any other frame gives one envelope, junk none."""
+        sent = [envelope(request_id=number) for number in (1, 3, 5)]
+        frames = [seal(each) for each in sent]
+        self.assertEqual(self.checks.open_all([wire.bundle(frames)], "node_a", 0.0), sent)
+        self.assertEqual(self.checks.open_all(frames[:1], "node_a", 0.0), (sent[0],))
+        self.assertFalse(self.checks.counts)
+        self.assertFalse(self.checks.open_all([b"junk"], "node_a", 0.0))
+        self.assertFalse(self.checks.open_all([], "node_a", 0.0))
+        self.assertEqual(self.checks.counts, {Junk.MAGIC: 1, Junk.PARTS: 1})
+
+    def test_one_bad_envelope_spoils_a_bundle(self) -> None:
+        """Nothing of it is acted on; it counts as one, by the cause of the first that is bad."""
+        good = seal(envelope())
+        for bad, cause in (
+            (seal(envelope("node_b")), Junk.SENDER),
+            (seal(envelope("")), Junk.SENDER),
+            (seal(envelope(cluster_id="other")), Junk.CLUSTER),
+            (good[:-1] + b"\xc1", Junk.MALFORMED),
+        ):
+            before = self.checks.counts.copy()
+            found = self.checks.open_all([wire.bundle([good, bad, good])], "node_a", 0.0)
+            self.assertFalse(found)
+            self.assertEqual(self.checks.counts - before, {cause: 1})
+
+    def test_a_bundle_is_no_broadcast(self) -> None:
+        """Where one message is expected a bundle is junk."""
+        self.assertIs(self.refused(wire.bundle([seal(envelope())] * 2)), Junk.MAGIC)
+
     def test_size_is_checked_before_anything_is_decoded(self) -> None:
         """An oversized frame is refused by its size, whatever it holds."""
         body = wire.ErrorReply("x", "y" * wire.MAX_FRAME_BYTES)
