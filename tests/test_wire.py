@@ -134,25 +134,38 @@ class Bundles(SynchronousTestCase):
         self.assertEqual(len(found), wire.MAX_BUNDLED)
 
     def test_what_is_refused(self) -> None:
-        """Too large, another version, a frame that is none, no envelope, none at all, too many."""
+        """Too large, another version, a frame that is none, no list, an empty one, too long."""
         good = wire.bundle(self.frames(3))
         limit = wire.MAX_BUNDLED * wire.MAX_BUNDLED_BYTES
         for bad, why in (
             (good + bytes(limit), "are allowed"),
             (b"PBB\x02" + good[4:], "magic"),
             (self.frames(1)[0], "magic"),
-            (good[:-1], "no list of envelopes"),
-            (good + b"\xc0", "no list of envelopes"),
-            (wire.BUNDLE_MAGIC + b"\x91\xc0", "no list of envelopes"),
-            (wire.BUNDLE_MAGIC + b"\x90", "0 envelopes"),
-            (wire.BUNDLE_MAGIC + b"\x91" * 200_000 + b"\xc0", "no list of envelopes"),
-            (wire.bundle(self.frames(wire.MAX_BUNDLED + 1)), "65 envelopes"),
+            (good[:-1], "no bundle"),
+            (good + b"\xc0", "no bundle"),
+            (wire.BUNDLE_MAGIC + b"\xc0", "no bundle"),
+            (wire.BUNDLE_MAGIC + b"\x90", "length >= 1"),
+            (wire.BUNDLE_MAGIC + b"\x91" * 200_000 + b"\xc0", "no bundle"),
+            (wire.bundle(self.frames(wire.MAX_BUNDLED + 1)), "length <= 64"),
+            # By its length alone: nothing of it is there.
+            (wire.BUNDLE_MAGIC + b"\xdd\xff\xff\xff\xff", "length <= 64"),
         ):
             with self.subTest(why=why, begin=bad[:8]):
                 error = self.assertRaises(RemoteProtocolError, wire.decode_bundle, bad)
                 self.assertIn(why, str(error))
         error = self.assertRaises(RemoteProtocolError, wire.decode, good)
         self.assertIn("magic", str(error))
+
+    def test_what_cannot_be_read_takes_nothing_with_it(self) -> None:
+        """A kind of the future, or what is no envelope at all, leaves the others."""
+        import msgspec
+
+        first, second = self.frames(2)
+        raw = msgspec.msgpack.decode(first[4:])
+        raw[5][0] = "AKindOfTheFuture"
+        for unknown in (msgspec.msgpack.encode(raw), b"\xc0", b"\x91" * 500 + b"\xc0"):
+            found = wire.decode_bundle(wire.bundle([first, b"1234" + unknown, second]))
+            self.assertEqual(found, [wire.decode(first), None, wire.decode(second)])
 
     @settings(max_examples=300, deadline=None)
     @given(st.binary(max_size=200), st.integers(0, 120))

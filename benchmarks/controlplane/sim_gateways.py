@@ -66,10 +66,23 @@ class Heard:
 
 async def run(job: dict[str, Any]) -> dict[str, Any]:
     """:param job: root, count."""
+    # Ended here: the garbage collector may wait forever for sockets whose context it takes first.
+    shared = Factory(reactor)
+    try:
+        return await listen(job, shared)
+    finally:
+        shared.shutdown()
+
+
+async def listen(job: dict[str, Any], shared: Factory) -> dict[str, Any]:
+    """Until standard input ends.
+
+    :param shared: all gateways' sockets are of it.
+    """
     where = ClusterDir.at(Path(job["root"]))
     config = load(GatewayConfig, where.config("gateway_1"))
     keys, peers = json.loads((where.root / "nodes.json").read_text()), load_peers(config.peers_file)
-    shared, heard = Factory(reactor), Heard()
+    heard = Heard()
     for number in range(job["count"]):
         name = gateway_name(number)
         sockets = Sockets(

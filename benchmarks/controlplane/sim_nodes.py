@@ -124,17 +124,29 @@ class Node:
 
 async def run(job: dict[str, Any]) -> dict[str, Any]:
     """:param job: root, first (number of the first node), count."""
+    # Ended here: the garbage collector may wait forever for sockets whose context it takes first.
+    shared = Factory(reactor)
+    try:
+        return await live(job, shared)
+    finally:
+        shared.shutdown()
+
+
+async def live(job: dict[str, Any], shared: Factory) -> dict[str, Any]:
+    """Until standard input ends.
+
+    :param shared: all nodes' sockets are of it: a hundred contexts would be a hundred threads.
+    """
     where = ClusterDir.at(Path(job["root"]))
     config = load(NodeConfig, where.config("node_1"))
     keys, peers = json.loads((where.root / "nodes.json").read_text()), load_peers(config.peers_file)
-    shared, counts = Factory(reactor), Counter[str]()
+    counts = Counter[str]()
     starts = []
     for number in range(job["count"]):
         name = node_name(job["first"] + number)
         sockets = Sockets(
             reactor, config.cluster_id, name, Curve.of(Secrets(curve_secret=keys[name]), peers)
         )
-        # One context for all: a hundred would be a hundred threads.
         sockets._factory.shutdown()
         sockets._factory = shared
         client = ZmqControlPlaneClient(sockets, member_addresses(config.members))

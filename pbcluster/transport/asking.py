@@ -35,7 +35,7 @@ class AskingSide:
 
     :ivar checks: what was refused.
     :ivar late: answers that came after their attempt was given up.
-    :ivar attempts: frames sent for questions, repetitions included.
+    :ivar attempts: questions handed over to be sent, repetitions included.
     """
 
     def __init__(
@@ -131,6 +131,8 @@ class AskingSide:
         self._gathering.hold()
         try:
             for envelope in found:
+                if not self._started or member not in self._members:
+                    break  # one before it ended this
                 try:
                     self._message(member, envelope, proven)
                 except Exception:

@@ -166,7 +166,8 @@ class ZmqConnection(txzmq.ZmqConnection):
             self._schedule_read()
 
     def doRead(self) -> None:
-        """Take ``MESSAGES_PER_TURN`` messages or few more; the rest waits for the next turn."""
+        """Take ``MESSAGES_PER_TURN`` messages, and what else is in the frame of the last; the rest
+        waits for the next turn."""
         taken = 0
         while taken < MESSAGES_PER_TURN:
             taken += 1

@@ -53,7 +53,7 @@ def seal(envelope: wire.Envelope, max_bytes: int = wire.MAX_FRAME_BYTES) -> byte
 class FrameChecks:
     """The checks of one socket, and what they refused.
 
-    :ivar counts: frames refused since the start, by cause.
+    :ivar counts: frames, and envelopes of bundles, refused since the start, by cause.
     """
 
     def __init__(
@@ -96,22 +96,28 @@ class FrameChecks:
     ) -> Sequence[wire.Envelope]:
         """The envelopes in ``parts``: of a bundle several, of any other frame one, of junk none.
 
-        A bundle is good as a whole or junk as a whole. The parameters are those of :meth:`open`.
+        Each of a bundle is checked as if it had come alone. The parameters are those of
+        :meth:`open`.
         """
         if len(parts) != 1 or parts[0][:4] != wire.BUNDLE_MAGIC:
             one = self.open(parts, proven, now)
             return () if one is None else (one,)
+        if len(parts[0]) > min(self._max_bytes, wire.MAX_BUNDLE_BYTES):
+            self.refuse(Junk.SIZE, now)
+            return ()
         try:
             found = wire.decode_bundle(parts[0])
         except RemoteProtocolError:
             self.refuse(Junk.MALFORMED, now)
             return ()
+        good = []
         for envelope in found:
-            checked = self._whose(envelope, proven)
+            checked = Junk.MALFORMED if envelope is None else self._whose(envelope, proven)
             if isinstance(checked, Junk):
                 self.refuse(checked, now)
-                return ()
-        return found
+            else:
+                good.append(checked)
+        return good
 
     def _read(self, parts: Sequence[bytes]) -> wire.Envelope | Junk:
         if len(parts) != 1:

@@ -5,7 +5,8 @@ the same again at the other side) is more than what its message costs. Where man
 session arise in one turn of the reactor, as answers to 64 writes that one commit settled, they go
 as one ``wire.bundle``.
 
-What holds: what is given here leaves in its order and within this turn; a session that never said
+What holds: what is given here for a session leaves in its order, and when this turn of the reactor
+ends at the latest; a session that never said
 that it reads bundles gets none; a frame larger than ``wire.MAX_BUNDLED_BYTES`` goes alone, behind
 those that were given before it. It knows no socket, and nothing of questions and answers.
 """
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 from pbcluster.wire import MAX_BUNDLED_BYTES, bundle
 
@@ -56,6 +58,7 @@ class Gathering(Generic[S]):
         self._waiting: dict[S, list[tuple[bytes, int]]] = {}
         self._held = 0
         self._flush: IDelayedCall | None = None
+        self._log = Logger()
 
     def reads(self, session: S, bundles: bool) -> None:
         """Whoever is at ``session`` said whether it reads bundles."""
@@ -75,12 +78,14 @@ class Gathering(Generic[S]):
 
     def release(self) -> None:
         """What was gathered leaves."""
-        self._held -= 1
-        if not self._held and self._waiting:
-            self.flush()
+        try:
+            if self._held == 1 and self._waiting:
+                self.flush()
+        finally:
+            self._held -= 1
 
     def stop(self) -> None:
-        """Send what waits, and gather no more."""
+        """Send what waits, if it still can be sent, and gather no more."""
         self._readers.clear()
         self.flush()
         if self._flush is not None:
@@ -115,10 +120,10 @@ class Gathering(Generic[S]):
         return self._send(session, frame)
 
     def flush(self) -> None:
-        """Send what waits."""
-        waiting, self._waiting = self._waiting, {}
-        for session, frames in waiting.items():
-            self._bundle(session, frames)
+        """Send what waits, and what comes of it (questions that go elsewhere)."""
+        while self._waiting:
+            session = next(iter(self._waiting))
+            self._bundle(session, self._waiting.pop(session))
 
     def _turn_over(self) -> None:
         self._flush = None
@@ -133,8 +138,13 @@ class Gathering(Generic[S]):
     def _bundle(self, session: S, waiting: list[tuple[bytes, int]]) -> None:
         if not waiting:
             return
-        if len(waiting) > 1:
+        try:
+            sent = self._send(session, bundle([frame for frame, _ in waiting]))
+        except Exception:
+            self._log.failure("sending failed")
+            sent = False
+        if not sent:
+            self._unsent(session, [number for _, number in waiting])
+        elif len(waiting) > 1:
             self.counts["bundles"] += 1
             self.counts["bundled"] += len(waiting)
-        if not self._send(session, bundle([frame for frame, _ in waiting])):
-            self._unsent(session, [number for _, number in waiting])

@@ -84,7 +84,7 @@ class PendingAnswers:
     ) -> None:
         """Fail all open questions, or those to ``peer``, each with an error of its own."""
         for request_id, waiting in list(self._waiting.items()):
-            if peer is None or waiting.peer == peer:
+            if request_id in self._waiting and (peer is None or waiting.peer == peer):
                 self.forget(request_id)
                 waiting.answer.errback(kind(message))
 

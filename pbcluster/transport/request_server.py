@@ -83,10 +83,10 @@ class ZmqRequestServer:
 
     def stop(self) -> None:
         """As :meth:`RequestServer.stop`."""
+        self._side.stop()  # first, since it sends what it gathered
         if self._connection is not None:
             self._connection.shutdown()
             self._connection = None
-        self._side.stop()
 
     def counts(self) -> dict[str, int]:
         """Counters for metrics, by name."""

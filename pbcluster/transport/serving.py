@@ -62,6 +62,7 @@ class ServingSide:
         self._clock = clock
         self._cluster_id = cluster_id
         self._own_id = own_id
+        self._started = False
         self._gathering = Gathering(clock, send, self._unsent, turns=True)
         self._sessions: dict[str, bytes] = {}
         #: Every session, since a gateway has one for each of its workers → whose it is.
@@ -78,10 +79,12 @@ class ServingSide:
 
     def start(self, handler: Handler) -> None:
         """Answer with ``handler`` from now on."""
+        self._started = True
         self._answering.start(handler)
 
     def stop(self) -> None:
         """Forget all sessions; what is under way fails with ``Unavailable``."""
+        self._started = False
         self._answering.stop()
         self._gathering.stop()
         self._sessions.clear()
@@ -104,6 +107,8 @@ class ServingSide:
         found = self.checks.open_all(parts, proven, now)
         name = session.partition(b".")[0]
         for envelope in found:
+            if not self._started:
+                break  # one before it ended this
             if name != envelope.sender.encode():
                 self.checks.refuse(Junk.SENDER, now)
                 continue

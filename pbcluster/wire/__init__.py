@@ -19,7 +19,8 @@ since clocks of two machines disagree; the receiver counts from the moment of ar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from contextlib import suppress
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -77,6 +78,7 @@ __all__ = [
     "MAGIC",
     "MAX_BUNDLED",
     "MAX_BUNDLED_BYTES",
+    "MAX_BUNDLE_BYTES",
     "MAX_FRAME_BYTES",
     "MAX_SNAPSHOT_TENANTS",
     "MOVED",
@@ -131,10 +133,10 @@ MAGIC = b"PBC\x01"
 #: A list of 1,000 routes or 200 assignments is below 512 KiB; anything larger is junk.
 MAX_FRAME_BYTES = 1024 * 1024
 BUNDLE_MAGIC = b"PBB\x01"
-#: Envelopes in a bundle, and bytes of a frame that is put into one: what is larger goes alone. So a
-#: bundle has at most 256 KiB.
+#: Envelopes in a bundle, and bytes of a frame that is put into one: what is larger goes alone.
 MAX_BUNDLED = 64
 MAX_BUNDLED_BYTES = 4096
+MAX_BUNDLE_BYTES = MAX_BUNDLED * MAX_BUNDLED_BYTES
 
 Body = (
     RegisterNode
@@ -192,7 +194,10 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Envelope)
-_bundle_decoder = msgspec.msgpack.Decoder(list[Envelope])
+_length = msgspec.Meta(min_length=1, max_length=MAX_BUNDLED)
+_bundle_decoder = msgspec.msgpack.Decoder(Annotated[list[Envelope], _length])
+_parts_decoder = msgspec.msgpack.Decoder(Annotated[list[msgspec.Raw], _length])
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 M = TypeVar("M", bound=Message)
 
 
@@ -212,7 +217,7 @@ def decode(frame: bytes, *, max_bytes: int = MAX_FRAME_BYTES) -> Envelope:
         raise RemoteProtocolError("frame does not begin with this protocol's magic and version")
     try:
         return _decoder.decode(frame[4:])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise RemoteProtocolError(f"frame is no envelope: {error}") from None
 
 
@@ -228,24 +233,32 @@ def bundle(frames: Sequence[bytes]) -> bytes:
     return head + b"".join([frame[4:] for frame in frames])
 
 
-def decode_bundle(frame: bytes) -> list[Envelope]:
-    """Read a bundle from outside: all of it, or nothing.
+def decode_bundle(frame: bytes) -> Sequence[Envelope | None]:
+    """Read a bundle from outside.
 
-    :raises RemoteProtocolError: too large, wrong magic or version, not a list of envelopes, none,
-        or too many.
+    :returns: None in the place of what is no envelope, as one of a kind that a newer process knows.
+    :raises RemoteProtocolError: too large, wrong magic or version, not a list of its length.
     """
-    limit = MAX_BUNDLED * MAX_BUNDLED_BYTES
-    if len(frame) > limit:
-        raise RemoteProtocolError(f"bundle of {len(frame)} bytes, {limit} are allowed")
+    if len(frame) > MAX_BUNDLE_BYTES:
+        raise RemoteProtocolError(f"bundle of {len(frame)} bytes, {MAX_BUNDLE_BYTES} are allowed")
     if frame[:4] != BUNDLE_MAGIC:
         raise RemoteProtocolError("frame does not begin with a bundle's magic and version")
+    packed = frame[4:]
+    with suppress(*_UNREADABLE):
+        whole: list[Envelope] = _bundle_decoder.decode(packed)
+        return whole
     try:
-        found = _bundle_decoder.decode(frame[4:])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RemoteProtocolError(f"frame is no list of envelopes: {error}") from None
-    if not 0 < len(found) <= MAX_BUNDLED:
-        raise RemoteProtocolError(f"{len(found)} envelopes in a bundle, 1 to {MAX_BUNDLED} may be")
-    return found
+        parts = _parts_decoder.decode(packed)
+    except _UNREADABLE as error:
+        raise RemoteProtocolError(f"frame is no bundle: {error}") from None
+    return [_envelope_or_none(part) for part in parts]
+
+
+def _envelope_or_none(packed: msgspec.Raw) -> Envelope | None:
+    try:
+        return _decoder.decode(packed)
+    except _UNREADABLE:
+        return None
 
 
 def expect(body: Body, kind: type[M]) -> M:

@@ -7,8 +7,10 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
 from pbcluster import wire
+from pbcluster.transport.addresses import MemberAddress
 from pbcluster.transport.gathering import GATHERED
 from pbcluster.transport.interfaces import Asked
+from pbcluster.transport.member_choice import ATTEMPT_TIMEOUT_S
 from pbcluster.wire import Body, Ok
 from tests.transport import test_memory, test_zmq
 from tests.transport.bodies import envelope
@@ -61,17 +63,70 @@ class InMemory(test_memory.Case):
         self.assertGreater(self.server.counts()["bundles"], 0)
 
     def test_a_lost_bundle_is_only_late(self) -> None:
-        """All that was in it is asked again after the attempt's time."""
+        """Of answers or of questions: all that was in it is asked again after the attempt's time,
+        and no sooner."""
+        for sender, receiver in (("member_1", "node_a"), ("node_a", "member_1")):
+            with self.subTest(lost=sender):
+                loops = self.start()
+                self.network.cut(sender, receiver, both_ways=False)
+                self.answer_all()
+                self.network.heal()
+                asked = len(self.recorder.asked)
+                self.wait(ATTEMPT_TIMEOUT_S - 0.05)
+                self.assertEqual(len(self.recorder.asked), asked)
+                self.wait(0.2)
+                self.assertEqual(len(self.recorder.asked), asked + AT_ONCE)
+                for _ in range(2):
+                    self.answer_all()
+                for loop in loops:
+                    self.successResultOf(loop)
+
+    def test_a_member_that_goes_while_questions_wait(self) -> None:
+        """Removed in the middle of a bundle of answers: what was to be asked there goes elsewhere
+        at once, and the rest of the bundle is not taken from it."""
+        other = Recorder(self.wait_for_answer)
+        server = self.network.server("member_2")
         loops = self.start()
-        self.network.faults.drop = 1.0
+        self.assertEqual(len(self.recorder.asked), AT_ONCE)
+        server.start(other)
+        side = self.asking._side
+        middle = Deferred.fromCoroutine(self.asking.ask(LEASE, timeout_s=5.0))
+        middle.addCallback(lambda _: self.asking.set_members([MemberAddress("", "member_2")]))
+        self.network.settle()
+        self.answers.insert(AT_ONCE // 4, self.answers.pop())
         self.answer_all()
-        self.network.heal()
-        for _ in range(4):
-            self.wait(1.2)
+        self.successResultOf(middle)
+        self.assertNotIn(0, side._gathering._readers)
+        for _ in range(3):
             self.answer_all()
         for loop in loops:
             self.successResultOf(loop)
+        self.assertGreaterEqual(len(other.asked), AT_ONCE)
         self.assertEqual(self.asking.counts()["in_flight"], 0)
+
+    def test_a_lost_session_reads_nothing(self) -> None:
+        """Who comes back there has to say again that it reads bundles."""
+        loops, gathering = self.start(2), self.asking._side._gathering
+        self.answer_all()
+        self.assertIn(0, gathering._readers)
+        self.server.stop()
+        self.assertNotIn(0, gathering._readers)
+        self.server.start(self.recorder)
+        for _ in range(3):
+            self.wait(1.2)
+            self.answer_all()
+        self.assertIn(0, gathering._readers)
+        for loop in loops:
+            self.successResultOf(loop)
+
+    def test_a_stop_in_the_middle_of_a_bundle(self) -> None:
+        """The rest is not taken: a server that was stopped learns no session."""
+        frames = [wire.encode(envelope("node_b", n, cluster_id="memory")) for n in (1, 3, 5)]
+        side = self.server.side
+        self.recorder.then = lambda asked, body: self.server.stop() or ACK
+        self.assertEqual(side.frame(b"node_b.t", (wire.bundle(frames),), "node_b", "node"), 3)
+        self.assertEqual(len(self.recorder.asked), 1)
+        self.assertFalse(side.peers())
 
     def test_doubled_bundles_answer_once(self) -> None:
         """The second answer to a question finds nobody and is counted."""
@@ -152,8 +207,9 @@ class InMemory(test_memory.Case):
     def test_a_bundle_of_another_session_is_junk(self) -> None:
         """Each message is held against the session's name."""
         frames = [wire.encode(envelope("node_b", n, cluster_id="memory")) for n in (1, 3)]
-        self.server.side.frame(b"node_a.t", (wire.bundle(frames),), "node_b", "node")
-        self.assertFalse(self.answers)
+        frames.append(wire.encode(envelope("node_a", 5, cluster_id="memory")))
+        self.server.side.frame(b"node_a.t", (wire.bundle(frames),), None, "node")
+        self.assertEqual(len(self.answers), 1)
         self.assertEqual(self.server.counts()["junk_sender"], 2)
 
 

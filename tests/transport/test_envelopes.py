@@ -55,19 +55,34 @@ class Checks(SynchronousTestCase):
         self.assertFalse(self.checks.open_all([], "node_a", 0.0))
         self.assertEqual(self.checks.counts, {Junk.MAGIC: 1, Junk.PARTS: 1})
 
-    def test_one_bad_envelope_spoils_a_bundle(self) -> None:
-        """Nothing of it is acted on; it counts as one, by the cause of the first that is bad."""
-        good = seal(envelope())
+    def test_each_of_a_bundle_is_checked(self) -> None:
+        """What is bad is counted by its own cause and not acted on, as if it had come alone."""
+        good = envelope()
+        frame = seal(good)
         for bad, cause in (
             (seal(envelope("node_b")), Junk.SENDER),
             (seal(envelope("")), Junk.SENDER),
             (seal(envelope(cluster_id="other")), Junk.CLUSTER),
-            (good[:-1] + b"\xc1", Junk.MALFORMED),
+            (frame[:4] + b"\xc0", Junk.MALFORMED),
         ):
             before = self.checks.counts.copy()
-            found = self.checks.open_all([wire.bundle([good, bad, good])], "node_a", 0.0)
-            self.assertFalse(found)
+            found = self.checks.open_all([wire.bundle([frame, bad, frame, bad])], "node_a", 0.0)
+            self.assertEqual(found, [good, good])
+            self.assertEqual(self.checks.counts - before, {cause: 2})
+
+    def test_a_bundle_that_is_none(self) -> None:
+        """It counts as one frame: by its size before anything is decoded, or as malformed."""
+        frame = wire.bundle([seal(envelope())] * 2)
+        for bad, cause in (
+            (frame + bytes(wire.MAX_BUNDLE_BYTES), Junk.SIZE),
+            (frame[:-1], Junk.MALFORMED),
+        ):
+            before = self.checks.counts.copy()
+            self.assertFalse(self.checks.open_all([bad], "node_a", 0.0))
             self.assertEqual(self.checks.counts - before, {cause: 1})
+        small = FrameChecks(CLUSTER, self.lines.append, max_bytes=len(frame) - 1)
+        self.assertFalse(small.open_all([frame], "node_a", 0.0))
+        self.assertEqual(small.counts, {Junk.SIZE: 1})
 
     def test_a_bundle_is_no_broadcast(self) -> None:
         """Where one message is expected a bundle is junk."""

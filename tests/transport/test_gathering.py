@@ -150,3 +150,75 @@ class WhileHeld(Case):
         self.send("a", 6)
         self.assertEqual(self.sent[4:], [("a", [6])])
         self.assertFalse(self.clock.getDelayedCalls())
+
+    def test_many(self) -> None:
+        """What is full leaves before the end, what is large behind what waits."""
+        self.gathering.hold()
+        self.send("a", *range(GATHERED + 2))
+        self.assertEqual(self.sent, [("a", list(range(GATHERED)))])
+        self.send("a", 90, size=wire.MAX_BUNDLED_BYTES)
+        self.assertEqual(self.sent[1:], [("a", [GATHERED, GATHERED + 1]), ("a", [90])])
+        self.send("a", 91)
+        self.gathering.release()
+        self.assertEqual(self.sent[3:], [("a", [91])])
+
+    def test_what_goes_elsewhere_joins_what_waits_there(self) -> None:
+        """Questions that cannot leave to one are sent to another from within: behind those that
+        wait for it, and together with them."""
+
+        def unsent(session: str, each: Sequence[int]) -> None:
+            self.unsent.append((session, each))
+            self.send("b", *each)
+
+        gathering: Gathering[str] = Gathering(
+            self.clock,
+            lambda session, frame: session != "a" and self.wire(session, frame),
+            unsent,
+            turns=False,
+        )
+        self.gathering = gathering
+        gathering.reads("a", True)
+        gathering.reads("b", True)
+        gathering.hold()
+        self.send("a", 1, 2, 3)
+        self.send("b", 4, 5)
+        gathering.release()
+        self.assertEqual(self.unsent, [("a", [1, 2, 3])])
+        self.assertEqual(self.sent, [("b", [4, 5, 1, 2, 3])])
+        self.send("b", 6)
+        self.assertEqual(self.sent[1:], [("b", [6])])
+
+    def test_what_breaks_counts_as_unsent(self) -> None:
+        """And does not keep what waits for others."""
+        gathering: Gathering[str] = Gathering(
+            self.clock,
+            lambda session, frame: self.broken() if session == "a" else self.wire(session, frame),
+            lambda *told: self.unsent.append(told),
+            turns=False,
+        )
+        self.gathering = gathering
+        gathering.reads("a", True)
+        gathering.reads("b", True)
+        gathering.hold()
+        self.send("a", 1, 2)
+        self.send("b", 3, 4)
+        gathering.release()
+        self.assertEqual(self.unsent, [("a", [1, 2])])
+        self.assertEqual(self.sent, [("b", [3, 4])])
+        self.assertEqual(gathering.counts, {"bundles": 1, "bundled": 2})
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def broken(self) -> bool:
+        raise ZeroDivisionError
+
+    def test_an_end_while_held(self) -> None:
+        """A session that ends, and a stop, send what waits at once; the release finds nothing."""
+        self.gathering.hold()
+        self.send("a", 1, 2)
+        self.send("b", 3, 4)
+        self.gathering.forget("a")
+        self.assertEqual(self.sent, [("a", [1, 2])])
+        self.gathering.stop()
+        self.assertEqual(self.sent[1:], [("b", [3, 4])])
+        self.gathering.release()
+        self.assertEqual(len(self.sent), 2)
