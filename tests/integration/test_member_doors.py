@@ -18,6 +18,7 @@ from pbcluster.testing import fuzz_frames
 from pbcluster.testing.cluster import RealCluster
 from pbcluster.testing.intruder import Intruder
 from pbcluster.testing.soak_members import leader_of
+from pbcluster.transport.envelopes import FrameChecks, Junk
 
 MEMBERS = ("member_1", "member_2", "member_3")
 #: Messages of each kind in a flood; three floods of 100,000 + 100,000 take about 8 s.
@@ -119,8 +120,8 @@ class Doors(DoorCase):
 
     def test_a_flood_is_no_election(self) -> None:
         """Many junk messages, and as many sound ones by a sender who may not say them, at a
-        follower's and the leader's raft port and at the leader's request port, at once: all are
-        counted, the term stays, reads are answered meanwhile."""
+        follower's and the leader's raft port and at the leader's request port, at once, there in
+        bundles too: all are counted, the term stays, reads are answered meanwhile."""
         for target in (self.leader, self.follower):
             false = self.frame(Heartbeat(self.leader, target, TERM, 0))
             with self.intruder(target, "raft", self.other) as intruder:
@@ -134,6 +135,10 @@ class Doors(DoorCase):
             intruder.send(itertools.repeat(b"junk of a flood", FLOOD))
             intruder.send(itertools.repeat(wire.encode(envelope), FLOOD))
             self.wait_counts(self.leader, "requests", {"junk_magic": FLOOD, "junk_sender": FLOOD})
+            bundle = wire.bundle([wire.encode(envelope)] * wire.MAX_BUNDLED)
+            intruder.send(itertools.repeat(bundle, FLOOD // wire.MAX_BUNDLED))
+            more = FLOOD // wire.MAX_BUNDLED * wire.MAX_BUNDLED
+            self.wait_counts(self.leader, "requests", {"junk_sender": FLOOD + more})
         self.assert_nothing_happened()
 
 
@@ -159,4 +164,25 @@ class PlainDoors(DoorCase):
         with self.intruder(self.follower, "raft", "node_1") as intruder:
             intruder.send([beat])
             self.wait_counts(self.follower, "raft", {"wrong_sender": 1})
+        self.assert_nothing_happened()
+
+    def test_damaged_bundles(self) -> None:
+        """Thousands of bundles of the fuzzer at the request port: what is bad in them is counted
+        as it should be, what is sound is answered, the same process serves."""
+        dice, cluster = random.Random(11), self.cluster.plan.cluster_id
+        ask = wire.LookupRoute(name="x")
+        sound = wire.bundle(
+            [wire.encode(wire.Envelope(cluster, "node_1", n, 1000, "", ask)) for n in (1, 3, 5)]
+        )
+        frames = [dice.choice(fuzz_frames.MUTATIONS)(dice, sound) for _ in range(3000)]
+        checks = FrameChecks(cluster, lambda line: None)
+        for frame in frames:
+            for each in checks.open_all([frame], None, 0.0):
+                if each.sender != "node_1":
+                    checks.refuse(Junk.SENDER, 0.0)
+        wanted = {f"junk_{cause.value}": count for cause, count in checks.counts.items()}
+        self.assertGreater(len(wanted), 3)
+        with self.intruder(self.follower, "requests", "node_1") as intruder:
+            intruder.send(frames)
+            self.wait_counts(self.follower, "requests", wanted)
         self.assert_nothing_happened()
