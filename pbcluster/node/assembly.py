@@ -93,6 +93,7 @@ class Assembly:
         self.warming = self._make_warming()
         self.parts = self._make_parts(secrets_)
         self.tenants = Tenants(self.parts, capacity=config.capacity, idle_stop_s=config.idle_stop_s)
+        self.orders = Orders(self.tenants, HandingOver(self.parts, self.tenants), self.warming)
         self.storage = self._make_storage()
         self.housekeeping = Housekeeping(
             self.parts,
@@ -204,7 +205,7 @@ class Assembly:
             utc_now=utc_now,
             client=self.client,
             proofs=self.parts.proofs,
-            owned=Orders(self.tenants, HandingOver(self.parts, self.tenants), self.warming),
+            owned=self.orders,
             found=found,
             members_changed=self.follower.changed,
             removed=removed,

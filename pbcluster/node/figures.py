@@ -70,6 +70,8 @@ class Figures:
         gauges = {
             "lease_age_seconds": -1.0 if age is None else age,
             "assignments_index": made.tenants.obeyed_index,
+            "list_changes_obeyed": made.orders.changes_obeyed,
+            "list_changes_refused": made.orders.changes_refused,
             "streams": len(made.streams),
             "open_requests": sum(cache.open_requests(each.tenant_id) for each in tenants),
             "full_tenants": made.storage.full_count,

@@ -65,6 +65,8 @@ class Metrics:
             for name, help in (
                 ("lease_age_seconds", "Age of the newest lease proof, -1: none yet"),
                 ("assignments_index", "Log index of the assignments obeyed"),
+                ("list_changes_obeyed", "Changes of the list of tenants that were taken over"),
+                ("list_changes_refused", "Those that were late or of another list"),
                 ("streams", "Open event streams"),
                 ("open_requests", "Requests in PocketBase's hands, streams left out"),
                 ("full_tenants", "Tenants whose database is over its quota"),

@@ -132,6 +132,21 @@ class NodeHttpTests(CrossingTestCase):
         # So twistd ends when it has stopped everything; a node that hangs is killed by SIGKILL.
         self.assertEqual(self.cluster_.child("node_1").ended(), "killed by SIGTERM")
 
+    def test_new_tenants_come_as_changes_of_the_list(self) -> None:
+        """Not as whole lists, which each lease would repair them by: most are obeyed."""
+
+        def told() -> dict[str, float]:
+            page = ask("GET", self.node["metrics"] + "/metrics").body.decode()
+            rows = (each.split() for each in page.splitlines() if each.startswith(CHANGES))
+            return {name.removeprefix(CHANGES): float(value) for name, value in rows}
+
+        before = told()
+        for number in range(5):
+            self.cluster_.create_tenant(f"more{number}", "a@example.com", "a long password")
+        after = told()
+        self.assertGreaterEqual(after["obeyed"] - before["obeyed"], 5)
+        self.assertGreater(after["obeyed"] - before["obeyed"], after["refused"] - before["refused"])
+
     def is_open(self) -> bool:
         page = ask("GET", self.node["metrics"] + "/metrics").body.decode()
         (line,) = (each for each in page.splitlines() if each.startswith(OPEN))
@@ -142,4 +157,5 @@ class NodeHttpTests(CrossingTestCase):
         return b"being stopped" in page
 
 
+CHANGES = "pbcluster_node_list_changes_"
 OPEN = "pbcluster_node_open_requests "
