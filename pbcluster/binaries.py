@@ -19,8 +19,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.threads import deferToThread
-
 from pbcluster.errors import ConfigError
 
 #: Name → the version that everything here was measured with.
@@ -100,6 +98,8 @@ async def verified(
     names: Iterable[str], given: Iterable[str] = (), cache_dir: Path | None = None
 ) -> dict[str, Path]:
     """As :func:`verify`, off the reactor's thread."""
+    from twisted.internet.threads import deferToThread  # the command line needs no reactor
+
     return await deferToThread(verify, tuple(names), tuple(given), cache_dir)
 
 

@@ -1,4 +1,4 @@
-"""``init``, ``up``, ``down``, ``status``; hidden: ``supervise``, a detached ``up``."""
+"""``init``, ``up``, ``down``; hidden: ``supervise``, a detached ``up``."""
 
 from __future__ import annotations
 
@@ -98,33 +98,6 @@ def down(directory: str, as_json: bool) -> None:
         show.print_json({"dir": str(where.root), "stopped": ran})
     else:
         show.say("stopped" if ran else f"nothing of the cluster in {where.root} is running")
-
-
-@click.command()
-@dir_option
-@json_option
-def status(directory: str, as_json: bool) -> None:
-    """Show every process of a cluster: where it is, what it does, who leads."""
-    where = ClusterDir.at(directory)
-    found = look(where)
-    if as_json:
-        show.print_json(found.content)
-        return
-    show.say(f"cluster    {where.root}   {found.phase}")
-    for line in summary(where.load_plan()):
-        show.say(line)
-    rows = [
-        (
-            row["id"] + (" (leader)" if row["leader"] else ""),
-            row["state"],
-            str(row["pid"] or ""),
-            row["address"],
-            row["admin"] or "",
-        )
-        for row in found.content["processes"]
-    ]
-    show.say("")
-    show.table(("process", "state", "pid", "address", "admin"), rows)
 
 
 @click.command(hidden=True)

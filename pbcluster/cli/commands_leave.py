@@ -115,6 +115,3 @@ def _tell(told: dict[str, Any], process: str, as_json: bool) -> None:
     show.say(f"{told['id']} is removed for good: {process}")
     if told["left"]:
         show.warn(f"its {told['left']} tenants are placed elsewhere")
-
-
-NODE_COMMANDS = (remove_node,)

@@ -89,6 +89,3 @@ def _found(client: Any, tenant: str, *, gone: bool) -> dict[str, Any]:
 
 def _label(found: dict[str, Any], tenant: str) -> str:
     return f"{found.get('name', tenant)} ({found.get('id', '')})"
-
-
-COMMANDS = (archive, activate, delete)

@@ -258,7 +258,3 @@ def undrain(node: str, directory: str, as_json: bool) -> None:
         show.print_json(seen)
     else:
         show.say(f"{node} takes tenants again")
-
-
-TENANT_COMMANDS = (migrate, migration, abort_migration, placement, find)
-NODE_COMMANDS = (drain, undrain)

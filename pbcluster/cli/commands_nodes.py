@@ -1,14 +1,22 @@
-"""``nodes list``."""
+"""``nodes list``; the other commands of the group stand where it says."""
 
 from __future__ import annotations
 
 import click
 
 from pbcluster.cli import show
+from pbcluster.cli.groups import SpreadGroup
 from pbcluster.cli.options import admin_of, dir_option, json_option
 
 
-@click.group()
+@click.group(
+    cls=SpreadGroup,
+    elsewhere={
+        "drain": "commands_migration.drain",
+        "remove": "commands_leave.remove_node",
+        "undrain": "commands_migration.undrain",
+    },
+)
 def nodes() -> None:
     """Look at the nodes as the control plane sees them."""
 

@@ -13,6 +13,7 @@ from pbcluster import records
 from pbcluster.cli import commands_inside, show
 from pbcluster.cli.admin import wait_tenant_answers
 from pbcluster.cli.demo import generate_password
+from pbcluster.cli.groups import SpreadGroup
 from pbcluster.cli.options import admin_of, dir_option, json_option
 from pbcluster.errors import InvalidInput
 
@@ -60,7 +61,20 @@ def _place_options(command: Any) -> Any:
     return command
 
 
-@click.group()
+@click.group(
+    cls=SpreadGroup,
+    elsewhere={
+        "abort-migration": "commands_migration.abort_migration",
+        "activate": "commands_lives.activate",
+        "archive": "commands_lives.archive",
+        "delete": "commands_lives.delete",
+        "domains": "commands_tokens.domains",
+        "find": "commands_migration.find",
+        "migrate": "commands_migration.migrate",
+        "migration": "commands_migration.migration",
+        "placement": "commands_migration.placement",
+    },
+)
 def tenants() -> None:
     """Create, list, show, change and delete tenants. A tenant is named by its name or its id."""
 

@@ -181,6 +181,3 @@ def _show(tenant: dict[str, Any], as_json: bool) -> None:
         show.say(domain)
     if not found:
         show.warn(f"{tenant['name']} has no custom domain")
-
-
-TENANT_COMMANDS = (domains,)

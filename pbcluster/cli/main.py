@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
 from typing import Any
 
 import click
 
 from pbcluster import __version__
 from pbcluster.cli import show
+from pbcluster.cli.groups import command_at
 from pbcluster.errors import ConfigError, InvalidInput, PBClusterError
 
 EXIT_FAILED = 1
@@ -35,26 +35,12 @@ PLACES = {
     "nodes": "commands_nodes.nodes",
     "rebalance": "commands_rebalance.rebalance",
     "restart": "commands_restart.restart",
-    "status": "commands_cluster.status",
+    "status": "commands_status.status",
     "supervise": "commands_cluster.supervise",
     "tenants": "commands_tenants.tenants",
     "tokens": "commands_tokens.tokens",
     "up": "commands_cluster.up",
 }
-#: Group → what belongs to it and stands elsewhere.
-ELSEWHERE = {
-    "nodes": ("commands_migration.NODE_COMMANDS", "commands_leave.NODE_COMMANDS"),
-    "tenants": (
-        "commands_migration.TENANT_COMMANDS",
-        "commands_tokens.TENANT_COMMANDS",
-        "commands_lives.COMMANDS",
-    ),
-}
-
-
-def _at(place: str) -> Any:
-    module, _, name = place.partition(".")
-    return getattr(import_module(f"pbcluster.cli.{module}"), name)
 
 
 class _Commands(click.Group):
@@ -67,12 +53,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in PLACES:
             return None
-        command: click.Command = _at(PLACES[cmd_name])
-        if isinstance(command, click.Group):
-            for place in ELSEWHERE.get(cmd_name, ()):
-                for each in _at(place):
-                    command.add_command(each)
-        return command
+        return command_at(PLACES[cmd_name])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -18,7 +18,6 @@ from pbcluster.cli.admin import AdminClient
 from pbcluster.cli.child import ProcessSpec, clean_environment
 from pbcluster.cli.http import ask
 from pbcluster.cli.layout import BUCKET, ClusterDir, Plan, Process
-from pbcluster.cli.s3 import s3_serves
 from pbcluster.errors import PBClusterError
 from pbcluster.seaweed import check_left_sockets, seaweed_spec
 
@@ -61,9 +60,15 @@ def _s3(where: ClusterDir, plan: Plan, process: Process) -> ProcessSpec:
         log_file=where.log(process.id),
         address=seaweed.s3_url,
         files=dict(seaweed.files),
-        probe=lambda: s3_serves(seaweed.s3_url, BUCKET, access_key, secret_key),
+        probe=lambda: _serves(seaweed.s3_url, access_key, secret_key),
         stop_grace_s=STOP_GRACE_S[process.kind],
     )
+
+
+def _serves(url: str, access_key: str, secret_key: str) -> bool:
+    from pbcluster.cli.s3 import s3_serves  # S3's client takes longer to import than all else
+
+    return s3_serves(url, BUCKET, access_key, secret_key)
 
 
 def weed_path(plan: Plan) -> Path | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import click
 from twisted.trial.unittest import SynchronousTestCase
 
+from pbcluster.cli.groups import SpreadGroup
 from pbcluster.cli.main import PLACES, cli
 
 
@@ -33,14 +34,36 @@ class EveryCommandTests(SynchronousTestCase):
         self.assertIsNone(cli.get_command(context, "tenant"))
 
     def test_only_what_is_run_is_imported(self) -> None:
-        """What asks the admin API for tenants needs no client of S3 and no TLS of our own."""
-        asked = "import sys; from pbcluster.cli.main import cli; cli(['tenants', 'list', '--help'])"
-        script = f"import atexit, sys; atexit.register(lambda: print(*sys.modules)); {asked}"
-        told = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
-        ).stdout.split()
-        self.assertIn("click", told)
-        self.assertEqual({"botocore", "cryptography", "twisted.internet"} & set(told), set())
+        """What asks the admin API needs no client of S3, no TLS of our own and no reactor, nor does
+        what looks at a cluster."""
+        for command in (["tenants", "list"], ["nodes", "list"], ["status"]):
+            asked = f"from pbcluster.cli.main import cli; cli({[*command, '--help']})"
+            script = f"import atexit, sys; atexit.register(lambda: print(*sys.modules)); {asked}"
+            told = subprocess.run(
+                [sys.executable, "-c", script],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=True,
+            ).stdout.split()
+            self.assertIn("click", told)
+            heavy = {"botocore", "cryptography", "twisted.internet"}
+            self.assertEqual(heavy & set(told), set(), command)
+
+    def test_spread_groups(self) -> None:
+        """What stands elsewhere is found under its own name, listed in order, and not twice."""
+        for name in ("nodes", "tenants"):
+            group = cli.get_command(click.Context(cli), name)
+            assert isinstance(group, SpreadGroup)
+            context = click.Context(group)
+            listed = group.list_commands(context)
+            self.assertEqual(listed, sorted(set(listed)))
+            for each in listed:
+                command = group.get_command(context, each)
+                assert command is not None
+                self.assertEqual(command.name, each)
+            self.assertIsNone(group.get_command(context, "unknown"))
+            self.assertFalse(set(group._elsewhere) & set(group.commands))
 
     def test_json_and_help(self) -> None:
         """Every command that is shown takes --json; its help tells what it and its options do."""
