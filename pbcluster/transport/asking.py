@@ -59,7 +59,7 @@ class AskingSide:
         self._clock = clock
         self._cluster_id = cluster_id
         self._own_id = own_id
-        self._gathering = Gathering(clock, send, self._unsent, turns=False)
+        self._gathering = Gathering(clock, send, self._unsent)
         self._members = Members(names, random)
         self._pending = PendingAnswers(clock, FIRST_ODD, MAX_IN_FLIGHT)
         self._pauses: set[Deferred[None]] = set()

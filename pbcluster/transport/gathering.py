@@ -6,9 +6,10 @@ session arise in one turn of the reactor, as answers to 64 writes that one commi
 as one ``wire.bundle``.
 
 What holds: what is given here for a session leaves in its order, and when this turn of the reactor
-ends at the latest; a session that never said
-that it reads bundles gets none; a frame larger than ``wire.MAX_BUNDLED_BYTES`` goes alone, behind
-those that were given before it. It knows no socket, and nothing of questions and answers.
+ends at the latest; the first of a turn leaves at once, unless more is known to come
+(:meth:`Gathering.hold`); a session that never said that it reads bundles gets none; a frame larger
+than ``wire.MAX_BUNDLED_BYTES`` goes alone, behind those that were given before it. It knows no
+socket, and nothing of questions and answers.
 """
 
 from __future__ import annotations
@@ -38,21 +39,16 @@ class Gathering(Generic[S]):
         clock: IReactorTime,
         send: Callable[[S, bytes], bool],
         unsent: Callable[[S, Sequence[int]], None],
-        *,
-        turns: bool,
     ) -> None:
         """
         :param send: takes a session and a frame; False if it is unreachable or full.
         :param unsent: told the numbers of frames for which :meth:`send` had said True, and that
             could not be sent after all.
-        :param turns: gather for the whole turn of the reactor; else only between :meth:`hold` and
-            :meth:`release`.
         """
         self.counts = {"bundles": 0, "bundled": 0}
         self._clock = clock
         self._send = send
         self._unsent = unsent
-        self._turns = turns
         self._readers: set[S] = set()
         #: Sessions of this turn, or of this hold → what waits for its end.
         self._waiting: dict[S, list[tuple[bytes, int]]] = {}
@@ -73,7 +69,8 @@ class Gathering(Generic[S]):
         self._bundle(session, self._waiting.pop(session, []))
 
     def hold(self) -> None:
-        """More may come: gather until :meth:`release`. May be nested."""
+        """More will come: from now on the first one waits too, all until :meth:`release`. May be
+        nested."""
         self._held += 1
 
     def release(self) -> None:
@@ -98,8 +95,7 @@ class Gathering(Generic[S]):
         :param number: names the frame if it cannot be sent after all.
         :returns: False if ``session`` is known to be unreachable or full.
         """
-        gathers = self._held or self._turns
-        if not gathers or session not in self._readers or len(frame) > MAX_BUNDLED_BYTES:
+        if session not in self._readers or len(frame) > MAX_BUNDLED_BYTES:
             return self.send_alone(session, frame)
         waiting = self._waiting.get(session)
         if waiting is None:

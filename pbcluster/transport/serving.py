@@ -63,7 +63,7 @@ class ServingSide:
         self._cluster_id = cluster_id
         self._own_id = own_id
         self._started = False
-        self._gathering = Gathering(clock, send, self._unsent, turns=True)
+        self._gathering = Gathering(clock, send, self._unsent)
         self._sessions: dict[str, bytes] = {}
         #: Every session, since a gateway has one for each of its workers → whose it is.
         self._all_sessions: dict[bytes, str] = {}

@@ -62,6 +62,21 @@ class InMemory(test_memory.Case):
         self.assertGreater(self.asking.counts()["bundles"], 0)
         self.assertGreater(self.server.counts()["bundles"], 0)
 
+    def test_questions_of_one_turn_leave_together(self) -> None:
+        """As of a gateway whose tenants all moved; the first does not wait for the others."""
+        self.ask(self.asking)
+        self.answer_all()  # the member said that it reads bundles
+        before = self.network.counts["sent"]
+        loops = [Deferred.fromCoroutine(self.twice()) for _ in range(AT_ONCE)]
+        self.assertEqual(self.network.counts["sent"] - before, 1 + (AT_ONCE - 1) // GATHERED)
+        self.network.settle()
+        self.assertEqual(self.network.counts["sent"] - before, 2 + (AT_ONCE - 1) // GATHERED)
+        self.assertEqual(len(self.answers), AT_ONCE)
+        for _ in range(2):
+            self.answer_all()
+        for loop in loops:
+            self.successResultOf(loop)
+
     def test_a_lost_bundle_is_only_late(self) -> None:
         """Of answers or of questions: all that was in it is asked again after the attempt's time,
         and no sooner."""

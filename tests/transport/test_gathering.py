@@ -25,15 +25,13 @@ def numbers(sent: bytes) -> list[int]:
 
 
 class Case(SynchronousTestCase):
-    turns = True
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.sent: list[tuple[str, list[int]]] = []
         self.unsent: list[tuple[str, Sequence[int]]] = []
         self.reachable = True
         self.gathering: Gathering[str] = Gathering(
-            self.clock, self.wire, lambda *told: self.unsent.append(told), turns=self.turns
+            self.clock, self.wire, lambda *told: self.unsent.append(told)
         )
         self.gathering.reads("a", True)
         self.gathering.reads("b", True)
@@ -134,21 +132,30 @@ class InTurns(Case):
 
 
 class WhileHeld(Case):
-    turns = False
-
-    def test_only_while_held(self) -> None:
-        """Otherwise all leave at once; held, all together when it ends."""
+    def test_the_first_waits_too(self) -> None:
+        """And all leave when the hold ends, with what waited for the end of the turn."""
         self.send("a", 1, 2)
         self.gathering.hold()
         self.send("a", 3, 4)
         self.gathering.hold()
         self.send("b", 5)
         self.gathering.release()
-        self.assertEqual(len(self.sent), 2)
+        self.assertEqual(self.sent, [("a", [1])])
         self.gathering.release()
-        self.assertEqual(self.sent, [("a", [1]), ("a", [2]), ("a", [3, 4]), ("b", [5])])
-        self.send("a", 6)
-        self.assertEqual(self.sent[4:], [("a", [6])])
+        self.assertEqual(self.sent[1:], [("a", [2, 3, 4]), ("b", [5])])
+        self.send("a", 6, 7)
+        self.assertEqual(self.sent[3:], [("a", [6])])
+        self.turn()
+        self.assertEqual(self.sent[4:], [("a", [7])])
+        self.assertFalse(self.clock.getDelayedCalls())
+
+    def test_a_failed_first_of_a_turn(self) -> None:
+        """Is told at once; those behind it by their numbers, when the turn ends."""
+        self.reachable = False
+        self.assertFalse(self.gathering.send("a", frame(1), 1))
+        self.send("a", 2, 3)
+        self.turn()
+        self.assertEqual(self.unsent, [("a", [2, 3])])
         self.assertFalse(self.clock.getDelayedCalls())
 
     def test_many(self) -> None:
@@ -174,7 +181,6 @@ class WhileHeld(Case):
             self.clock,
             lambda session, frame: session != "a" and self.wire(session, frame),
             unsent,
-            turns=False,
         )
         self.gathering = gathering
         gathering.reads("a", True)
@@ -194,7 +200,6 @@ class WhileHeld(Case):
             self.clock,
             lambda session, frame: self.broken() if session == "a" else self.wire(session, frame),
             lambda *told: self.unsent.append(told),
-            turns=False,
         )
         self.gathering = gathering
         gathering.reads("a", True)
