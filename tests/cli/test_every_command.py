@@ -36,7 +36,7 @@ class EveryCommandTests(SynchronousTestCase):
     def test_only_what_is_run_is_imported(self) -> None:
         """What asks the admin API needs no client of S3, no TLS of our own and no reactor, nor does
         what looks at a cluster."""
-        for command in (["tenants", "list"], ["nodes", "list"], ["status"]):
+        for command in (["tenants", "list"], ["nodes", "list"], ["members", "list"], ["status"]):
             asked = f"from pbcluster.cli.main import cli; cli({[*command, '--help']})"
             script = f"import atexit, sys; atexit.register(lambda: print(*sys.modules)); {asked}"
             told = subprocess.run(
@@ -52,7 +52,7 @@ class EveryCommandTests(SynchronousTestCase):
 
     def test_spread_groups(self) -> None:
         """What stands elsewhere is found under its own name, listed in order, and not twice."""
-        for name in ("nodes", "tenants"):
+        for name in ("members", "nodes", "tenants"):
             group = cli.get_command(click.Context(cli), name)
             assert isinstance(group, SpreadGroup)
             context = click.Context(group)
