@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -40,25 +41,57 @@ KEPT_FILES = 4
 log = Logger()
 
 
-def access_line(record: Record, at_s: float) -> str:
-    """One line, with its end.
+class AccessLine(msgspec.Struct, gc=False):
+    """What a line tells; times in milliseconds, but for ``time``, Unix seconds."""
+
+    time: float
+    request_id: str
+    peer: str
+    method: str
+    path: str
+    status: int
+    tenant: str
+    node: str
+    route: str
+    breaker: str
+    outcome: str
+    attempts: int
+    stream: bool
+    held_ms: int
+    first_byte_ms: float
+    duration_ms: float
+    bytes_in: int
+    bytes_out: int
+
+
+_encode_lines = msgspec.json.Encoder().encode_lines
+
+
+def access_line(record: Record, at_s: float) -> AccessLine:
+    """What is told of one request. It is encoded later, many at once.
 
     :param at_s: when the request was over, Unix seconds.
     """
-    head, path = record.head, record.path
-    if '"' in path or "\\" in path:
-        path = path.replace("\\", "\\\\").replace('"', '\\"')
-    held = f"{record.held_s * 1000:.0f}" if record.held_s else "0"
-    # Every other value is of the platform's making: no character in it needs escaping.
-    return (
-        f'{{"time":{at_s:.3f},"request_id":"{record.request_id}","peer":"{head.peer_host}",'
-        f'"method":"{head.method.decode("ascii")}","path":"{path}","status":{record.status},'
-        f'"tenant":"{record.tenant}","node":"{record.node}","route":"{record.source}",'
-        f'"breaker":"{record.breaker}","outcome":"{record.outcome}","attempts":{record.attempts},'
-        f'"stream":{"true" if record.stream else "false"},"held_ms":{held},'
-        f'"first_byte_ms":{record.first_byte_s * 1000:.1f},'
-        f'"duration_ms":{record.duration_s * 1000:.1f},"bytes_in":{record.request_bytes},'
-        f'"bytes_out":{record.response_bytes}}}\n'
+    head, held_s = record.head, record.held_s
+    return AccessLine(
+        int(at_s * 1000) / 1000,
+        record.request_id,
+        head.peer_host,
+        head.method.decode("ascii"),
+        record.path,
+        record.status,
+        record.tenant,
+        record.node,
+        record.source,
+        record.breaker,
+        record.outcome,
+        record.attempts,
+        record.stream,
+        round(held_s * 1000) if held_s else 0,
+        int(record.first_byte_s * 10_000) / 10,
+        int(record.duration_s * 10_000) / 10,
+        record.request_bytes,
+        record.response_bytes,
     )
 
 
@@ -84,7 +117,7 @@ class AccessLog:
         self._clock: IReactorTime = reactor
         self._unix_s = unix_s
         self._file = _RotatedFile(file, max_file_bytes)
-        self._waiting: list[str] = []
+        self._waiting: list[AccessLine] = []
         self._writing = False
         self._due: IDelayedCall | None = None
 
@@ -111,7 +144,7 @@ class AccessLog:
             self._due.cancel()
             self._due = None
         try:
-            self._file.append("".join(lines).encode("ascii", "backslashreplace"))
+            self._file.append(_encode_lines(lines))
         except OSError as error:
             log.warn("the last lines of the access log are lost: {error}", error=error)
         self._file.close()
@@ -124,7 +157,7 @@ class AccessLog:
     def _write(self) -> None:
         lines, self._waiting = self._waiting, []
         self._writing = True
-        data = "".join(lines).encode("ascii", "backslashreplace")
+        data = _encode_lines(lines)
         pool = self._reactor.getThreadPool()
         written = deferToThreadPool(self._reactor, pool, self._file.append, data)
         written.addErrback(self._failed, len(lines))

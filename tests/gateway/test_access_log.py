@@ -9,7 +9,9 @@ from twisted.trial.unittest import TestCase
 
 from pbcluster.gateway import access_log
 from pbcluster.gateway.access_log import KEPT_FILES, AccessLog, access_line
+from pbcluster.gateway.breaker import State
 from pbcluster.gateway.parts import Record
+from pbcluster.web.interfaces import Outcome
 from tests.gateway.fakes import head
 
 
@@ -21,14 +23,29 @@ def record(target: bytes = b"/api/x?token=secret", **changes: Any) -> Record:
 
 
 class LineTests(TestCase):
+    def line(self, made: Record, at_s: float) -> str:
+        """As it comes into the file."""
+        return access_log._encode_lines([access_line(made, at_s)]).decode()
+
     def test_is_json(self) -> None:
         """Each line is one JSON object with what happened, without the query."""
-        line = access_line(
-            record(status=200, node="node_a", held_s=0.5, duration_s=1.25, stream=True, attempts=2),
-            1_700_000_000.5,
+        made = record(
+            status=200,
+            node="node_a",
+            held_s=0.5,
+            duration_s=1.25,
+            first_byte_s=0.00123,
+            stream=True,
+            attempts=2,
+            outcome=Outcome.COMPLETED,
+            breaker=State.CLOSED,
         )
+        line = self.line(made, 1_700_000_000.5004)
         self.assertTrue(line.endswith("}\n"))
+        self.assertEqual(line.count("\n"), 1)
         shown = json.loads(line)
+        self.assertEqual((shown["outcome"], shown["breaker"]), ("completed", "closed"))
+        self.assertEqual(shown["first_byte_ms"], 1.2)
         self.assertEqual((shown["path"], shown["status"], shown["node"]), ("/api/x", 200, "node_a"))
         self.assertEqual((shown["held_ms"], shown["duration_ms"]), (500, 1250.0))
         self.assertEqual((shown["time"], shown["stream"]), (1_700_000_000.5, True))
@@ -38,7 +55,7 @@ class LineTests(TestCase):
         """A path may have any character that a request target may."""
         for path in ('/a"b', "/a\\b", '/\\"', "/" + "".join(map(chr, range(0x21, 0x7F)))):
             target = path.replace("#", "").replace("?", "")
-            shown = json.loads(access_line(record(target.encode()), 0.0))
+            shown = json.loads(self.line(record(target.encode()), 0.0))
             self.assertEqual(shown["path"], target)
 
 
