@@ -42,7 +42,10 @@ def measure(options: Options) -> Measured:
             if not ours.has_option("workers"):
                 reason = "pbgateway of this checkout has no option --workers"
                 return Measured("workers", TITLE, {}, (), skipped=reason)
-            shares.give(ours.pids())
+            try:
+                shares.give(ours.pids())
+            except NoShares as error:
+                return Measured("workers", TITLE, {}, (), skipped=str(error))
             systems.append(ours)
 
         def one(system: Any, number: int) -> dict[str, float]:

@@ -123,6 +123,8 @@ class Answering(Generic[S]):
         work.addBoth(ended)
 
     def _ended(self, session: S, envelope: Envelope, asked: Asked, result: Body | Failure) -> None:
+        if self._handler is None:
+            return  # stopped
         error = result.value if isinstance(result, Failure) else None
         if isinstance(error, CancelledError) or (
             envelope.request_id and self._clock.seconds() > asked.deadline

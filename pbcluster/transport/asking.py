@@ -125,7 +125,7 @@ class AskingSide:
     def frame(self, member: int, parts: Sequence[bytes], proven: str | None) -> int:
         """A frame arrived from ``member``; ``proven`` as in :meth:`FrameChecks.open`.
 
-        :returns: how many messages were in it.
+        :returns: how many messages were in it, bad ones included.
         """
         found = self.checks.open_all(parts, proven, self._clock.seconds())
         self._gathering.hold()
@@ -133,6 +133,8 @@ class AskingSide:
             for envelope in found:
                 if not self._started or member not in self._members:
                     break  # one before it ended this
+                if envelope is None:
+                    continue
                 try:
                     self._message(member, envelope, proven)
                 except Exception:
@@ -142,7 +144,9 @@ class AskingSide:
         return len(found)
 
     def _message(self, member: int, envelope: Envelope, proven: str | None) -> None:
-        self._gathering.reads(member, envelope.bundles)
+        # What is read after the session was lost says nothing of who comes next.
+        up = member in self._members.reachable
+        self._gathering.reads(member, envelope.bundles and up)
         if not self._pending.is_answer(envelope.request_id):
             self._answering.question(member, envelope, "" if proven is None else "member")
         elif not self._pending.answered(member, envelope.request_id, envelope.body):

@@ -93,11 +93,11 @@ class FrameChecks:
 
     def open_all(
         self, parts: Sequence[bytes], proven: str | None, now: float
-    ) -> Sequence[wire.Envelope]:
+    ) -> Sequence[wire.Envelope | None]:
         """The envelopes in ``parts``: of a bundle several, of any other frame one, of junk none.
 
-        Each of a bundle is checked as if it had come alone. The parameters are those of
-        :meth:`open`.
+        Each of a bundle is checked as if it had come alone; None stands for one that is refused.
+        The parameters are those of :meth:`open`.
         """
         if len(parts) != 1 or parts[0][:4] != wire.BUNDLE_MAGIC:
             one = self.open(parts, proven, now)
@@ -110,14 +110,16 @@ class FrameChecks:
         except RemoteProtocolError:
             self.refuse(Junk.MALFORMED, now)
             return ()
-        good = []
-        for envelope in found:
-            checked = Junk.MALFORMED if envelope is None else self._whose(envelope, proven)
-            if isinstance(checked, Junk):
-                self.refuse(checked, now)
-            else:
-                good.append(checked)
-        return good
+        return [self._checked(envelope, proven, now) for envelope in found]
+
+    def _checked(
+        self, envelope: wire.Envelope | None, proven: str | None, now: float
+    ) -> wire.Envelope | None:
+        found = Junk.MALFORMED if envelope is None else self._whose(envelope, proven)
+        if isinstance(found, Junk):
+            self.refuse(found, now)
+            return None
+        return found
 
     def _read(self, parts: Sequence[bytes]) -> wire.Envelope | Junk:
         if len(parts) != 1:
@@ -142,12 +144,12 @@ class FrameChecks:
         return envelope
 
     def refuse(self, cause: Junk, now: float) -> None:
-        """Count one frame as junk; log when the interval is over."""
+        """Count a frame, or an envelope of a bundle, as junk; log when the interval is over."""
         self.counts[cause] += 1
         self._unlogged += 1
         if now >= self._next_log:
             causes = ", ".join(f"{junk.value}: {n}" for junk, n in sorted_counts(self.counts))
-            self._log(f"{self._unlogged} unusable frame(s) dropped; since the start {causes}")
+            self._log(f"{self._unlogged} unusable message(s) dropped; since the start {causes}")
             self._next_log = now + LOG_INTERVAL_S
             self._unlogged = 0
 

@@ -61,7 +61,9 @@ class Gathering(Generic[S]):
         if bundles:
             self._readers.add(session)
         elif session in self._readers:
-            self.forget(session)
+            self._readers.discard(session)
+            for each in self._waiting.pop(session, []):
+                self._bundle(session, [each])
 
     def forget(self, session: S) -> None:
         """``session`` is over; who comes there next may read no bundles."""

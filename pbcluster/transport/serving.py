@@ -92,16 +92,20 @@ class ServingSide:
         self._pending.fail(Unavailable, "the request server was stopped")
 
     def counts(self) -> dict[str, int]:
-        """Counters for metrics, by name."""
+        """Counters for metrics, by name: of what was not done."""
         junk = {f"junk_{cause.value}": n for cause, n in sorted_counts(self.checks.counts)}
-        return {**junk, **self._answering.counts, **self._gathering.counts, "late": self.late}
+        return {**junk, **self._answering.counts, "late": self.late}
+
+    def bundles(self) -> dict[str, int]:
+        """``bundles`` sent, and answers that were ``bundled`` in them."""
+        return dict(self._gathering.counts)
 
     def frame(
         self, session: bytes, parts: Sequence[bytes], proven: str | None, role: str = ""
     ) -> int:
         """A frame arrived over ``session``; ``proven`` as in :meth:`FrameChecks.open`.
 
-        :returns: how many messages were in it.
+        :returns: how many messages were in it, bad ones included.
         """
         now = self._clock.seconds()
         found = self.checks.open_all(parts, proven, now)
@@ -109,6 +113,8 @@ class ServingSide:
         for envelope in found:
             if not self._started:
                 break  # one before it ended this
+            if envelope is None:
+                continue
             if name != envelope.sender.encode():
                 self.checks.refuse(Junk.SENDER, now)
                 continue

@@ -178,7 +178,7 @@ class PlainDoors(DoorCase):
         checks = FrameChecks(cluster, lambda line: None)
         for frame in frames:
             for each in checks.open_all([frame], None, 0.0):
-                if each.sender != "node_1":
+                if each is not None and each.sender != "node_1":
                     checks.refuse(Junk.SENDER, 0.0)
         wanted = {f"junk_{cause.value}": count for cause, count in checks.counts.items()}
         self.assertGreater(len(wanted), 3)

@@ -60,7 +60,8 @@ class InMemory(test_memory.Case):
         for loop in loops:
             self.successResultOf(loop)
         self.assertGreater(self.asking.counts()["bundles"], 0)
-        self.assertGreater(self.server.counts()["bundles"], 0)
+        self.assertGreater(self.server.side.bundles()["bundles"], 0)
+        self.assertEqual(set(self.server.counts()), {"late"})  # nothing was dropped
 
     def test_questions_of_one_turn_leave_together(self) -> None:
         """As of a gateway whose tenants all moved; the first does not wait for the others."""
@@ -120,11 +121,15 @@ class InMemory(test_memory.Case):
         self.assertEqual(self.asking.counts()["in_flight"], 0)
 
     def test_a_lost_session_reads_nothing(self) -> None:
-        """Who comes back there has to say again that it reads bundles."""
+        """Who comes back there has to say again that it reads bundles; what was still to be read of
+        the old session says nothing of it."""
         loops, gathering = self.start(2), self.asking._side._gathering
         self.answer_all()
         self.assertIn(0, gathering._readers)
         self.server.stop()
+        self.assertNotIn(0, gathering._readers)
+        late = wire.encode(envelope("member_1", 0, cluster_id="memory", body=Ok(), bundles=True))
+        self.asking._side.frame(0, (late,), "member_1")
         self.assertNotIn(0, gathering._readers)
         self.server.start(self.recorder)
         for _ in range(3):
@@ -252,16 +257,22 @@ class OverCurve(test_zmq.Case):
                 self.assertEqual(answer, wire.LeaseAck(True, index))
 
         await gatherResults([Deferred.fromCoroutine(loop(number)) for number in range(AT_ONCE)])
-        for counts in (client.counts(), server.counts()):
+        for counts in (client.counts(), server._side.bundles()):
             self.assertGreater(counts["bundles"], 0)
             self.assertGreater(counts["bundled"], 2 * counts["bundles"])
         self.assertEqual(client.counts()["attempts"], 10 * AT_ONCE)
 
     async def test_a_bundle_counts_as_its_messages(self) -> None:
-        """So that a turn of the reactor stays as short as without bundles."""
+        """So that a turn of the reactor stays as short as without bundles; those that are bad
+        count, too."""
         server = self.server(self.sockets("member_1"), Recorder())
         frames = [wire.encode(envelope("node_a", number)) for number in range(1, 2 * AT_ONCE, 2)]
-        bundle = wire.bundle(frames)
+        foreign = wire.encode(envelope("node_b", 1))
+        bundles = [
+            wire.bundle(frames),
+            wire.bundle([wire.MAGIC + b"\xc0"] * AT_ONCE),
+            wire.bundle([foreign] * AT_ONCE),
+        ]
         connection = server._connection
         assert connection is not None
         taken: list[int | None] = []
@@ -281,8 +292,8 @@ class OverCurve(test_zmq.Case):
         connection._received = noted
         connection.doRead = turn  # type: ignore[method-assign]
         raw = self.raw_dealer(server.endpoint)
-        for _ in range(5):
-            raw.send([bundle])
-        await self.until(lambda: len(taken) == 5)
-        self.assertEqual(taken, [AT_ONCE] * 5)
+        for each in 2 * bundles:
+            raw.send([each])
+        await self.until(lambda: len(taken) == 6)
+        self.assertEqual(taken, [AT_ONCE] * 6)
         self.assertEqual(max(turns), 1)

@@ -67,7 +67,7 @@ class Checks(SynchronousTestCase):
         ):
             before = self.checks.counts.copy()
             found = self.checks.open_all([wire.bundle([frame, bad, frame, bad])], "node_a", 0.0)
-            self.assertEqual(found, [good, good])
+            self.assertEqual(found, [good, None, good, None])
             self.assertEqual(self.checks.counts - before, {cause: 2})
 
     def test_a_bundle_that_is_none(self) -> None:

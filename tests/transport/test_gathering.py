@@ -95,6 +95,15 @@ class InTurns(Case):
         self.assertEqual([found for _, found in self.sent], [[4], [5], [6], [7]])
         self.assertFalse(self.clock.getDelayedCalls())
 
+    def test_who_reads_none_any_more(self) -> None:
+        """What waits for it leaves in its order, each alone."""
+        self.send("a", 1, 2, 3)
+        self.gathering.reads("a", False)
+        self.assertEqual(self.sent, [("a", [1]), ("a", [2]), ("a", [3])])
+        self.turn()
+        self.assertEqual(len(self.sent), 3)
+        self.assertEqual(self.gathering.counts, {"bundles": 0, "bundled": 0})
+
     def test_what_is_large_goes_alone_and_behind(self) -> None:
         """The order stays: first what waited."""
         self.send("a", 1, 2, 3)

@@ -350,6 +350,36 @@ class Answering(Case):
         senders = [seen.sender for seen, _ in handler.asked]
         self.assertEqual(senders, ["node_a", "node_a", "node_b"])
 
+    def test_a_handler_that_outlives_the_stop_is_not_answered(self) -> None:
+        """One that swallows its cancellation, or ends because of it with an error of its own."""
+        for fails in (False, True):
+            with self.subTest(fails=fails):
+                self.setUp()
+                waiting: list[Deferred[Body]] = []
+
+                def then(asked: Asked, body: Body, waiting: Any = waiting) -> Any:
+                    waiting.append(Deferred())
+                    return waiting[-1]
+
+                def ended(failure: Any, fails: bool = fails) -> Body:
+                    failure.trap(CancelledError)
+                    if fails:
+                        raise NotFound("gone")
+                    return ACK
+
+                def shielded(asked: Asked, body: Body) -> Any:
+                    return then(asked, body).addErrback(ended)
+
+                (server,) = self.members(Recorder(shielded))
+                client = self.client()
+                asked = self.ask(client, timeout_s=0.5)
+                sent = self.network.counts["sent"]
+                server.side.stop()
+                self.network.settle()
+                self.assertEqual(self.network.counts["sent"], sent)
+                self.wait(1.0)
+                self.failureResultOf(asked, DeadlineExceeded)
+
     def test_places_are_free_again(self) -> None:
         """However many questions a process has asked, those that ended hold no place."""
         (server,) = self.members(Recorder())
