@@ -20,15 +20,13 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
+from benchmarks.controlplane.one_context import OneContext
 from benchmarks.controlplane.world import gateway_name
 from benchmarks.raft.our_client import run_reactor
 from pbcluster.cli.layout import ClusterDir
-from pbcluster.config import GatewayConfig, Secrets, load, load_peers
+from pbcluster.config import GatewayConfig, load
 from pbcluster.transport.addresses import member_addresses
 from pbcluster.transport.broadcasts import ZmqSubscriber
-from pbcluster.transport.connection import Factory
-from pbcluster.transport.curve import Curve
-from pbcluster.transport.sockets import Sockets
 from pbcluster.wire import Broadcast
 
 #: Within so long each has heard the leader's beacon, which is its first gap.
@@ -66,40 +64,22 @@ class Heard:
 
 async def run(job: dict[str, Any]) -> dict[str, Any]:
     """:param job: root, count."""
-    # Ended here: the garbage collector may wait forever for sockets whose context it takes first.
-    shared = Factory(reactor)
-    try:
-        return await listen(job, shared)
-    finally:
-        shared.shutdown()
-
-
-async def listen(job: dict[str, Any], shared: Factory) -> dict[str, Any]:
-    """Until standard input ends.
-
-    :param shared: all gateways' sockets are of it.
-    """
     where = ClusterDir.at(Path(job["root"]))
     config = load(GatewayConfig, where.config("gateway_1"))
-    keys, peers = json.loads((where.root / "nodes.json").read_text()), load_peers(config.peers_file)
     heard = Heard()
-    for number in range(job["count"]):
-        name = gateway_name(number)
-        sockets = Sockets(
-            reactor, config.cluster_id, name, Curve.of(Secrets(curve_secret=keys[name]), peers)
-        )
-        sockets._factory.shutdown()
-        sockets._factory = shared
-        subscriber = ZmqSubscriber(sockets, member_addresses(config.broadcasts))
-        subscriber.start(heard.received, heard.gap(number))
-    until = time.monotonic() + CONTACT_WITHIN_S
-    while len(heard.gaps) < job["count"]:
-        if time.monotonic() > until:
-            raise SystemExit(f"{len(heard.gaps)} of {job['count']} gateways heard a beacon")
-        await deferLater(reactor, LOOK_S)
-    print("ready", flush=True)
-    heard.gaps.clear()
-    await deferToThread(sys.stdin.read)
+    with OneContext(where.root, config.cluster_id, config.peers_file) as context:
+        for number in range(job["count"]):
+            sockets = context.sockets(gateway_name(number))
+            subscriber = ZmqSubscriber(sockets, member_addresses(config.broadcasts))
+            subscriber.start(heard.received, heard.gap(number))
+        until = time.monotonic() + CONTACT_WITHIN_S
+        while len(heard.gaps) < job["count"]:
+            if time.monotonic() > until:
+                raise SystemExit(f"{len(heard.gaps)} of {job['count']} gateways heard a beacon")
+            await deferLater(reactor, LOOK_S)
+        print("ready", flush=True)
+        heard.gaps.clear()
+        await deferToThread(sys.stdin.read)
     return {"rows": heard.rows, "gaps": heard.gaps.total()}
 
 

@@ -23,19 +23,17 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThread
 
+from benchmarks.controlplane.one_context import OneContext
 from benchmarks.controlplane.world import ADDRESS, CAPACITY, START_ID, node_name
 from benchmarks.raft.our_client import run_reactor
 from pbcluster.cli.layout import ClusterDir
-from pbcluster.config import NodeConfig, Secrets, load, load_peers
+from pbcluster.config import NodeConfig, load
 from pbcluster.durations import Durations
 from pbcluster.node.assignments import Assignments
 from pbcluster.records import NodeResources
 from pbcluster.transport.addresses import member_addresses
-from pbcluster.transport.connection import Factory
 from pbcluster.transport.control_plane_client import ZmqControlPlaneClient
-from pbcluster.transport.curve import Curve
 from pbcluster.transport.interfaces import Asked
-from pbcluster.transport.sockets import Sockets
 from pbcluster.wire import (
     AssignmentChanges,
     Body,
@@ -124,38 +122,20 @@ class Node:
 
 async def run(job: dict[str, Any]) -> dict[str, Any]:
     """:param job: root, first (number of the first node), count."""
-    # Ended here: the garbage collector may wait forever for sockets whose context it takes first.
-    shared = Factory(reactor)
-    try:
-        return await live(job, shared)
-    finally:
-        shared.shutdown()
-
-
-async def live(job: dict[str, Any], shared: Factory) -> dict[str, Any]:
-    """Until standard input ends.
-
-    :param shared: all nodes' sockets are of it: a hundred contexts would be a hundred threads.
-    """
     where = ClusterDir.at(Path(job["root"]))
     config = load(NodeConfig, where.config("node_1"))
-    keys, peers = json.loads((where.root / "nodes.json").read_text()), load_peers(config.peers_file)
     counts = Counter[str]()
     starts = []
-    for number in range(job["count"]):
-        name = node_name(job["first"] + number)
-        sockets = Sockets(
-            reactor, config.cluster_id, name, Curve.of(Secrets(curve_secret=keys[name]), peers)
-        )
-        sockets._factory.shutdown()
-        sockets._factory = shared
-        client = ZmqControlPlaneClient(sockets, member_addresses(config.members))
-        node = Node(name, client, counts)
-        starts.append(Deferred.fromCoroutine(node.start(number * START_STEP_S)))
-    await gatherResults(starts, consumeErrors=True)
-    print("ready", flush=True)
-    counts.clear()
-    await deferToThread(sys.stdin.read)
+    with OneContext(where.root, config.cluster_id, config.peers_file) as context:
+        for number in range(job["count"]):
+            name = node_name(job["first"] + number)
+            client = ZmqControlPlaneClient(context.sockets(name), member_addresses(config.members))
+            node = Node(name, client, counts)
+            starts.append(Deferred.fromCoroutine(node.start(number * START_STEP_S)))
+        await gatherResults(starts, consumeErrors=True)
+        print("ready", flush=True)
+        counts.clear()
+        await deferToThread(sys.stdin.read)
     return dict(counts)
 
 

@@ -156,8 +156,8 @@ class AccessLog:
 
     def _write(self) -> None:
         lines, self._waiting = self._waiting, []
-        self._writing = True
         data = _encode_lines(lines)
+        self._writing = True
         pool = self._reactor.getThreadPool()
         written = deferToThreadPool(self._reactor, pool, self._file.append, data)
         written.addErrback(self._failed, len(lines))

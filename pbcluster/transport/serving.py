@@ -96,10 +96,6 @@ class ServingSide:
         junk = {f"junk_{cause.value}": n for cause, n in sorted_counts(self.checks.counts)}
         return {**junk, **self._answering.counts, "late": self.late}
 
-    def bundles(self) -> dict[str, int]:
-        """``bundles`` sent, and answers that were ``bundled`` in them."""
-        return dict(self._gathering.counts)
-
     def frame(
         self, session: bytes, parts: Sequence[bytes], proven: str | None, role: str = ""
     ) -> int:

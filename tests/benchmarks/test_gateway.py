@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from benchmarks.figures import (
     values_for,
 )
 from benchmarks.gateway import __main__ as command
-from benchmarks.gateway import front_hop, peers, processes
+from benchmarks.gateway import front_hop, peers, processes, shares
 from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import HERE, checkouts
 from benchmarks.gateway.paced import Connection
@@ -42,6 +43,43 @@ WRK = """Running 3s test @ http://127.0.0.1:8080/
 {more}Requests/sec:  29329.31
 Transfer/sec:      9.23MB
 """
+
+
+class SharesTests(SynchronousTestCase):
+    def test_on_this_machine(self) -> None:
+        """A process is in a group of its own with a bound, and the group goes with the end; where
+        no group may be made, one sentence says so."""
+        try:
+            given = shares.Shares(0.35)
+        except shares.NoShares as error:
+            self.assertIn("control groups", str(error))
+            return
+        self.addCleanup(given.stop)
+        with subprocess.Popen(["sleep", "30"]) as child:
+            try:
+                given.give([child.pid])
+                (group,) = given._made
+                self.assertIn(group.name, Path(f"/proc/{child.pid}/cgroup").read_text())
+                name = "cpu.max" if given._version == 2 else "cpu.cfs_quota_us"
+                self.assertEqual((group / name).read_text().split()[0], "3500")
+            finally:
+                child.kill()
+        given.stop()
+        self.assertFalse(group.exists())
+
+    def test_version_2(self) -> None:
+        """One file has bound and period there."""
+        self.patch(shares, "_parent", lambda: (Path(self.mktemp()), 2))
+        given = shares.Shares(0.35)
+        self.assertEqual(given._files(), [("cpu.max", "3500 10000")])
+
+    def test_a_group_that_cannot_be_made(self) -> None:
+        """It is told, and nothing stays."""
+        self.patch(shares, "_parent", lambda: (Path(self.mktemp()) / "missing", 1))
+        given = shares.Shares(0.35)
+        error = self.assertRaises(shares.NoShares, given.give, [os.getpid()])
+        self.assertIn("no control group", str(error))
+        self.assertEqual(given._made, [])
 
 
 class WrkTests(SynchronousTestCase):

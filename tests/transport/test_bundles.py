@@ -60,7 +60,7 @@ class InMemory(test_memory.Case):
         for loop in loops:
             self.successResultOf(loop)
         self.assertGreater(self.asking.counts()["bundles"], 0)
-        self.assertGreater(self.server.side.bundles()["bundles"], 0)
+        self.assertGreater(self.server.side._gathering.counts["bundles"], 0)
         self.assertEqual(set(self.server.counts()), {"late"})  # nothing was dropped
 
     def test_questions_of_one_turn_leave_together(self) -> None:
@@ -257,7 +257,7 @@ class OverCurve(test_zmq.Case):
                 self.assertEqual(answer, wire.LeaseAck(True, index))
 
         await gatherResults([Deferred.fromCoroutine(loop(number)) for number in range(AT_ONCE)])
-        for counts in (client.counts(), server._side.bundles()):
+        for counts in (client.counts(), server._side._gathering.counts):
             self.assertGreater(counts["bundles"], 0)
             self.assertGreater(counts["bundled"], 2 * counts["bundles"])
         self.assertEqual(client.counts()["attempts"], 10 * AT_ONCE)
