@@ -102,9 +102,9 @@ class ServiceOptions(usage.Options):
 
     def opt_version(self) -> None:
         """Show the version and exit."""
-        from pbcluster import __version__
+        from pbcluster import compiled
 
-        print(f"pbcluster {__version__}")
+        print(f"pbcluster {compiled.version()}")
         raise SystemExit(0)
 
     def postOptions(self) -> None:

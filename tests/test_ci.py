@@ -33,6 +33,7 @@ class ScriptTestCase(SynchronousTestCase):
         path = f"{self.bin}:{os.environ['PATH']}"
         return subprocess.run(
             ["sh", str(CI / name), *arguments],
+            cwd=CI.parent,
             env={"PATH": path, **env},
             capture_output=True,
             text=True,
@@ -73,6 +74,59 @@ class TrialTests(ScriptTestCase):
         self.assertIn("2 of 50 tests were skipped", done.stdout)
         self.assertEqual(self.trial(output, CI_NO_SKIPS="1").returncode, 1)
         self.assertEqual(self.trial(PASSED.format(n=50), CI_NO_SKIPS="1").returncode, 0)
+
+
+class CompiledTests(ScriptTestCase):
+    def compiled(self, *arguments: str, **env: str) -> Done:
+        """``.ci/compiled`` with a Python that only tells what it was asked for."""
+        fake = self.program(
+            "fake-python",
+            """
+            case "$*" in
+                *Python.h*) [ "$HEADERS" != no ];;
+                *sys.version*) echo "$VERSION";;
+                *pip*) echo pip "$PBCLUSTER_COMPILE"; mkdir -p "$DIR"; exit ${PIP:-0};;
+                *) echo "path $PYTHONPATH, $PYTHONSAFEPATH, $PBCLUSTER_EXPECT_COMPILED, $*"
+                   printf "Ran 9 tests in 1.0s\\n\\nPASSED (successes=9)\\n";;
+            esac
+            """,
+        )
+        directory = str(self.bin / "made")
+        env = {"CC": "true", "DIR": directory, **env}
+        return self.run_script("compiled", fake, directory, *arguments, **env)
+
+    def test_made_once(self) -> None:
+        """It is installed, with its modules compiled or not at all; again only if the sources or
+        Python are others, or if it failed."""
+        self.assertNotEqual(self.compiled(PIP="3").returncode, 0)
+        for version, again in (("1", True), ("1", False), ("2", True)):
+            done = self.compiled(VERSION=version)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual("pip always" in done.stdout, again, version)
+
+    def test_tests_run_with_it(self) -> None:
+        """The tests find it before the checkout, and hear that it must be compiled; too few of
+        them fail as ever."""
+        done = self.compiled("9", "tests.some")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        path = f"{CI.parent}/{self.bin / 'made'}:{CI.parent}"
+        self.assertIn(f"path {path}, 1, 1, -m twisted.trial tests.some", done.stdout)
+        self.assertEqual(self.compiled("10", "tests.some").returncode, 1)
+
+    def test_what_is_missing(self) -> None:
+        """Without a compiler or headers the tests are skipped, aloud; not where no skip is allowed,
+        nor where it is to be made and not only tested."""
+        for env, word in (
+            ({"CC": "no-such-compiler"}, "no C compiler (no-such-compiler)"),
+            ({"HEADERS": "no"}, "no headers of Python"),
+        ):
+            done = self.compiled("9", "tests.some", **env)
+            self.assertEqual(done.returncode, 0)
+            self.assertIn(word, done.stderr)
+            self.assertIn("skipped", done.stdout)
+            self.assertNotIn("PASSED", done.stdout)
+            self.assertEqual(self.compiled("9", CI_NO_SKIPS="1", **env).returncode, 1)
+            self.assertEqual(self.compiled(**env).returncode, 1)
 
 
 class BesideTests(ScriptTestCase):

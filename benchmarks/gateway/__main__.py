@@ -19,6 +19,9 @@ figure to trust is the processor time of the proxy's own processes for one reque
 the machine moves rates and latencies far more. Progress, with the process ids to profile, goes to
 stderr, the report to stdout.
 
+This checkout is measured compiled, as ``pip install .`` installs it, if ``make compiled`` was run,
+and in some measures beside it as it stands (``uncompiled``).
+
 Needed are two cores, and the Debian packages nginx-light, haproxy, caddy and wrk, as far as the
 chosen measures take them; what is missing is said at once.
 
@@ -34,6 +37,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import click
 
 from benchmarks import measured, report
@@ -67,6 +71,16 @@ MEASURES: dict[str, tuple[tuple[str, ...], Callable[[Options], Measured]]] = {
     "tls": (tls.NEEDS, tls.measure_requests),
     "handshakes": (tls.NEEDS, tls.measure_handshakes),
 }
+
+
+#: Measures in which this checkout is also told as it stands, not compiled.
+BOTH = ("proxied", "node")
+
+
+def judged(options: Options) -> Options:
+    """The same, without what is only told beside."""
+    checkouts = [each for each in options.checkouts if each.judged]
+    return attrs.evolve(options, checkouts=checkouts)
 
 
 def needed(names: tuple[str, ...]) -> None:
@@ -116,7 +130,7 @@ def main(
     everything = []
     for name in names:
         click.echo(f"== {name}", err=True)
-        everything.append(MEASURES[name][1](options))
+        everything.append(MEASURES[name][1](options if name in BOTH else judged(options)))
         click.echo(report.text(everything[-1]) + "\n")
     measured.write(json_file, everything)
 

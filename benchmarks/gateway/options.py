@@ -26,4 +26,5 @@ class Options:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return tuple(checkout.label for checkout in self.checkouts)
+        """Of those for which there are targets; the others are told beside them."""
+        return tuple(checkout.label for checkout in self.checkouts if checkout.judged)

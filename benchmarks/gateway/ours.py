@@ -24,6 +24,10 @@ from benchmarks.gateway import peers
 from benchmarks.gateway.processes import family
 
 HERE = Path(benchmarks.__file__).resolve().parent.parent
+#: Where ``make compiled`` installs this checkout with its compiled modules.
+COMPILED = HERE / "build" / "compiled"
+#: Name of a system: this checkout as it stands, where a compiled one is measured too.
+UNCOMPILED = "uncompiled"
 #: A cluster starts within this time, or something is wrong.
 START_WITHIN_S = 90.0
 
@@ -32,11 +36,12 @@ START_WITHIN_S = 90.0
 class Checkout:
     """A directory with a ``pbcluster`` package.
 
-    :ivar label: names it in tables.
+    :ivar label: names it in tables. :ivar judged: targets are for it.
     """
 
     root: Path
     label: str = "pbcluster"
+    judged: bool = True
 
     @property
     def python(self) -> str:
@@ -58,7 +63,7 @@ def checkouts(directories: Sequence[Path]) -> list[Checkout]:
     :raises SystemExit: one holds no pbcluster.
     """
     if not directories:
-        return [Checkout(HERE)]
+        return own(HERE, COMPILED)
     for each in directories:
         if not (each / "pbcluster" / "gateway").is_dir():
             raise SystemExit(f"{each} holds no checkout of pbcluster")
@@ -69,6 +74,23 @@ def checkouts(directories: Sequence[Path]) -> list[Checkout]:
         Checkout(each.resolve(), f"pbcluster {name}")
         for each, name in zip(directories, names, strict=True)
     ]
+
+
+def own(checkout: Path, compiled: Path) -> list[Checkout]:
+    """This checkout: compiled, as it is installed, and beside it as it stands; the latter alone
+    where it was not compiled.
+
+    :raises SystemExit: what was compiled is of another state of the sources.
+    """
+    if not compiled.is_dir():
+        return [Checkout(checkout)]
+    package = checkout / "pbcluster"
+    for source in package.rglob("*.py"):
+        copy = compiled / source.relative_to(checkout)
+        if not copy.exists() or copy.read_bytes() != source.read_bytes():
+            name = source.relative_to(checkout)
+            raise SystemExit(f"{compiled} is of other sources ({name}): run make compiled")
+    return [Checkout(compiled), Checkout(checkout, UNCOMPILED, judged=False)]
 
 
 class Ours:

@@ -26,9 +26,9 @@ SETTLE_S = 1.5
 NEEDS = ("nginx", "haproxy", "caddy", "wrk", "taskset")
 #: Why the targets of processor time are missed where they are.
 PYTHON = (
-    "of the gateway's time about half is the kernel's and libuv's, as much as nginx takes for all "
-    "of it; the other half is some hundred Python calls (decision 0033), each a few tenths of a "
-    "microsecond: compiled code would be needed"
+    "more than half of the time is the kernel's and libuv's, as much as nginx takes for all of it; "
+    "most of the rest is Python's objects, also where the calls between them are compiled "
+    "(decision 0085)"
 )
 TARGETS = (
     Target("cpu_us", "nginx", 1.2, stretch=1.0, cause=PYTHON),

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from pbcluster import __version__
+from pbcluster import compiled
 from pbcluster.cli import show
 from pbcluster.cli.groups import command_at
 from pbcluster.errors import ConfigError, InvalidInput, PBClusterError
@@ -68,7 +68,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="pbcluster")
+@click.version_option(compiled.version(), prog_name="pbcluster", message="%(prog)s %(version)s")
 def cli() -> None:
     """Many PocketBase backends on many machines, as one platform.
 

@@ -28,7 +28,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.client import Agent, HTTPConnectionPool, _HTTP11ClientFactory
 
-from pbcluster import processes
+from pbcluster import compiled, processes
 from pbcluster.config import GatewayConfig, settings_of
 from pbcluster.errors import PBClusterError
 from pbcluster.gateway import master_pages, warm_start, worker
@@ -274,10 +274,11 @@ class MasterService(Service):
         self._entrance.serves(None, gateway=self._gateway, metrics=url)
         warm_start.prune(self._config.data_dir / DIRECTORY, self._config.workers)
         log.info(
-            "gateway {id} serves at {url} with {count} workers",
+            "gateway {id} serves at {url} with {count} workers (pbcluster {version})",
             id=self._config.id,
             url=self._gateway,
             count=len(self.crew.ready()),
+            version=compiled.version(),
         )
 
     def _stuck(self, number: int) -> None:

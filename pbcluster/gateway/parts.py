@@ -26,25 +26,9 @@ from pbcluster.web.interfaces import RequestHead
 class Record:
     """What is told of one request when it is over: to the log and the metrics.
 
-    What holds at the start of each stands in the class: most requests change little of it.
-
     :ivar source: where its route was from. :ivar outcome: how its last attempt ended, or
         ``answered`` by the gateway itself. :ivar held_s: how long it waited.
     """
-
-    tenant = ""
-    node = ""
-    source = ""
-    breaker = ""
-    status = 0
-    outcome = ""
-    attempts = 0
-    held_s = 0.0
-    duration_s = 0.0
-    first_byte_s = 0.0
-    request_bytes = 0
-    response_bytes = 0
-    stream = False
 
     def __init__(self, request_id: str, head: RequestHead) -> None:
         """
@@ -52,6 +36,10 @@ class Record:
         """
         self.request_id = request_id
         self.head = head
+        self.tenant = self.node = self.source = self.breaker = self.outcome = ""
+        self.status = self.attempts = self.request_bytes = self.response_bytes = 0
+        self.held_s = self.duration_s = self.first_byte_s = 0.0
+        self.stream = False
 
     @property
     def path(self) -> str:

@@ -27,13 +27,14 @@ from pbcluster.gateway.breaker_words import (
     tell_of_tenant,
 )
 from pbcluster.gateway.forwarding import epoch_of, mark_of, node_at, seen_of, to_client
+from pbcluster.gateway.parts import Parts
 from pbcluster.gateway.request_end import RequestEnd
 from pbcluster.gateway.retries import Verdict
 from pbcluster.gateway.rewriting import rewritten_lines
 from pbcluster.gateway.tenant_breakers import FREE
 from pbcluster.gateway.tenant_id import UNKNOWN_HOST, Found, TenantKey, objection
 from pbcluster.gateway.tokens import UnknownKey
-from pbcluster.web.interfaces import Attempt, Forward, Outcome, Refuse, ResponseHead
+from pbcluster.web.interfaces import Attempt, Exchange, Forward, Outcome, Refuse, ResponseHead
 from pbcluster.wire import Route
 
 #: PocketBase cuts a request after 5 minutes; the node, which waits as long, answers first.
@@ -42,6 +43,7 @@ CONNECT_TIMEOUT_S = 1.0
 #: Methods of which one may find out whether a node answers again.
 _PROBES = frozenset((b"GET", b"HEAD"))
 _NOTHING = Found(TenantKey("name", ""))
+_UNAVAILABLE = Unavailable("the tenant is not available")
 
 log = Logger()
 
@@ -52,25 +54,21 @@ class _ToNode(Forward):
 
 
 class Passage(RequestEnd):
-    """See the module.
+    """See the module."""
 
-    What holds at the start of each stands in the class: most requests change little of it.
-    """
-
-    _found = _NOTHING
-    _key = _NOTHING.key
-    _ticket: Ticket | None = None
-    _tenant_ticket = FREE
-    _why: PBClusterError = Unavailable("the tenant is not available")
-    #: Ask the control plane before the next attempt.
-    _fresh = False
-    #: The life of a node, and the epoch, with which the last attempt failed.
-    _failed_on: tuple[str, int, int] | None = None
-    _marked = False
-    _repeats = 0
-    _pauses = 0
-    _budgeted = False
-    _limited = False
+    def __init__(self, parts: Parts, exchange: Exchange) -> None:
+        super().__init__(parts, exchange)
+        self._found = _NOTHING
+        self._key = _NOTHING.key
+        self._ticket: Ticket | None = None
+        self._tenant_ticket = FREE
+        self._why: PBClusterError = _UNAVAILABLE
+        #: Ask the control plane before the next attempt.
+        self._fresh = False
+        #: The life of a node, and the epoch, with which the last attempt failed.
+        self._failed_on: tuple[str, int, int] | None = None
+        self._marked = self._budgeted = self._limited = False
+        self._repeats = self._pauses = 0
 
     @property
     def _deadline(self) -> float:

@@ -21,17 +21,16 @@ class RequestEnd:
     :ivar record: filled in as the request goes on.
     """
 
-    _route: Route | None = None
-    #: Of the node that was to get it last.
-    _breaker: Breaker | None = None
-    _finished = False
-
     def __init__(self, parts: Parts, exchange: Exchange) -> None:
         self.record = Record(parts.new_id(), exchange.head)
         self._parts = parts
         self._exchange = exchange
         self._head = exchange.head
         self._started = parts.clock.seconds()
+        self._route: Route | None = None
+        #: Of the node that was to get it last.
+        self._breaker: Breaker | None = None
+        self._finished = False
 
     def _refuse(self, error: PBClusterError) -> None:
         """Answer with an error."""

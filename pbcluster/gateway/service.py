@@ -23,6 +23,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pbcluster import compiled
 from pbcluster.config import GatewayConfig, Secrets
 from pbcluster.errors import PBClusterError
 from pbcluster.gateway import local_pages
@@ -200,7 +201,12 @@ class GatewayService(Service):
         secure = [url_of(port, "https") for port in self.secure]
         self._entrance.serves(self._doors, gateway=gateway, tls=secure, metrics=metrics)
         urls = ", ".join([gateway, *secure])
-        log.info("gateway {id} serves at {urls}", id=self._config.id, urls=urls)
+        log.info(
+            "gateway {id} serves at {urls} (pbcluster {version})",
+            id=self._config.id,
+            urls=urls,
+            version=compiled.version(),
+        )
 
     def _listen_at(
         self, doors: Doors, option: str, number: int, where: Where, factory: Any

@@ -20,7 +20,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from pbcluster import ready_file
+from pbcluster import compiled, ready_file
 from pbcluster.config import NodeConfig, Secrets
 from pbcluster.ending import end_process
 from pbcluster.errors import PBClusterError, S3Unavailable
@@ -146,7 +146,12 @@ class NodeService(Service):
         made.front.starting = False
         self._phase = ""
         ready_file.write(config.data_dir, node=url, metrics=metrics_url)
-        log.info("node {id} serves at {url}", id=config.id, url=url)
+        log.info(
+            "node {id} serves at {url} (pbcluster {version})",
+            id=config.id,
+            url=url,
+            version=compiled.version(),
+        )
 
     def _status_page(self) -> StatusPage:
         isolation = self._made.shells.isolation

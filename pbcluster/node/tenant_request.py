@@ -59,15 +59,7 @@ class _ToPocketBase(Forward):
 
 
 class TenantRequest:
-    """See the module; what holds at the start of each stands in the class."""
-
-    _is_stream = False
-    _endless = False
-    _closed = False
-    _withheld: Withheld | None = None
-    _over: Refusal | None = None
-    #: Names the write while PocketBase has it; 0: it has none.
-    _sent = 0
+    """See the module."""
 
     def __init__(
         self,
@@ -94,6 +86,11 @@ class TenantRequest:
         self._write = write
         self._again = write  # a write is never sent twice
         self._careful = tenant.assignment.durable_reads
+        self._is_stream = self._endless = self._closed = False
+        self._withheld: Withheld | None = None
+        self._over: Refusal | None = None
+        #: Names the write while PocketBase has it; 0: it has none.
+        self._sent = 0
 
     def forward(self) -> None:
         """Hand it over; all gates are open at this moment."""

@@ -46,29 +46,9 @@ _log = Logger()
 class ForwardAttempt:
     """Carries out one ``Forward``.
 
-    What holds at the start of each stands in the class: most attempts change little of it.
-
     :ivar passed: response bytes went to the client.
     :ivar over: ``done`` was called.
     """
-
-    passed = False
-    over = False
-    _connecting: Deferred[Any] | None = None
-    _connection: UpstreamConnection | None = None
-    _reused = False
-    #: Bytes came that were no answer.
-    _junk = False
-    _upload_paused = False
-    _parsed: ParsedResponse | None = None
-    _prefix = b""
-    _holding = False
-    _held: list[bytes] | None = None
-    _held_bytes = 0
-    _received_all = False
-    _chunk_response = False
-    _request_bytes = 0
-    _response_bytes = 0
 
     def __init__(
         self,
@@ -82,6 +62,19 @@ class ForwardAttempt:
         self._plan = plan
         self._done = done
         self._request_head = request_head(plan, client)
+        self.passed = self.over = False
+        self._connecting: Deferred[Any] | None = None
+        self._connection: UpstreamConnection | None = None
+        self._reused = False
+        #: Bytes came that were no answer.
+        self._junk = False
+        self._upload_paused = False
+        self._parsed: ParsedResponse | None = None
+        self._prefix = b""
+        self._holding = False
+        self._held: list[bytes] | None = None
+        self._received_all = self._chunk_response = False
+        self._held_bytes = self._request_bytes = self._response_bytes = 0
 
     @property
     def upload_blocked(self) -> bool:

@@ -15,9 +15,8 @@ from typing import Any, Protocol, cast
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer, IReactorTime, ITCPTransport, IUNIXTransport
-from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from pbcluster.web.chunked import BadBody, BodyReader, CloseReader
 from pbcluster.web.deadline import Deadline
@@ -25,6 +24,7 @@ from pbcluster.web.limits import RESPONSE_HEAD_LIMITS
 from pbcluster.web.memory import Remembered
 from pbcluster.web.response_head import BadResponse, ParsedResponse, parse_response
 from pbcluster.web.rules import HeadScanner, Rejected
+from pbcluster.web.stream_protocol import StreamProtocol
 
 #: Interim (1xx) responses taken before the final one; more is an attack or a bug.
 MAX_INTERIM = 16
@@ -82,15 +82,12 @@ class ResponseListener(Protocol):
         """It does again."""
 
 
-@implementer(IPushProducer)
-class UpstreamConnection(TwistedProtocol):
+class UpstreamConnection(StreamProtocol):
     """A connection that serves one exchange at a time.
 
     :ivar key: (host, port, identity) of the upstream; the identity is empty without TLS.
     :ivar responded: at least one byte of the current response came.
     """
-
-    transport: Any
 
     def __init__(
         self,
@@ -99,6 +96,7 @@ class UpstreamConnection(TwistedProtocol):
         lost: Callable[[UpstreamConnection], None],
         heads: ResponseHeads,
     ) -> None:
+        super().__init__()
         self.key = key
         self._heads = heads
         self.responded = False
@@ -335,3 +333,7 @@ class UpstreamConnection(TwistedProtocol):
         self.abort()
         if listener is not None:
             listener.upstream_failed(error, timed_out)
+
+
+# A decorator would keep it from becoming an extension type (pbcluster.compiled).
+classImplements(UpstreamConnection, IPushProducer)

@@ -12,24 +12,21 @@ It knows no HTTP, and does not decide when a connection ends (``server_connectio
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import Protocol
 
 from pbcluster.web.deadline import Deadline
 from pbcluster.web.limits import LINGER_BYTES, LINGER_S, Limits
+from pbcluster.web.stream_protocol import StreamProtocol
 
 
-class ClosingProtocol(Protocol):
+class ClosingProtocol(StreamProtocol):
     """A connection that ends in order; a subclass defines :meth:`_expired`.
 
     :ivar slow: the client takes no more bytes for now.
     """
 
-    transport: Any
-
     def __init__(self, clock: IReactorTime, limits: Limits) -> None:
+        super().__init__()
         self.slow = False
         self._limits = limits
         self._secure = False

@@ -56,19 +56,8 @@ class ClientConnection(Protocol):
 class ServerExchange:
     """See ``interfaces.Exchange``.
 
-    What holds at the start of each stands in the class: most exchanges change little of it.
-
     :ivar head: the request. :ivar body: its body, as far as it came.
     """
-
-    body: NoBody | RequestBody = NO_BODY
-    _attempt: ForwardAttempt | None = None
-    _done: Callable[[Attempt], None] | None = None
-    _on_gone: list[Callable[[], None]] | None = None
-    _close = False
-    _continued = False
-    _finished = False
-    _gone = False
 
     def __init__(
         self,
@@ -78,10 +67,15 @@ class ServerExchange:
         budget: ReplayBudget,
     ) -> None:
         self.head = head
+        self.body: NoBody | RequestBody = NO_BODY
         if head.chunked or head.content_length:
             self.body = RequestBody(budget, False)
         self._connection = connection
         self._pool = pool
+        self._attempt: ForwardAttempt | None = None
+        self._done: Callable[[Attempt], None] | None = None
+        self._on_gone: list[Callable[[], None]] | None = None
+        self._close = self._continued = self._finished = self._gone = False
 
     # -- for the handler --------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from pbcluster.web.answers import error_body, local_response, refusal_headers
 from pbcluster.web.chunked import BadBody, BodyReader, ChunkedReader, LengthReader
@@ -67,7 +67,6 @@ class Server(typing.Protocol):
         """Count a connection out."""
 
 
-@implementer(IPushProducer, IHandshakeListener)
 class HTTPServerConnection(ClosingProtocol):
     """See the module.
 
@@ -399,3 +398,7 @@ class HTTPServerConnection(ClosingProtocol):
         self._exchange = None
         self._pending = b""
         self.close_in_order(unread)
+
+
+# A decorator would keep it from becoming an extension type (pbcluster.compiled).
+classImplements(HTTPServerConnection, IPushProducer, IHandshakeListener)

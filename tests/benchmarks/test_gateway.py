@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -25,7 +26,7 @@ from benchmarks.figures import (
 from benchmarks.gateway import __main__ as command
 from benchmarks.gateway import front_hop, peers, processes, shares
 from benchmarks.gateway.options import Options
-from benchmarks.gateway.ours import HERE, checkouts
+from benchmarks.gateway.ours import HERE, checkouts, own
 from benchmarks.gateway.paced import Connection
 from benchmarks.measured import UNITS, Measured
 
@@ -252,14 +253,33 @@ class CommandTests(SynchronousTestCase):
 
     def test_labels_of_checkouts(self) -> None:
         """One checkout is pbcluster; several are told apart by their directories."""
-        self.assertEqual([each.label for each in checkouts([])], ["pbcluster"])
         self.assertEqual([each.label for each in checkouts([HERE])], ["pbcluster"])
         both = [each.label for each in checkouts([HERE, HERE])]
         self.assertEqual(both, [f"pbcluster {HERE.name}"] * 2)
 
+    def test_compiled(self) -> None:
+        """What was compiled is judged, and the checkout itself told beside it; alone where nothing
+        was compiled. What was compiled of other sources is refused, with what to do."""
+        with tempfile.TemporaryDirectory() as directory:
+            checkout, compiled = Path(directory) / "checkout", Path(directory) / "compiled"
+            (checkout / "pbcluster").mkdir(parents=True)
+            (checkout / "pbcluster" / "one.py").write_text("a = 1\n")
+            self.assertEqual([each.label for each in own(checkout, compiled)], ["pbcluster"])
+            shutil.copytree(checkout, compiled)
+            found = own(checkout, compiled)
+            self.assertEqual([each.root for each in found], [compiled, checkout])
+            self.assertEqual(Options(found, 1, 1.0, 0, 1).labels, ("pbcluster",))
+            self.assertEqual(
+                [each.label for each in command.judged(Options(found, 1, 1.0, 0, 1)).checkouts],
+                ["pbcluster"],
+            )
+            (checkout / "pbcluster" / "one.py").write_text("a = 2\n")
+            with self.assertRaisesRegex(SystemExit, "one.py.*make compiled"):
+                own(checkout, compiled)
+
     def test_another_checkout_sees_only_these_benchmarks(self) -> None:
         """Its path begins with a directory that holds a link to these benchmarks and no more."""
-        (checkout,) = checkouts([])
+        (checkout,) = checkouts([HERE])
         with tempfile.TemporaryDirectory() as directory:
             overlay = Path(directory)
             first, second = checkout.environment(overlay)["PYTHONPATH"].split(os.pathsep)

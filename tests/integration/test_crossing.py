@@ -17,6 +17,7 @@ from pathlib import Path
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
+from pbcluster import compiled
 from pbcluster.cli import procfs
 from pbcluster.cli.child import Child, ProcessSpec
 from pbcluster.errors import Conflict, Unavailable
@@ -64,8 +65,12 @@ class CrossingTestCase(SynchronousTestCase):
 
 class SdkTests(CrossingTestCase):
     def test_the_official_sdk(self) -> None:
-        """Sign-in, collections, CRUD with filters, realtime, upload and ranged download work."""
+        """Sign-in, collections, CRUD with filters, realtime, upload and ranged download work;
+        gateway and nodes run the modules, compiled or not, that this process does."""
         cluster = self.cluster(nodes=2)
+        for who in ("gateway_1", *cluster.ids("node")):
+            mapped = Path(f"/proc/{cluster.pid(who)}/maps").read_text()
+            self.assertEqual("/pbcluster/web/attempt." in mapped, compiled.in_use(), who)
         cluster.create_tenant("shop", EMAIL, PASSWORD)
         done = run_sdk(cluster, "shop")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr + cluster.logs())

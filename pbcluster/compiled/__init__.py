@@ -1,0 +1,87 @@
+"""The way of the usual request as machine code: which modules, and whether they are in use.
+
+The modules named here are plain Python, and run as such in a checkout. When pbcluster is *built*
+(``pip install .``, a wheel) and a C compiler is there, Cython translates them as they stand, and
+their classes become extension types whose attributes are places in a struct: a request then takes
+the gateway a good third less of its own time (:doc:`/decisions/0085-compiled-where-possible`).
+
+What must hold: nothing can be told from the outside but by the time it takes; all of them are
+compiled or none is; and who has no compiler gets the same platform, only slower. ``declarations``
+says what the translated classes look like; ``setup.py`` does the work. Nothing here runs in a
+service but :func:`in_use`.
+"""
+
+from __future__ import annotations
+
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
+
+from pbcluster import __version__
+
+#: Modules that each request crosses, in the gateway and in the node. Others gain nothing.
+MODULES = (
+    "pbcluster.gateway.access_log",
+    "pbcluster.gateway.admission",
+    "pbcluster.gateway.breaker",
+    "pbcluster.gateway.breakers",
+    "pbcluster.gateway.figures",
+    "pbcluster.gateway.flights",
+    "pbcluster.gateway.forwarding",
+    "pbcluster.gateway.limits",
+    "pbcluster.gateway.lookups",
+    "pbcluster.gateway.nodes",
+    "pbcluster.gateway.parts",
+    "pbcluster.gateway.passage",
+    "pbcluster.gateway.proxy",
+    "pbcluster.gateway.request_end",
+    "pbcluster.gateway.request_ids",
+    "pbcluster.gateway.routes",
+    "pbcluster.gateway.shedding",
+    "pbcluster.gateway.tenant_breakers",
+    "pbcluster.gateway.tenant_id",
+    "pbcluster.node.assignments",
+    "pbcluster.node.durability",
+    "pbcluster.node.figures",
+    "pbcluster.node.front",
+    "pbcluster.node.gates",
+    "pbcluster.node.gateway_keys",
+    "pbcluster.node.heads",
+    "pbcluster.node.proofs",
+    "pbcluster.node.prover",
+    "pbcluster.node.quotas",
+    "pbcluster.node.refusals",
+    "pbcluster.node.tenant",
+    "pbcluster.node.tenant_request",
+    "pbcluster.node.tenants",
+    "pbcluster.node.uses",
+    "pbcluster.rates",
+    "pbcluster.signing",
+    "pbcluster.web.answers",
+    "pbcluster.web.attempt",
+    "pbcluster.web.chunked",
+    "pbcluster.web.client",
+    "pbcluster.web.closing",
+    "pbcluster.web.deadline",
+    "pbcluster.web.exchange",
+    "pbcluster.web.headers",
+    "pbcluster.web.memory",
+    "pbcluster.web.pool",
+    "pbcluster.web.replay",
+    "pbcluster.web.response_head",
+    "pbcluster.web.rules",
+    "pbcluster.web.server_connection",
+    "pbcluster.web.stream_protocol",
+    "pbcluster.web.upstream_request",
+)
+
+
+def in_use() -> bool:
+    """Whether this process runs the translated modules."""
+    found = find_spec("pbcluster.rates")  # all are, or none
+    origin = found.origin if found is not None else None
+    return origin is not None and origin.endswith(tuple(EXTENSION_SUFFIXES))
+
+
+def version() -> str:
+    """The version, and whether it is compiled, for people."""
+    return f"{__version__}, {'compiled' if in_use() else 'not compiled'}"

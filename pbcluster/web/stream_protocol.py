@@ -1,0 +1,50 @@
+"""A protocol over a stream, without Twisted's base class.
+
+``twisted.internet.protocol.Protocol`` is a class of Python, on which an extension type cannot
+stand; the protocols of the HTTP core are extension types where pbcluster is compiled
+(:mod:`pbcluster.compiled`). This is what Twisted's transports, endpoints and TLS need of one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import ILoggingContext, IProtocol
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from zope.interface import classImplements
+
+
+class StreamProtocol:
+    """See ``IProtocol``; what a subclass does not need stays as it is here.
+
+    :ivar transport: from :meth:`makeConnection` on. :ivar factory: set by Twisted's factories.
+    """
+
+    def __init__(self) -> None:
+        self.transport: Any = None
+        self.factory: Any = None
+        self.connected = 0
+
+    def makeConnection(self, transport: Any) -> None:
+        """See ``IProtocol``."""
+        self.connected = 1
+        self.transport = transport
+        self.connectionMade()
+
+    def connectionMade(self) -> None:
+        """See ``IProtocol``."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """See ``IProtocol``."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """See ``IProtocol``."""
+
+    def logPrefix(self) -> str:
+        """See ``ILoggingContext``."""
+        return type(self).__name__
+
+
+# A decorator would keep it from becoming an extension type.
+classImplements(StreamProtocol, IProtocol, ILoggingContext)

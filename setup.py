@@ -1,0 +1,107 @@
+"""Builds pbcluster; where Cython and a C compiler are there, with its hot modules compiled.
+
+All that is constant stands in ``pyproject.toml``. Here is only what cannot: which modules are
+translated stands in ``pbcluster.compiled``, and whether they are depends on where this runs.
+``PBCLUSTER_COMPILE=never`` leaves them as they are, ``always`` fails where they cannot be compiled;
+else a build that has no compiler says so and goes on without. An editable install is never
+compiled: what was edited would not be what runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+# A build backend does not look for modules beside this file.
+sys.path.insert(0, str(ROOT))
+
+from pbcluster.compiled import MODULES  # noqa: E402
+from pbcluster.compiled.declarations import declarations  # noqa: E402
+
+WHEN = ("always", "auto", "never")
+#: Debug information would make the build slower and the result six times as large.
+FLAGS = ["-O2", "-g0"]
+DIRECTIVES = {
+    "language_level": "3",
+    # An annotation is a promise to a reader; as a C type it would refuse what Python takes.
+    "annotation_typing": False,
+    "auto_pickle": False,
+}
+
+log = logging.getLogger("pbcluster.build")
+
+
+def path_of(module: str) -> Path:
+    """Where a module stands, from the root."""
+    return Path(*module.split(".")).with_suffix(".py")
+
+
+def translated(directory: Path) -> list[str]:
+    """The C files of all modules, made below ``directory``."""
+    from Cython.Build import cythonize
+
+    sources = {module: (ROOT / path_of(module)).read_text() for module in MODULES}
+    declared = declarations(sources)
+    shutil.rmtree(directory, ignore_errors=True)
+    extensions = []
+    for module, source in sources.items():
+        copy = directory / path_of(module)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        for package in copy.relative_to(directory).parents:
+            (directory / package / "__init__.py").touch()
+        copy.write_text(source)
+        if module in declared:
+            copy.with_suffix(".pxd").write_text(declared[module])
+        extensions.append(Extension(module, [str(copy)]))
+    made = cythonize(
+        extensions,
+        include_path=[str(directory)],
+        compiler_directives=DIRECTIVES,
+        nthreads=os.cpu_count() or 1,
+        quiet=True,
+    )
+    return [each.sources[0] for each in made]
+
+
+class BuildHotModules(build_ext):
+    """Compiles all modules, or none."""
+
+    def run(self) -> None:
+        """See ``PBCLUSTER_COMPILE``."""
+        when = os.environ.get("PBCLUSTER_COMPILE", "auto")
+        if when not in WHEN:
+            raise SystemExit(f"PBCLUSTER_COMPILE is {when!r}: allowed are {', '.join(WHEN)}")
+        if self.editable_mode or self.inplace or when == "never":
+            self.extensions = []
+            return
+        self.parallel = self.parallel or os.cpu_count()
+        try:
+            super().run()
+        except (Exception, SystemExit) as error:
+            if when == "always":
+                raise
+            log.warning("pbcluster is not compiled, it will be slower: %s", error)
+            for path in map(Path, self.get_outputs()):
+                path.unlink(missing_ok=True)
+            self.extensions = []
+
+    def build_extensions(self) -> None:
+        """Translate, then compile."""
+        sources = translated(Path(self.build_temp).resolve() / "translated")
+        for extension, source in zip(self.extensions, sources, strict=True):
+            extension.sources = [source]
+            extension.extra_compile_args = FLAGS
+        super().build_extensions()
+
+
+setup(
+    ext_modules=[Extension(module, [str(path_of(module))]) for module in MODULES],
+    cmdclass={"build_ext": BuildHotModules},
+)

@@ -1,0 +1,158 @@
+from pathlib import Path
+from textwrap import dedent
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pbcluster.compiled import MODULES
+from pbcluster.compiled.declarations import NotDeclarable, declarations
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def declared(**sources: str) -> dict[str, list[str]]:
+    """Module → its declarations, line by line."""
+    texts = declarations({name: dedent(source) for name, source in sources.items()})
+    return {name: text.rstrip("\n").split("\n") for name, text in texts.items()}
+
+
+class AttributeTests(SynchronousTestCase):
+    def test_all_that_is_assigned(self) -> None:
+        """Whatever is assigned to self anywhere is an attribute, once, in the order of the source;
+        what only other objects get is none."""
+        found = declared(
+            one='''
+            class A:
+                """See the module."""
+
+                said: int
+
+                def __init__(self, other):
+                    self.first = self.second = 1
+                    self.third: int = 2
+                    (self.fourth, [self.fifth, *self.sixth]), other.foreign = other
+
+                async def later(self):
+                    self.seventh += 1
+                    self.first = 3
+                    self.item["key"] = 4
+            '''
+        )
+        names = ("said", "first", "second", "third", "fourth", "fifth", "sixth", "seventh")
+        attributes = [line for line in found["one"] if "public" in line]
+        self.assertEqual(sorted(attributes), sorted(f"    cdef public object {n}" for n in names))
+
+    def test_properties_are_none(self) -> None:
+        """A property with a setter stays a property."""
+        found = declared(
+            one="""
+            class A:
+                @property
+                def shown(self): return 1
+                @shown.setter
+                def shown(self, value): self._shown = value
+                def __init__(self): self.shown = 2
+            """
+        )
+        self.assertIn("    cdef public object _shown", found["one"])
+        self.assertNotIn("    cdef public object shown", found["one"])
+
+    def test_defaults_in_the_body(self) -> None:
+        """A default in the body is refused with where it is and what to do; a constant beside
+        slots, which no instance can change, is not."""
+        for body in ("found = 1", "found: int = 1"):
+            error = self.assertRaises(NotDeclarable, declared, some_module=f"class A:\n    {body}")
+            for word in ("some_module.A", "found", "set it in __init__"):
+                self.assertIn(word, str(error))
+        found = declared(one="class A:\n    __slots__ = ()\n    found = 1")
+        self.assertEqual(found["one"], ["cdef class A:", "    cdef object __weakref__"])
+
+
+class MethodTests(SynchronousTestCase):
+    def test_called_directly(self) -> None:
+        """A plain method is; one with a scope of its own inside, with parameters that C does not
+        know, with a decorator, a coroutine or a special one is not."""
+        found = declared(
+            one="""
+            class A:
+                def plain(self, a, b=1, c=None): pass
+                def keyword(self, *, a): pass
+                def any_number(self, *a): pass
+                def any_words(self, **a): pass
+                def inner(self): return lambda: 1
+                def comprehended(self): return [one for one in self]
+                def made(self): yield 1
+                @staticmethod
+                def decorated(): pass
+                async def later(self): pass
+                def __len__(self): return 1
+            """
+        )
+        methods = [line for line in found["one"] if "cpdef" in line]
+        self.assertEqual(methods, ["    cpdef plain(self, a, b=*, c=*)"])
+
+
+class ClassTests(SynchronousTestCase):
+    def test_which(self) -> None:
+        """No class with a decorator, with keywords, with several bases or with one that is not
+        declared itself."""
+        found = declared(
+            one="""
+            from somewhere import Foreign
+            class Plain: pass
+            class Below(Plain): pass
+            @decorated
+            class Decorated: pass
+            class Keyword(metaclass=Plain): pass
+            class Two(Plain, Below): pass
+            class Error(Exception): pass
+            class OfOthers(Foreign): pass
+            class BelowOfOthers(OfOthers): pass
+            def function():
+                class Inner: pass
+            """
+        )
+        classes = [line for line in found["one"] if line.startswith("cdef")]
+        self.assertEqual(classes, ["cdef class Plain:", "cdef class Below(Plain):"])
+
+    def test_a_base_of_another_module(self) -> None:
+        """It is imported, also from a module that comes later, and its attributes, those of its own
+        base too, are not declared again."""
+        sources = {
+            "a": "from b import Base\nclass C(Base):\n    def __init__(self):\n"
+            "        self.own = self.low = self.high = 1",
+            "b": "from c import Lowest\nclass Base(Lowest):\n    def __init__(self):\n"
+            "        self.high = 1",
+            "c": "class Lowest:\n    def __init__(self):\n        self.low = 1",
+        }
+        found = declared(**sources)
+        self.assertEqual(found["a"][0], "from b cimport Base")
+        self.assertEqual(found["a"][1:], ["cdef class C(Base):", "    cdef public object own"])
+        self.assertEqual(found["b"][-1], "    cdef public object high")
+
+    def test_nothing_to_declare(self) -> None:
+        """A module of functions has no declarations."""
+        self.assertEqual(declared(one="def f(): pass"), {})
+
+
+class OwnModulesTests(SynchronousTestCase):
+    def test_declarable(self) -> None:
+        """Every module that is named exists and can be declared, and the objects that each request
+        makes are extension types."""
+        sources = {
+            name: Path(ROOT, *name.split(".")).with_suffix(".py").read_text() for name in MODULES
+        }
+        texts = declarations(sources)
+        for module, name in (
+            ("gateway.parts", "Record"),
+            ("gateway.passage", "Passage(RequestEnd)"),
+            ("node.tenant_request", "TenantRequest"),
+            ("web.attempt", "ForwardAttempt"),
+            ("web.client", "UpstreamConnection(StreamProtocol)"),
+            ("web.exchange", "ServerExchange"),
+            ("web.server_connection", "HTTPServerConnection(ClosingProtocol)"),
+        ):
+            self.assertIn(f"cdef class {name}:", texts[f"pbcluster.{module}"])
+
+    def test_named_once_and_in_order(self) -> None:
+        """The list of modules is sorted."""
+        self.assertEqual(list(MODULES), sorted(set(MODULES)))
