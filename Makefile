@@ -8,9 +8,6 @@ DIR ?= cluster
 UP ?=
 # Fewer tests than this is a failure: an empty suite passes trial. Raise it as tests are added.
 MIN_TESTS = 2440
-# Tests that run again on the reactor of the services: on libuv's streams instead of Twisted's.
-STREAM_TESTS = tests.web tests.gateway.test_service tests.node.test_service tests.node.files.test_faults
-MIN_STREAM_TESTS = 250
 MIN_BESIDE_TESTS = 60
 # Rounds of `make soak-crossing`, `make soak-members`, `make soak-migration` and `make soak-phases`.
 N ?= 20
@@ -42,30 +39,35 @@ BESIDE_TESTS = $(filter tests.controlplane.test_lease_rules tests.controlplane.t
 	tests.compiled.test_build tests.controlplane.test_phases tests.node.test_migration_world tests.simulation.% \
 	tests.test_packaging, $(TEST_MODULES))
 MOST = sh .ci/trial $(BIN)/python $(MIN_TESTS) $(filter-out $(BESIDE_TESTS),$(TEST_MODULES))
-BESIDE = $(SIM) --seeds $(SEEDS) && sh .ci/trial $(BIN)/python $(MIN_BESIDE_TESTS) --temp-directory=_trial_beside $(BESIDE_TESTS)
+BESIDE = { sh .ci/compiled $(BIN)/python $(COMPILED) || true; } && $(SIM) --seeds $(SEEDS) && sh .ci/trial $(BIN)/python $(MIN_BESIDE_TESTS) --temp-directory=_trial_beside $(BESIDE_TESTS)
 ONCE = sh .ci/trial $(BIN)/python $(MIN_TESTS) $(TRIAL)
-# Tests that run again with the compiled modules, on libuv's streams, and with real parts.
+# Tests that run again with the compiled modules and on the reactor of the services, that is, on
+# libuv's streams instead of Twisted's; some of them on real parts.
 CROSSING = tests.integration.test_crossing
-COMPILED_TESTS = tests.compiled.test_in_use $(STREAM_TESTS) tests.gateway.test_proxy tests.node.test_tenants \
+COMPILED_TESTS = tests.compiled.test_in_use tests.web tests.test_rates tests.test_signing \
+	$(addprefix tests.gateway.test_,access_log admission breaker figures forwarding limits lookups nodes \
+		proxy routes service shedding tenant_breakers tenant_holds tenant_id updates) \
+	$(addprefix tests.node.test_,assignments durability front front_limits gateway_keys old_epochs proofs \
+		quotas restoring service tenants tenants_in_trouble) tests.node.files.test_faults \
 	$(CROSSING).SdkTests $(CROSSING).NodeDeathTests.test_reads_through_a_death
-MIN_COMPILED_TESTS = 300
-AGAIN = sh .ci/trial $(BIN)/python $(MIN_STREAM_TESTS) --reactor pbuvloop $(STREAM_TESTS)
+MIN_COMPILED_TESTS = 600
 # Where the package is installed with its compiled modules, beside the checkout, which has none.
 COMPILED = build/compiled
-COMPILED_AGAIN = sh .ci/compiled $(BIN)/python $(COMPILED) $(MIN_COMPILED_TESTS) --reactor pbuvloop $(COMPILED_TESTS)
+AGAIN = sh .ci/compiled $(BIN)/python $(COMPILED) $(MIN_COMPILED_TESTS) --reactor pbuvloop $(COMPILED_TESTS)
 RUN_STAMP = $(VENV)/.installed-run
 DEV_STAMP = $(VENV)/.installed-dev
 # The newer editable installs of setuptools hide twisted/plugins from Twisted.
 EDITABLE = --config-settings editable_mode=compat
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
-.PHONY: help run compiled test lint types docs bench bench-raft bench-gateway bench-node soak-crossing soak-members soak-migration soak-phases soak-litestream soak-node chaos fuzz fuzz-api fuzz-http sim sim-mutants sim-ownership sim-ownership-mutants preflight clean
+.PHONY: help run compiled test test-compiled lint types docs bench bench-raft bench-gateway bench-node soak-crossing soak-members soak-migration soak-phases soak-litestream soak-node chaos fuzz fuzz-api fuzz-http sim sim-mutants sim-ownership sim-ownership-mutants preflight clean
 .DEFAULT_GOAL = help
 
 help:
 	@echo "make run                 start a whole cluster here; Ctrl-C stops it (DIR=cluster, UP='--nodes 3')"
 	@echo "make test                everything that must hold, as continuous integration sees it"
 	@echo "make compiled            install the package, compiled, into $(COMPILED) (needs a C compiler)"
+	@echo "make test-compiled       those of the tests that run with the compiled modules too"
 	@echo "make lint                ruff, mypy and the import contracts alone"
 	@echo "make docs                the documentation, into docs/_build/html"
 	@echo "make bench               every figure of docs/benchmarks, measured here (BENCH='--quick')"
@@ -108,13 +110,16 @@ $(DEV_STAMP): pyproject.toml | preflight $(BIN)/python
 compiled: $(DEV_STAMP)
 	@sh .ci/compiled $(BIN)/python $(COMPILED)
 
+test-compiled: $(DEV_STAMP)
+	@$(AGAIN)
+
 run: $(RUN_STAMP)
 	@$(BIN)/pbcluster up --dir "$(DIR)" --demo $(UP)
 
 # What was just installed is written first: else the first tests that wait for the disk wait for it.
 test: $(DEV_STAMP) lint docs
 	@sync
-	@$(if $(filter tests,$(TRIAL)),sh .ci/beside '$(BESIDE)' '$(MOST) && $(AGAIN) && $(COMPILED_AGAIN)',$(ONCE))
+	@$(if $(filter tests,$(TRIAL)),sh .ci/beside '$(BESIDE)' '$(MOST) && $(AGAIN)',$(ONCE))
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
@@ -125,7 +130,9 @@ lint: $(DEV_STAMP)
 docs: $(DEV_STAMP)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
-bench: compiled
+# Without a C compiler only the checkout as it stands is measured.
+bench: $(DEV_STAMP)
+	-@sh .ci/compiled $(BIN)/python $(COMPILED)
 	$(PIP) install $(EDITABLE) --editable '.[dev,bench]'
 	$(BIN)/python -m benchmarks $(BENCH)
 
@@ -133,7 +140,8 @@ bench-raft: $(DEV_STAMP)
 	$(PIP) install $(EDITABLE) --editable '.[dev,bench]'
 	$(BIN)/python -m benchmarks.raft $(BENCH)
 
-bench-gateway: compiled
+bench-gateway: $(DEV_STAMP)
+	-@sh .ci/compiled $(BIN)/python $(COMPILED)
 	$(BIN)/python -m benchmarks.gateway $(BENCH)
 
 bench-node: $(DEV_STAMP)

@@ -3,12 +3,14 @@
 All that is constant stands in ``pyproject.toml``. Here is only what cannot: which modules are
 translated stands in ``pbcluster.compiled``, and whether they are depends on where this runs.
 ``PBCLUSTER_COMPILE=never`` leaves them as they are, ``always`` fails where they cannot be compiled;
-else a build that has no compiler says so and goes on without. An editable install is never
-compiled: what was edited would not be what runs.
+else a build that cannot says so (pip shows it with ``-v``) and goes on without; its wheel is for
+this Python all the same. An editable installation is never compiled: what was edited would not be
+what runs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -26,6 +28,8 @@ from pbcluster.compiled import MODULES  # noqa: E402
 from pbcluster.compiled.declarations import declarations  # noqa: E402
 
 WHEN = ("always", "auto", "never")
+#: Processes at once; one takes some 200 MB.
+AT_ONCE = min(8, len(os.sched_getaffinity(0)))
 #: Debug information would make the build slower and the result six times as large.
 FLAGS = ["-O2", "-g0"]
 DIRECTIVES = {
@@ -38,36 +42,46 @@ DIRECTIVES = {
 log = logging.getLogger("pbcluster.build")
 
 
+def when() -> str:
+    """``PBCLUSTER_COMPILE``.
+
+    :raises SystemExit: it is no word that is known.
+    """
+    word = os.environ.get("PBCLUSTER_COMPILE", "auto")
+    if word not in WHEN:
+        raise SystemExit(f"PBCLUSTER_COMPILE is {word!r}: allowed are {', '.join(WHEN)}")
+    return word
+
+
 def path_of(module: str) -> Path:
     """Where a module stands, from the root."""
     return Path(*module.split(".")).with_suffix(".py")
 
 
-def translated(directory: Path) -> list[str]:
+def translated(directory: Path) -> list[Path]:
     """The C files of all modules, made below ``directory``."""
     from Cython.Build import cythonize
 
     sources = {module: (ROOT / path_of(module)).read_text() for module in MODULES}
     declared = declarations(sources)
     shutil.rmtree(directory, ignore_errors=True)
-    extensions = []
     for module, source in sources.items():
         copy = directory / path_of(module)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        for package in copy.relative_to(directory).parents:
+        for package in path_of(module).parents:
             (directory / package / "__init__.py").touch()
         copy.write_text(source)
         if module in declared:
             copy.with_suffix(".pxd").write_text(declared[module])
-        extensions.append(Extension(module, [str(copy)]))
-    made = cythonize(
-        extensions,
-        include_path=[str(directory)],
-        compiler_directives=DIRECTIVES,
-        nthreads=os.cpu_count() or 1,
-        quiet=True,
-    )
-    return [each.sources[0] for each in made]
+    # From there, so that a traceback names a file as it is found in an installation.
+    with contextlib.chdir(directory):
+        made = cythonize(
+            [Extension(module, [str(path_of(module))]) for module in MODULES],
+            compiler_directives=DIRECTIVES,
+            nthreads=AT_ONCE,
+            quiet=True,
+        )
+    return [directory / each.sources[0] for each in made]
 
 
 class BuildHotModules(build_ext):
@@ -75,17 +89,17 @@ class BuildHotModules(build_ext):
 
     def run(self) -> None:
         """See ``PBCLUSTER_COMPILE``."""
-        when = os.environ.get("PBCLUSTER_COMPILE", "auto")
-        if when not in WHEN:
-            raise SystemExit(f"PBCLUSTER_COMPILE is {when!r}: allowed are {', '.join(WHEN)}")
-        if self.editable_mode or self.inplace or when == "never":
+        if self.editable_mode or self.inplace:
             self.extensions = []
             return
-        self.parallel = self.parallel or os.cpu_count()
+        # What an earlier build left there would be packed too, and found before the sources.
+        for left in Path(self.build_lib, "pbcluster").rglob("*.so"):
+            left.unlink()
+        self.parallel = self.parallel or AT_ONCE
         try:
             super().run()
         except (Exception, SystemExit) as error:
-            if when == "always":
+            if when() == "always":
                 raise
             log.warning("pbcluster is not compiled, it will be slower: %s", error)
             for path in map(Path, self.get_outputs()):
@@ -96,12 +110,14 @@ class BuildHotModules(build_ext):
         """Translate, then compile."""
         sources = translated(Path(self.build_temp).resolve() / "translated")
         for extension, source in zip(self.extensions, sources, strict=True):
-            extension.sources = [source]
+            extension.sources = [str(source)]
             extension.extra_compile_args = FLAGS
         super().build_extensions()
 
 
-setup(
-    ext_modules=[Extension(module, [str(path_of(module))]) for module in MODULES],
-    cmdclass={"build_ext": BuildHotModules},
-)
+if __name__ == "__main__":
+    hot = () if when() == "never" else MODULES
+    setup(
+        ext_modules=[Extension(module, [str(path_of(module))]) for module in hot],
+        cmdclass={"build_ext": BuildHotModules},
+    )

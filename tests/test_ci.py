@@ -28,12 +28,12 @@ class ScriptTestCase(SynchronousTestCase):
         return str(file)
 
     def run_script(
-        self, name: str, *arguments: str, **env: str
+        self, name: str, *arguments: str, cwd: Path | None = None, **env: str
     ) -> subprocess.CompletedProcess[str]:
         path = f"{self.bin}:{os.environ['PATH']}"
         return subprocess.run(
             ["sh", str(CI / name), *arguments],
-            cwd=CI.parent,
+            cwd=cwd,
             env={"PATH": path, **env},
             capture_output=True,
             text=True,
@@ -77,6 +77,15 @@ class TrialTests(ScriptTestCase):
 
 
 class CompiledTests(ScriptTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.checkout = self.bin / "checkout"
+        for name in ("pbcluster", "twisted"):
+            (self.checkout / name).mkdir(parents=True)
+        for name in ("setup.py", "pyproject.toml", "pbcluster/one.py"):
+            (self.checkout / name).touch()
+        (self.checkout / ".ci").symlink_to(CI)
+
     def compiled(self, *arguments: str, **env: str) -> Done:
         """``.ci/compiled`` with a Python that only tells what it was asked for."""
         fake = self.program(
@@ -85,46 +94,52 @@ class CompiledTests(ScriptTestCase):
             case "$*" in
                 *Python.h*) [ "$HEADERS" != no ];;
                 *sys.version*) echo "$VERSION";;
-                *pip*) echo pip "$PBCLUSTER_COMPILE"; mkdir -p "$DIR"; exit ${PIP:-0};;
+                *get_config_var*) echo "no-such-compiler";;
+                *pip*) echo pip "$PBCLUSTER_COMPILE"; mkdir -p made; exit ${PIP:-0};;
                 *) echo "path $PYTHONPATH, $PYTHONSAFEPATH, $PBCLUSTER_EXPECT_COMPILED, $*"
                    printf "Ran 9 tests in 1.0s\\n\\nPASSED (successes=9)\\n";;
             esac
             """,
         )
-        directory = str(self.bin / "made")
-        env = {"CC": "true", "DIR": directory, **env}
-        return self.run_script("compiled", fake, directory, *arguments, **env)
+        env = {"CC": "true", **env}
+        return self.run_script("compiled", fake, "made", *arguments, cwd=self.checkout, **env)
 
     def test_made_once(self) -> None:
-        """It is installed, with its modules compiled or not at all; again only if the sources or
-        Python are others, or if it failed."""
+        """It is installed, with its modules compiled or not at all; again only if the sources,
+        Python or Cython are others, or if it failed."""
         self.assertNotEqual(self.compiled(PIP="3").returncode, 0)
         for version, again in (("1", True), ("1", False), ("2", True)):
             done = self.compiled(VERSION=version)
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertEqual("pip always" in done.stdout, again, version)
+        for change in ("new", "gone"):
+            source = self.checkout / "pbcluster" / "two.py"
+            source.touch() if change == "new" else source.unlink()
+            self.assertIn("pip always", self.compiled(VERSION="2").stdout, change)
+            self.assertNotIn("pip", self.compiled(VERSION="2").stdout, change)
 
     def test_tests_run_with_it(self) -> None:
         """The tests find it before the checkout, and hear that it must be compiled; too few of
         them fail as ever."""
         done = self.compiled("9", "tests.some")
         self.assertEqual(done.returncode, 0, done.stderr)
-        path = f"{CI.parent}/{self.bin / 'made'}:{CI.parent}"
+        path = f"{self.checkout}/made:{self.checkout}"
         self.assertIn(f"path {path}, 1, 1, -m twisted.trial tests.some", done.stdout)
         self.assertEqual(self.compiled("10", "tests.some").returncode, 1)
 
     def test_what_is_missing(self) -> None:
-        """Without a compiler or headers the tests are skipped, aloud; not where no skip is allowed,
-        nor where it is to be made and not only tested."""
+        """Without a compiler or headers that is said, and the tests run with the checkout; not if
+        no skip is allowed, nor if it is to be made and not only tested."""
         for env, word in (
-            ({"CC": "no-such-compiler"}, "no C compiler (no-such-compiler)"),
+            ({"CC": "no-such-one -O2"}, "no C compiler (no-such-one)"),
+            ({"CC": ""}, "no C compiler (no-such-compiler)"),
             ({"HEADERS": "no"}, "no headers of Python"),
         ):
             done = self.compiled("9", "tests.some", **env)
             self.assertEqual(done.returncode, 0)
             self.assertIn(word, done.stderr)
-            self.assertIn("skipped", done.stdout)
-            self.assertNotIn("PASSED", done.stdout)
+            self.assertIn("not compiled", done.stdout)
+            self.assertIn("path , , , -m twisted.trial tests.some", done.stdout)
             self.assertEqual(self.compiled("9", CI_NO_SKIPS="1", **env).returncode, 1)
             self.assertEqual(self.compiled(**env).returncode, 1)
 

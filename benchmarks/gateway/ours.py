@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +81,13 @@ def own(checkout: Path, compiled: Path) -> list[Checkout]:
     """This checkout: compiled, as it is installed, and beside it as it stands; the latter alone
     where it was not compiled.
 
-    :raises SystemExit: what was compiled is of another state of the sources.
+    :raises SystemExit: what was compiled is of another state of the sources, or for another Python.
     """
     if not compiled.is_dir():
         return [Checkout(checkout)]
     package = checkout / "pbcluster"
+    if not (compiled / "pbcluster" / f"rates{EXTENSION_SUFFIXES[0]}").exists():
+        raise SystemExit(f"{compiled} is not compiled for this Python: run make compiled")
     for source in package.rglob("*.py"):
         copy = compiled / source.relative_to(checkout)
         if not copy.exists() or copy.read_bytes() != source.read_bytes():

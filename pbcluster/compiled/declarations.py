@@ -10,8 +10,9 @@ Declared is every class that has no base, or one that is declared itself, and no
 declared as plain Python objects, so that anything may stand in them that may in the Python class, a
 test's double too.
 
-What cannot become an attribute of an extension type is refused here, with the reason: a default
-that stands in the class for what instances change.
+What an extension type cannot do is refused here, with the reason: to have a default in the class
+for what instances change, to lose an attribute, and to replace a method of its base that is called
+without a look-up by one that is not (it would not be called).
 """
 
 from __future__ import annotations
@@ -42,18 +43,20 @@ def declarations(sources: Mapping[str, str]) -> dict[str, str]:
     """The text of the ``.pxd`` file of each module that has a class to declare.
 
     :param sources: module name → its source.
-    :raises NotDeclarable: a class has a default in its body for an attribute of its instances.
+    :raises NotDeclarable: a class does what an extension type cannot.
     :raises SyntaxError: a source cannot be read.
     """
     classes = [one for name, source in sources.items() for one in _classes(name, source)]
-    known: dict[Place, set[str]] = {}
+    known: dict[Place, _Class] = {}
     # A base may stand in a module that comes later.
     while more := [one for one in classes if one.place not in known and one.stands_on(known)]:
-        known.update({one.place: {*one.attributes(), *one.inherited(known)} for one in more})
+        for one in more:
+            one.below = known.get(one.base) if one.base is not None else None
+            known[one.place] = one
     lines: dict[str, list[str]] = {}
     for one in classes:
         if one.place in known:
-            lines.setdefault(one.place.module, []).extend(one.declared(known))
+            lines.setdefault(one.place.module, []).extend(one.declared())
     return {name: "\n".join([*_imports_first(found), ""]) for name, found in lines.items()}
 
 
@@ -67,36 +70,47 @@ class Place(NamedTuple):
 class _Class:
     """A class without decorators that has at most one base.
 
-    :ivar base: None: it has none.
+    :ivar base: None: it has none. :ivar below: it, once it is known to be declared.
     """
 
     def __init__(self, place: Place, node: ast.ClassDef, base: Place | None) -> None:
         self.place = place
         self.base = base
+        self.below: _Class | None = None
         self._node = node
         functions = (ast.FunctionDef, ast.AsyncFunctionDef)
         self._named = {each.name for each in node.body if isinstance(each, functions)}
 
-    def stands_on(self, known: Mapping[Place, set[str]]) -> bool:
+    def stands_on(self, known: Mapping[Place, _Class]) -> bool:
         """Whether its base, if it has one, is among those that are ``known``."""
         return self.base is None or self.base in known
 
-    def inherited(self, known: Mapping[Place, set[str]]) -> set[str]:
-        """The attributes of its base and of what stands below that."""
-        return known[self.base] if self.base is not None else set()
-
     def attributes(self) -> list[str]:
-        """What is assigned to ``self``, or annotated in the class, in the order of the source."""
-        names = dict.fromkeys(_annotated(self._node))
+        """All that is assigned to ``self``, or annotated in the class; of its base too."""
+        names = self.below.attributes() if self.below is not None else []
+        names += _annotated(self._node)
         for each in ast.walk(self._node):
-            if isinstance(each, ast.Assign):
-                targets = each.targets
-            elif isinstance(each, ast.AnnAssign | ast.AugAssign):
-                targets = [each.target]
-            else:
-                continue
-            names.update(dict.fromkeys(_of_self(targets)))
-        return [name for name in names if name not in self._named]
+            if isinstance(each, ast.Attribute) and ast.unparse(each.value) == "self":
+                if isinstance(each.ctx, ast.Store):
+                    names.append(each.attr)
+                elif isinstance(each.ctx, ast.Del):
+                    raise self._wrong(f"{each.attr} cannot be deleted: set it to None")
+        return [name for name in dict.fromkeys(names) if name not in self._named]
+
+    def direct(self) -> dict[str, ast.FunctionDef]:
+        """The methods that are called without a look-up, those of its base too."""
+        found = self.below.direct() if self.below is not None else {}
+        own = {
+            each.name: each
+            for each in self._node.body
+            if isinstance(each, ast.FunctionDef) and _can_be_called_directly(each)
+        }
+        if lost := sorted(found.keys() & self._named - own.keys()):
+            raise self._wrong(
+                f"{', '.join(lost)} must be plain as in its base: no decorator, no coroutine, no "
+                "keyword-only parameters, no lambda, comprehension or function inside"
+            )
+        return found | own
 
     def _defaults(self) -> set[str]:
         """Names with a value in the class's body that instances may change: not so with slots."""
@@ -108,25 +122,28 @@ class _Class:
                 names.add(ast.unparse(each.target))
         return set() if "__slots__" in names else names
 
-    def declared(self, known: Mapping[Place, set[str]]) -> Iterable[str]:
+    def declared(self) -> Iterable[str]:
         """Its lines, the import of its base before them."""
-        (module, name), base = self.place, self.base
+        (module, name), base, below = self.place, self.base, self.below
         if defaults := sorted(self._defaults()):
-            raise NotDeclarable(
-                f"{module}.{name}: {', '.join(defaults)} cannot have a default in the class's "
-                "body, where instances could not change it: set it in __init__"
+            raise self._wrong(
+                f"{', '.join(defaults)} cannot have a default in the class's body, where instances "
+                "could not change it: set it in __init__"
             )
         if base is not None and base.module != module:
             yield f"from {base.module} cimport {base.name}"
         yield f"cdef class {name}({base.name}):" if base is not None else f"cdef class {name}:"
-        inherited = self.inherited(known)
+        inherited = below.attributes() if below is not None else []
         own = [each for each in self.attributes() if each not in inherited]
         yield from (f"    cdef public object {each}" for each in own)
         if base is None:
             yield "    cdef object __weakref__"
-        for each in self._node.body:
-            if isinstance(each, ast.FunctionDef) and _can_be_called_directly(each):
+        for each in self.direct().values():
+            if each in self._node.body:
                 yield f"    cpdef {each.name}({_parameters(each.args)})"
+
+    def _wrong(self, why: str) -> NotDeclarable:
+        return NotDeclarable(f"{self.place.module}.{self.place.name}: {why}")
 
 
 def _classes(module: str, source: str) -> Iterable[_Class]:
@@ -158,20 +175,11 @@ def _annotated(node: ast.ClassDef) -> Iterable[str]:
             yield ast.unparse(each.target)
 
 
-def _of_self(targets: Iterable[ast.expr]) -> Iterable[str]:
-    """The attributes of ``self`` among the targets of an assignment."""
-    for each in targets:
-        if isinstance(each, ast.Tuple | ast.List):
-            yield from _of_self(each.elts)
-        elif isinstance(each, ast.Starred):
-            yield from _of_self([each.value])
-        elif isinstance(each, ast.Attribute) and ast.unparse(each.value) == "self":
-            yield each.attr
-
-
 def _can_be_called_directly(method: ast.FunctionDef) -> bool:
     parameters = method.args
-    plain = not (parameters.kwonlyargs or parameters.vararg or parameters.kwarg)
+    plain = not (
+        parameters.posonlyargs or parameters.kwonlyargs or parameters.vararg or parameters.kwarg
+    )
     special = method.name.startswith("__") or method.decorator_list
     inner = any(isinstance(each, _INNER) for each in ast.walk(method) if each is not method)
     return plain and not special and not inner

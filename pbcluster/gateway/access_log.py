@@ -38,7 +38,7 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 #: Full files kept beside the one that is written.
 KEPT_FILES = 4
 
-log = Logger()
+log = Logger(__name__)
 
 
 class AccessLine(msgspec.Struct, gc=False):

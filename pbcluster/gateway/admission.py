@@ -42,7 +42,7 @@ _OVERLOADED = {
     ),
 }
 
-log = Logger()
+log = Logger(__name__)
 
 
 class Admission:

@@ -41,7 +41,7 @@ JUST_CONFIRMED_S = 0.05
 #: After a question that nobody answered, stale routes are used without waiting, for so long.
 AWAY_S = 2.0
 
-log = Logger()
+log = Logger(__name__)
 Source = Literal["cache", "lookup", "stale"]
 #: Key, whether to place the tenant, lowest epoch.
 _Question = tuple[TenantKey, bool, int]

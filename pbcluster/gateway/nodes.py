@@ -42,7 +42,7 @@ MAX_REASON = 200
 #: Addresses remembered for health questions, as many as breakers.
 MAX_ADDRESSES = 4096
 
-log = Logger()
+log = Logger(__name__)
 
 #: Asks a node, by its id, at a base URL for its health within so many seconds: True or False, never
 #: fails.

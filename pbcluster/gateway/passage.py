@@ -45,7 +45,7 @@ _PROBES = frozenset((b"GET", b"HEAD"))
 _NOTHING = Found(TenantKey("name", ""))
 _UNAVAILABLE = Unavailable("the tenant is not available")
 
-log = Logger()
+log = Logger(__name__)
 
 
 class _ToNode(Forward):

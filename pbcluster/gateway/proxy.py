@@ -33,7 +33,7 @@ from pbcluster.transport.interfaces import Asked
 from pbcluster.web.interfaces import Exchange
 from pbcluster.wire import Body, HoldTenant, Ok, Route
 
-log = Logger()
+log = Logger(__name__)
 
 
 class Proxy:

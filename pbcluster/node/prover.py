@@ -19,7 +19,7 @@ from pbcluster.node.ownership import still_ours
 from pbcluster.node.parts import NodeParts, pause, spawn
 from pbcluster.node.proofs import Held, TooEarly
 
-log = Logger()
+log = Logger(__name__)
 
 
 class NoProof(Unavailable):

@@ -33,7 +33,7 @@ from pbcluster.node.tenant_process import ON_THE_DISK, TenantProcess
 from pbcluster.node.tenant_replication import TenantReplication
 from pbcluster.wire import Assignment
 
-log = Logger()
+log = Logger(__name__)
 
 MAX_HELD = 1000  # requests that wait for one tenant to load; the gateway holds as many
 

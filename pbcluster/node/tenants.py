@@ -28,7 +28,7 @@ from pbcluster.node.tenant import Tenant
 from pbcluster.node.uses import Uses
 from pbcluster.wire import Assignment, AssignmentChanges, NodeAssignments, TenantUsage
 
-log = Logger()
+log = Logger(__name__)
 
 #: Loads at once: each holds S3 transfers and a starting process; more only slow each other down.
 MAX_LOADS = 8

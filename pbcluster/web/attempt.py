@@ -40,7 +40,7 @@ from pbcluster.web.rules import SAFE_METHODS
 from pbcluster.web.upstream_request import framed, request_head
 from pbcluster.web.waiting import as_deferred
 
-_log = Logger()
+_log = Logger(__name__)
 
 
 class ForwardAttempt:

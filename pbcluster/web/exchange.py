@@ -21,7 +21,7 @@ from pbcluster.web.limits import DISCARD_BYTES
 from pbcluster.web.pool import UpstreamPool
 from pbcluster.web.replay import NO_BODY, NoBody, ReplayBudget, RequestBody
 
-_log = Logger()
+_log = Logger(__name__)
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 

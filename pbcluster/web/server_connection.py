@@ -40,7 +40,7 @@ from pbcluster.web.pool import UpstreamPool
 from pbcluster.web.replay import ReplayBudget
 from pbcluster.web.rules import Fields, HeadScanner, Rejected, Rejection, parse_request
 
-_log = Logger()
+_log = Logger(__name__)
 
 _MISDIRECTED = Rejection(421, "this connection was opened for another host")
 

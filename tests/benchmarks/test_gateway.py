@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -266,6 +267,9 @@ class CommandTests(SynchronousTestCase):
             (checkout / "pbcluster" / "one.py").write_text("a = 1\n")
             self.assertEqual([each.label for each in own(checkout, compiled)], ["pbcluster"])
             shutil.copytree(checkout, compiled)
+            with self.assertRaisesRegex(SystemExit, "not compiled for this Python"):
+                own(checkout, compiled)
+            (compiled / "pbcluster" / f"rates{EXTENSION_SUFFIXES[0]}").touch()
             found = own(checkout, compiled)
             self.assertEqual([each.root for each in found], [compiled, checkout])
             self.assertEqual(Options(found, 1, 1.0, 0, 1).labels, ("pbcluster",))

@@ -8,9 +8,11 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 from textwrap import dedent
+from unittest import skipUnless
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,7 +20,14 @@ from pbcluster.compiled import MODULES
 
 ROOT = Path(__file__).parent.parent.parent
 NEEDED = ("setup.py", "pyproject.toml", "README.rst", "LICENSE")
-WITHIN_S = 120
+#: Beside all other tests, at the lowest priority.
+WITHIN_S = 300
+
+CAN_COMPILE = shutil.which("cc") and Path(sysconfig.get_path("include"), "Python.h").exists()
+needs_compiler = skipUnless(
+    CAN_COMPILE, "needs a C compiler and Python's headers: gcc, python3-dev"
+)
+
 
 #: Each module becomes one that has nothing in it.
 CYTHON = '''
@@ -94,6 +103,7 @@ class BuildTests(SynchronousTestCase):
             name.partition(".")[0].replace("/", ".") for name in names if name.endswith(".so")
         )
 
+    @needs_compiler
     def test_compiled(self) -> None:
         """Where it can be done, all modules are compiled, and lie beside their sources."""
         self.cython(CYTHON)
@@ -110,11 +120,22 @@ class BuildTests(SynchronousTestCase):
         said = done.stdout + done.stderr
         self.assertIn("not compiled, it will be slower: Cython is broken here", said)
 
+    @needs_compiler
     def test_all_or_none(self) -> None:
         """A compiler that fails at one module leaves none of them compiled."""
         self.cython(CYTHON)
-        failing = self.compiler('case "$*" in *passage*) exit 1;; esac\nexec $REAL "$@"\n')
+        linked = self.work / "linked"
+        failing = self.compiler(
+            f"""
+            case "$*" in *-shared*)
+                echo "$*" >>"{linked}"
+                [ $(wc -l <"{linked}") -lt 9 ] || exit 1;;
+            esac
+            exec $REAL "$@"
+            """
+        )
         done, out = self.wheel(None, **failing)
+        self.assertGreaterEqual(linked.read_text().count("\n"), 9)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertEqual(self.compiled_in(out), [])
         self.assertIn("not compiled, it will be slower", done.stdout + done.stderr)
@@ -134,6 +155,23 @@ class BuildTests(SynchronousTestCase):
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertEqual(self.compiled_in(out), [])
         self.assertNotIn("slower", done.stdout + done.stderr)
+
+    @needs_compiler
+    def test_after_another(self) -> None:
+        """What an earlier build in the same place compiled is not packed again: neither if nothing
+        is to be compiled now, nor if it cannot be, nor if a module is not compiled any more."""
+        self.cython(CYTHON)
+        modules = self.source / "pbcluster" / "compiled" / "__init__.py"
+        for when, change, expected in (
+            (None, "", list(MODULES)),
+            ("never", "", []),
+            (None, '    "pbcluster.rates",\n', [m for m in MODULES if m != "pbcluster.rates"]),
+        ):
+            modules.write_text(modules.read_text().replace(change, ""))
+            shutil.rmtree(self.work / "wheel", ignore_errors=True)
+            done, out = self.wheel(when)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            self.assertEqual(self.compiled_in(out), expected)
 
     def test_in_place(self) -> None:
         """What is used where it stands, as in an editable installation, is not compiled."""

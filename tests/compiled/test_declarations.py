@@ -33,11 +33,14 @@ class AttributeTests(SynchronousTestCase):
 
                 async def later(self):
                     self.seventh += 1
+                    with other as self.eighth:
+                        for self.ninth in other: pass
                     self.first = 3
                     self.item["key"] = 4
             '''
         )
-        names = ("said", "first", "second", "third", "fourth", "fifth", "sixth", "seventh")
+        names = ["said", "first", "second", "third", "fourth", "fifth", "sixth", "seventh"]
+        names += ["eighth", "ninth"]
         attributes = [line for line in found["one"] if "public" in line]
         self.assertEqual(sorted(attributes), sorted(f"    cdef public object {n}" for n in names))
 
@@ -66,6 +69,13 @@ class AttributeTests(SynchronousTestCase):
         found = declared(one="class A:\n    __slots__ = ()\n    found = 1")
         self.assertEqual(found["one"], ["cdef class A:", "    cdef object __weakref__"])
 
+    def test_deleted(self) -> None:
+        """An attribute cannot be taken away: an extension type would still have it."""
+        source = "class A:\n    def f(self):\n        self.a = 1\n        del self.a"
+        self.assertIn(
+            "a cannot be deleted", str(self.assertRaises(NotDeclarable, declared, one=source))
+        )
+
 
 class MethodTests(SynchronousTestCase):
     def test_called_directly(self) -> None:
@@ -78,6 +88,7 @@ class MethodTests(SynchronousTestCase):
                 def keyword(self, *, a): pass
                 def any_number(self, *a): pass
                 def any_words(self, **a): pass
+                def positional(self, a, /): pass
                 def inner(self): return lambda: 1
                 def comprehended(self): return [one for one in self]
                 def made(self): yield 1
@@ -89,6 +100,21 @@ class MethodTests(SynchronousTestCase):
         )
         methods = [line for line in found["one"] if "cpdef" in line]
         self.assertEqual(methods, ["    cpdef plain(self, a, b=*, c=*)"])
+
+    def test_replaced(self) -> None:
+        """A method that is called directly may be replaced by another such method only, however far
+        below it stands; any other would not be called."""
+        base = "class A:\n    def f(self): pass\nclass B(A): pass\nclass C(B):\n    "
+        found = declared(one=f"{base}def f(self, a=1): pass")
+        self.assertEqual(found["one"][-1], "    cpdef f(self, a=*)")
+        for body in (
+            "def f(self): return [a for a in self]",
+            "def f(self, *, a=1): pass",
+            "async def f(self): pass",
+            "@property\n    def f(self): pass",
+        ):
+            error = str(self.assertRaises(NotDeclarable, declared, one=base + body))
+            self.assertIn("one.C: f must be plain as in its base", error)
 
 
 class ClassTests(SynchronousTestCase):

@@ -1,10 +1,15 @@
 import os
+import traceback
 from importlib import import_module
+from pathlib import Path
 
 from twisted.internet.interfaces import IHandshakeListener, IProtocol, IPushProducer
+from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
 
+import pbcluster
 from pbcluster import compiled
+from pbcluster.web.chunked import BadBody, ChunkedReader
 from pbcluster.web.client import UpstreamConnection
 from pbcluster.web.server_connection import HTTPServerConnection
 
@@ -20,6 +25,27 @@ class InUseTests(SynchronousTestCase):
             self.assertEqual(file.endswith(".so"), compiled.in_use(), file)
         word = ", compiled" if compiled.in_use() else ", not compiled"
         self.assertTrue(compiled.version().endswith(word))
+
+    def test_loggers(self) -> None:
+        """Every log of these modules bears the module's name; a compiled module has to say it."""
+        found = {
+            (name, logger.namespace)
+            for name in compiled.MODULES
+            for logger in vars(import_module(name)).values()
+            if isinstance(logger, Logger)
+        }
+        self.assertGreater(len(found), 10)
+        self.assertEqual([each for each in found if each[0] != each[1]], [])
+
+    def test_tracebacks(self) -> None:
+        """A traceback tells file and line of the source."""
+        try:
+            ChunkedReader().feed(b"no size\r\n")
+        except BadBody as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+        self.assertTrue(last.filename.endswith("pbcluster/web/chunked.py"), last)
+        source = Path(str(pbcluster.__file__)).parent.parent / "pbcluster/web/chunked.py"
+        self.assertIn("raise BadBody", source.read_text().splitlines()[(last.lineno or 0) - 1])
 
     def test_interfaces(self) -> None:
         """The protocols provide what Twisted asks for, also as extension types."""

@@ -13,6 +13,7 @@ from typing import Any, cast
 import attrs
 from twisted.logger import ILogObserver, globalLogBeginner
 
+from pbcluster import compiled
 from pbcluster.testing.ownership_sim.mutants import MUTANTS
 from pbcluster.testing.ownership_sim.runner import hunt_all, run_seed, run_seeds
 from pbcluster.testing.ownership_sim.world import Result
@@ -111,6 +112,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _run_mutants(options: argparse.Namespace) -> int:
+    if compiled.in_use():
+        _say("no bug can be planted in compiled modules: run this in a checkout")
+        return 2
     names = set(options.mutants)
     unknown = names - {mutant.name for mutant in MUTANTS}
     if unknown:
