@@ -1,14 +1,13 @@
 """Measures "record" and "list": client, gateway, node and PocketBase, all real, beside nginx before
 a PocketBase of the same build with the same records.
 
-Every PocketBase has a core (the one that proxies have elsewhere), as Go sees one core; whatever
-else there is (the gateway, the node, nginx, S3, Litestream) shares the other. For the throughput
-the load is there too, and PocketBase alone on its own: so it shows whether the chain can keep
-PocketBase busy, as it would on machines of their own. Latencies are taken by a load with a rate
+Every PocketBase has a core to itself (the one that proxies have elsewhere), as Go sees one core;
+whatever else there is (the load, the gateway, the node, nginx, S3, Litestream) shares the other. So
+the throughput shows whether the chain can keep PocketBase busy, as it would on machines of their
+own. Latencies are taken by a load with a rate
 (``paced``), at half of the smaller of both throughputs and at a rate that keeps nobody waiting for
-a core. That load is beside PocketBase, which has time left at half load and is the same in both
-systems: else it would wait for the proxies' core, the more the more they need of it. What is told
-as added is ours less nginx's of the same round.
+a core: gateway and node share theirs with each other and with the load, which at half load is a
+part of what is told. What is told as added is ours less nginx's of the same round.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ NEEDS = ("nginx", "wrk", "taskset")
 CONNECTIONS = 32
 #: Why added latency misses its targets where it does.
 SHARED = (
-    "gateway and node share one core, and at half load they wait for it; calm, at 500 requests a "
-    "second, is told beside"
+    "gateway, node and load share one core, and at half load they wait for it; calm, at 500 "
+    "requests a second, is told beside"
 )
 #: … and the rate.
 FULL = "gateway, node and load share one core, which is full; PocketBase has the other"
@@ -201,7 +200,7 @@ def _latency(system: Any, path: str, rate: float, options: Options) -> dict[str,
         "seconds": options.seconds,
         "connections": CONNECTIONS,
     }
-    told = told_by(child("paced", job, options.core), options.seconds + 60)
+    told = told_by(child("paced", job, options.other), options.seconds + 60)
     if told["failed"] > told["requests"] / 1000:
         raise RuntimeError(f"{system.name}: {told['failed']} requests failed")
     return {"p50_ms": told["p50_s"] * 1000, "p99_ms": told["p99_s"] * 1000}
