@@ -117,9 +117,12 @@ class TenantClients:
             self._threads.append(_thread(self._let_pass))
 
     def stop(self) -> None:
-        """Let every client finish its request and end."""
+        """Let every client finish its request and end: what is read afterwards shows all of it."""
         self.end_soon()
-        for thread in [*self._threads, *self._passing]:
+        for thread in self._threads:
+            thread.join(REQUEST_TIMEOUT_S + 5)
+        # Only now does no further client come by.
+        for thread in self._passing:
             thread.join(REQUEST_TIMEOUT_S + 5)
 
     def end_soon(self) -> None:
