@@ -33,6 +33,8 @@ TARGETS = (Target("kb_each", "", 12.0),)
 WANTED = 10_000
 #: Descriptors of a proxy that are no connection of a client or to a node.
 SPARE = 500
+#: Beyond 0.8 of its descriptors the gateway turns new requests away (``shed_descriptors``).
+IN_USE = 0.75
 #: Memory of a system that was just started still grows for other reasons.
 WARM_UP = 200
 #: What is read of an answer ends so.
@@ -47,16 +49,18 @@ def far_end(port: int, core: int | None) -> peers.Peer:
 
 
 def measure_idle(options: Options) -> Measured:
-    return _measure(options, "idle", "/", "idle keep-alive connections", 1)
+    # Half of its descriptors are kept for connections to nodes, though idle ones need none.
+    count = (raise_limit() - SPARE) // 2
+    return _measure(options, "idle", "/", "idle keep-alive connections", count)
 
 
 def measure_streams(options: Options) -> Measured:
-    return _measure(options, "streams", "/stream", "event streams", 2)
+    count = int(raise_limit() * IN_USE - SPARE) // 2
+    return _measure(options, "streams", "/stream", "event streams", count)
 
 
-def _measure(options: Options, name: str, path: str, what: str, descriptors: int) -> Measured:
-    limit = raise_limit()
-    count = min(WANTED, (limit - SPARE) // descriptors)
+def _measure(options: Options, name: str, path: str, what: str, possible: int) -> Measured:
+    count, limit = min(WANTED, possible), raise_limit()
     found: dict[str, list[dict[str, float]]] = {}
     for number in range(options.rounds):
         # A process that had so many connections keeps memory for the next: each round a new one.
