@@ -8,11 +8,10 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 from textwrap import dedent
-from unittest import skipUnless
+from unittest import skipIf
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -23,10 +22,10 @@ NEEDED = ("setup.py", "pyproject.toml", "README.rst", "LICENSE")
 #: Beside all other tests, at the lowest priority.
 WITHIN_S = 300
 
-CAN_COMPILE = shutil.which("cc") and Path(sysconfig.get_path("include"), "Python.h").exists()
-needs_compiler = skipUnless(
-    CAN_COMPILE, "needs a C compiler and Python's headers: gcc, python3-dev"
+CAN_COMPILE = subprocess.run(
+    ("sh", ROOT / ".ci" / "can-compile", sys.executable), capture_output=True, check=False
 )
+needs_compiler = skipIf(CAN_COMPILE.returncode, CAN_COMPILE.stderr.decode().strip())
 
 
 #: Each module becomes one that has nothing in it.
@@ -82,16 +81,21 @@ class BuildTests(SynchronousTestCase):
         if when is not None:
             env["PBCLUSTER_COMPILE"] = when
         pip = (sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "-v", "wheel")
-        done = subprocess.run(
-            (*pip, "--no-deps", "--no-build-isolation", "-w", str(out), str(self.source)),
-            cwd=self.work,
+        wheel = (*pip, "--no-deps", "--no-build-isolation", "-w", str(out), str(self.source))
+        return self.run_in(self.work, env, *wheel), out
+
+    def run_in(
+        self, directory: Path, env: dict[str, str], *command: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=directory,
             env=env,
             capture_output=True,
             text=True,
             timeout=WITHIN_S,
             check=False,
         )
-        return done, out
 
     def compiled_in(self, out: Path) -> list[str]:
         """The modules of the wheel that are compiled."""
@@ -176,15 +180,9 @@ class BuildTests(SynchronousTestCase):
     def test_in_place(self) -> None:
         """What is used where it stands, as in an editable installation, is not compiled."""
         self.cython(CYTHON)
-        done = subprocess.run(
-            (sys.executable, "setup.py", "-q", "build_ext", "--inplace"),
-            cwd=self.source,
-            env={**os.environ, "PYTHONPATH": str(self.work / "path")},
-            capture_output=True,
-            text=True,
-            timeout=WITHIN_S,
-            check=False,
-        )
+        env = {**os.environ, "PYTHONPATH": str(self.work / "path")}
+        command = (sys.executable, "setup.py", "-q", "build_ext", "--inplace")
+        done = self.run_in(self.source, env, *command)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertEqual(list(self.source.rglob("*.so")), [])
 
