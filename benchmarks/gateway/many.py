@@ -3,11 +3,13 @@
 Idle ones had one answer each and are kept alive; streams got the head and the first event of a
 ``text/event-stream``, so that each holds a connection to the node too. The figure is the growth of
 the proxy's resident memory from before the first to all being open, divided by their number; it
-knows nothing of the kernel's buffers.
+knows nothing of the kernel's buffers. Where the descriptors of one process are too few, gateway and
+nginx have as many worker processes as it takes, and their memory is added up.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from functools import partial
 from typing import Any
@@ -30,11 +32,13 @@ from benchmarks.measured import Measured
 
 NEEDS = ("nginx", "taskset")
 TARGETS = (Target("kb_each", "", 12.0),)
-WANTED = 10_000
+COUNT = 10_000
 #: Descriptors of a proxy that are no connection of a client or to a node.
 SPARE = 500
 #: Beyond 0.8 of its descriptors the gateway turns new requests away (``shed_descriptors``).
 IN_USE = 0.75
+#: No worker gets more than so many times its even part.
+UNEVEN = 1.2
 #: Memory of a system that was just started still grows for other reasons.
 WARM_UP = 200
 #: What is read of an answer ends so.
@@ -49,18 +53,27 @@ def far_end(port: int, core: int | None) -> peers.Peer:
 
 
 def measure_idle(options: Options) -> Measured:
-    # Half of its descriptors are kept for connections to nodes, though idle ones need none.
-    count = (raise_limit() - SPARE) // 2
-    return _measure(options, "idle", "/", "idle keep-alive connections", count)
+    return _measure(options, "idle", "/", "idle keep-alive connections")
 
 
 def measure_streams(options: Options) -> Measured:
-    count = int(raise_limit() * IN_USE - SPARE) // 2
-    return _measure(options, "streams", "/stream", "event streams", count)
+    return _measure(options, "streams", "/stream", "event streams")
 
 
-def _measure(options: Options, name: str, path: str, what: str, possible: int) -> Measured:
-    count, limit = min(WANTED, possible), raise_limit()
+def workers_for(descriptors: int) -> int:
+    """How many processes hold all connections. The gateway keeps two descriptors for each, also for
+    an idle one, and the kernel does not deal them out evenly.
+
+    :param descriptors: that one process may have.
+    """
+    fit = int(descriptors * IN_USE - SPARE) // 2
+    return math.ceil(COUNT * UNEVEN / fit)
+
+
+def _measure(options: Options, name: str, path: str, what: str) -> Measured:
+    limit = raise_limit()
+    workers = workers_for(limit)
+    own = {"max_connections": 2 * COUNT} | ({"workers": workers} if workers > 1 else {})
     found: dict[str, list[dict[str, float]]] = {}
     for number in range(options.rounds):
         # A process that had so many connections keeps memory for the next: each round a new one.
@@ -69,33 +82,35 @@ def _measure(options: Options, name: str, path: str, what: str, possible: int) -
             far = to.add(far_end(upstream_port, options.other))
             cores = {"gateway": options.core, "other": options.other}
             systems = [
-                to.add(Ours(each, upstream_port, cores, settings={"max_connections": 20_000}))
-                for each in options.checkouts
+                to.add(Ours(each, upstream_port, cores, settings=own)) for each in options.checkouts
             ]
-            systems.append(to.add(peers.nginx(port, upstream_port, options.core, _UNBUFFERED)))
+            systems.append(
+                to.add(peers.nginx(port, upstream_port, options.core, _UNBUFFERED, workers=workers))
+            )
             click.echo(f"round {number + 1} of {options.rounds}", err=True)
-            one = partial(_one, far=far, path=path, count=count, options=options)
+            one = partial(_one, far=far, path=path, options=options)
             told = take_turns(systems, 1, one)
             for system, figures in told.items():
                 found.setdefault(system, []).extend(figures)
     return Measured(
         name,
-        f"{count:,} {what}",
+        f"{COUNT:,} {what}",
         found,
         options.labels,
         TARGETS,
         notes=()
-        if count == WANTED
-        else (f"Descriptors ({limit:,}) allow {count:,} instead of {WANTED:,}.",),
+        if workers == 1
+        else (
+            f"{workers} worker processes each: one may have {limit:,} descriptors here, and the "
+            "gateway keeps two for a connection.",
+        ),
     )
 
 
 _UNBUFFERED = "proxy_buffering off;"
 
 
-def _one(
-    system: Any, _number: int, *, far: Any, path: str, count: int, options: Options
-) -> dict[str, float]:
+def _one(system: Any, _number: int, *, far: Any, path: str, options: Options) -> dict[str, float]:
     everybody = [*system.pids(), *far.pids()]
     before_all = descriptors(*everybody)
 
@@ -110,8 +125,8 @@ def _one(
 
     held(WARM_UP, lambda: 0)
     before = memory_kb(*system.pids())
-    after = held(count, lambda: memory_kb(*system.pids()))
-    return {"kb_each": (after - before) / count, "rss_mb": after / 1024}
+    after = held(COUNT, lambda: memory_kb(*system.pids()))
+    return {"kb_each": (after - before) / COUNT, "rss_mb": after / 1024}
 
 
 def _hold(system: Any, path: str, count: int, options: Options, look: Any) -> int:

@@ -117,14 +117,23 @@ def upstream(port: int, core: int | None) -> Peer:
     return _nginx(peer, "upstream.conf", core, ANSWER=ANSWER, SEEN_PATH=SEEN_PATH, SEEN=seen)
 
 
-def nginx(port: int, upstream_port: int, core: int | None, more: str = "", tls: str = "") -> Peer:
+def nginx(
+    port: int,
+    upstream_port: int,
+    core: int | None,
+    more: str = "",
+    tls: str = "",
+    workers: int = 1,
+) -> Peer:
     """
     :param more: further lines of the location that proxies. :param tls: of a TLS listener.
+    :param workers: processes; several have a listening socket each, as the gateway's have.
     """
     peer = Peer("nginx", make_root("nginx"), port)
     table = " ".join(f"{host} nodes;" for host in HOSTS)
     values = {"UPSTREAM": upstream_port, "LOG": peer.log, "TABLE": table, "MORE": more}
-    return _nginx(peer, "nginx.conf", core, **values, TLS=tls, SSL="ssl" if tls else "")
+    listen = " ".join(["ssl"] * bool(tls) + ["reuseport"] * (workers > 1))
+    return _nginx(peer, "nginx.conf", core, **values, TLS=tls, LISTEN=listen, WORKERS=workers)
 
 
 def nginx_tls(port: int, upstream_port: int, core: int | None, certificate: Path) -> Peer:

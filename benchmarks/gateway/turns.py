@@ -51,11 +51,15 @@ def take_turns(
         for system in (*systems[turn:], *systems[:turn]):
             figures = dict(one(system, number_))
             found[system.name].append(figures)
-            told = ", ".join(
-                f"{UNITS[name]} {number(value)}" for name, value in figures.items() if name in UNITS
-            )
-            click.echo(f"round {number_ + 1} of {rounds}: {system.name}: {told}", err=True)
+            click.echo(f"round {number_ + 1} of {rounds}: {system.name}: {line(figures)}", err=True)
     return found
+
+
+def line(figures: Mapping[str, float]) -> str:
+    """Figures of a system in a round, as they are told meanwhile."""
+    return ", ".join(
+        f"{UNITS[name]} {number(value)}" for name, value in figures.items() if name in UNITS
+    )
 
 
 def weigh(pids: Iterable[int], load: Callable[[], Load]) -> dict[str, float]:

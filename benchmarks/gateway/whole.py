@@ -6,14 +6,16 @@ whatever else there is (the load, the gateway, the node, nginx, S3, Litestream) 
 the throughput shows whether the chain can keep PocketBase busy, as it would on machines of their
 own. Latencies are taken by a load with a rate
 (``paced``), at half of the smaller of both throughputs and at a rate that keeps nobody waiting for
-a core: gateway and node share theirs with each other and with the load, which at half load is a
-part of what is told. What is told as added is ours less nginx's of the same round.
+a core: gateway and node share theirs with each other and with the load, and at half load it is
+nearly full, since a wake-up then serves few requests. What is told as added is ours less nginx's of
+the same round.
 """
 
 from __future__ import annotations
 
 import statistics
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +27,15 @@ from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import Checkout, Ours
 from benchmarks.gateway.processes import cpu_s, free_ports, pin
 from benchmarks.gateway.proxied import WARM_UP_S
-from benchmarks.gateway.turns import child, take_turns, together, told_by, url, weigh
+from benchmarks.gateway.turns import Found, child, line, take_turns, together, told_by, url, weigh
 from benchmarks.measured import Measured
 
 NEEDS = ("nginx", "wrk", "taskset")
 CONNECTIONS = 32
 #: Why added latency misses its targets where it does.
 SHARED = (
-    "gateway, node and load share one core, and at half load they wait for it; calm, at 500 "
-    "requests a second, is told beside"
+    "gateway, node and load share one core, which is nearly full at half load: a wake-up serves "
+    "fewer requests then, so each costs more; calm, at 500 requests a second, is told beside"
 )
 #: … and the rate.
 FULL = "gateway, node and load share one core, which is full; PocketBase has the other"
@@ -145,9 +147,7 @@ def _measure(options: Options, name: str, tail: Any, what: str) -> Measured:
         rates = [statistics.median(f["rate"] for f in rounds) for rounds in found.values()]
         rate = min(rates) / 2
         click.echo(f"latencies at {rate:,.0f} requests a second", err=True)
-        slow = take_turns(
-            systems, options.rounds, lambda each, _: _latencies(each, path(each), rate, options)
-        )
+        slow = _latencies(systems, path, rate, options)
     for system in systems:
         for number in range(options.rounds):
             _merge(found[system.name][number], slow[system.name][number], slow["nginx"][number])
@@ -186,24 +186,40 @@ def _fast(system: Any, path: str, number: int, options: Options) -> dict[str, fl
     return figures | {"pocketbase_us": used / figures["requests"] * 1e6}
 
 
-def _latencies(system: Any, path: str, rate: float, options: Options) -> dict[str, float]:
-    calm = _latency(system, path, CALM_RATE, options)
-    return _latency(system, path, rate, options) | {f"calm_{n}": v for n, v in calm.items()}
+def _latencies(systems: Sequence[Any], path: Any, rate: float, options: Options) -> Found:
+    """Of each round, in which the systems take turns every half second."""
+    found: Found = {system.name: [] for system in systems}
+    for number in range(options.rounds):
+        # Nobody always comes first.
+        turn = number % len(systems)
+        ordered = [*systems[turn:], *systems[:turn]]
+        calm = _latency(ordered, path, CALM_RATE, options)
+        told = _latency(ordered, path, rate, options)
+        for name, figures in told.items():
+            figures |= {f"calm_{which}": value for which, value in calm[name].items()}
+            found[name].append(figures)
+            click.echo(f"round {number + 1} of {options.rounds}: {name}: {line(figures)}", err=True)
+    return found
 
 
-def _latency(system: Any, path: str, rate: float, options: Options) -> dict[str, float]:
+def _latency(
+    systems: Sequence[Any], path: Any, rate: float, options: Options
+) -> dict[str, dict[str, float]]:
     job = {
-        "port": system.port,
-        "path": path,
+        "targets": {each.name: {"port": each.port, "path": path(each)} for each in systems},
         "host": peers.HOST,
         "rate": rate,
         "seconds": options.seconds,
         "connections": CONNECTIONS,
     }
-    told = told_by(child("paced", job, options.other), options.seconds + 60)
-    if told["failed"] > told["requests"] / 1000:
-        raise RuntimeError(f"{system.name}: {told['failed']} requests failed")
-    return {"p50_ms": told["p50_s"] * 1000, "p99_ms": told["p99_s"] * 1000}
+    told = told_by(child("paced", job, options.other), options.seconds * len(systems) + 60)
+    for name, each in told.items():
+        if each["failed"] > each["requests"] / 1000:
+            raise RuntimeError(f"{name}: {each['failed']} requests failed")
+    return {
+        name: {"p50_ms": each["p50_s"] * 1000, "p99_ms": each["p99_s"] * 1000}
+        for name, each in told.items()
+    }
 
 
 def _merge(figures: dict[str, float], own: dict[str, float], nginx: dict[str, float]) -> None:

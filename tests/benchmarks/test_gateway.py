@@ -28,7 +28,7 @@ from benchmarks.gateway import __main__ as command
 from benchmarks.gateway import front_hop, peers, processes, shares
 from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import HERE, checkouts, own
-from benchmarks.gateway.paced import Connection
+from benchmarks.gateway.paced import Connection, slices
 from benchmarks.measured import UNITS, Measured
 
 WRK = """Running 3s test @ http://127.0.0.1:8080/
@@ -313,6 +313,17 @@ class LoadTests(SynchronousTestCase):
         ):
             connection.received = received
             self.assertEqual(connection.whole(), whole, received)
+
+    def test_systems_take_turns_in_slices(self) -> None:
+        """Of two seconds each system has four slices, and none always follows the same one."""
+        turns = slices(("a", "b"), 2.0)
+        self.assertEqual("".join(turns), "abbaabba")
+        self.assertEqual("".join(slices(("a", "b", "c"), 0.1)), "abc")
+
+    def test_workers_for_all_connections(self) -> None:
+        """Many descriptors let one process hold all connections, fewer take more processes."""
+        found = [command.many.workers_for(limit) for limit in (1 << 20, 100_000, 20_000, 10_000)]
+        self.assertEqual(found, [1, 1, 2, 4])
 
     def test_replayed_request(self) -> None:
         """What wrk replays is, byte for byte, what was captured."""
