@@ -48,7 +48,7 @@ COMPILED_TESTS = tests.compiled.test_in_use tests.web tests.test_rates tests.tes
 	$(addprefix tests.gateway.test_,access_log admission breaker figures forwarding limits lookups nodes \
 		proxy routes service shedding tenant_breakers tenant_holds tenant_id updates) \
 	$(addprefix tests.node.test_,assignments durability front front_limits gateway_keys old_epochs proofs \
-		quotas restoring service tenants tenants_in_trouble) tests.node.files.test_faults \
+		quotas restoring tenants tenants_in_trouble) tests.node.files.test_faults \
 	$(CROSSING).SdkTests $(CROSSING).NodeDeathTests.test_reads_through_a_death
 MIN_COMPILED_TESTS = 650
 # Where the package is installed with its compiled modules, beside the checkout, which has none.

@@ -1,4 +1,5 @@
-"""A gateway as a real process for the tests of its life, without a control plane.
+"""A gateway as a real process for the tests of its life, without a control plane or with one that
+says nothing but that it is there.
 
 It knows its tenant ``shop`` from a file of routes, as after a restart in an outage; the tenant's
 node is a server in this process. All calls block with a bound.
@@ -21,6 +22,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import zmq
+
 import pbcluster
 from pbcluster import wire
 from pbcluster.gateway import warm_start
@@ -28,6 +31,8 @@ from pbcluster.gateway.warm_start import SavedRoutes
 from tests.gateway.fakes import route
 
 WITHIN_S = 30.0
+#: Of a client between two requests.
+PAUSE_S = 0.002
 HOST = "shop.localhost"
 SETTINGS = """
 id = "gateway_1"
@@ -35,7 +40,6 @@ cluster_id = "test"
 data_dir = "data"
 secrets_file = "secrets.toml"
 peers_file = "peers.toml"
-members = ["tcp://127.0.0.1:1"]
 broadcasts = ["tcp://127.0.0.1:2"]
 insecure_plain_sockets = true
 """
@@ -89,6 +93,37 @@ class Node:
         self._server.server_close()
 
 
+class Member:
+    """A member of the control plane that answers a gateway's first question, so that one which
+    starts need not wait for it, and no other."""
+
+    def __init__(self) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.linger = 0
+        self.address = f"tcp://127.0.0.1:{self._socket.bind_to_random_port('tcp://127.0.0.1')}"
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._over.set()
+        self._thread.join(WITHIN_S)
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            if not self._socket.poll(50):
+                continue
+            who, *frames = self._socket.recv_multipart()
+            for asked in map(wire.decode, frames):
+                if asked.body == wire.SnapshotRequest(()):
+                    known = wire.Snapshot(0, ())
+                    answer = wire.Envelope("test", "member_1", asked.request_id, 0, "", known)
+                    self._socket.send_multipart([who, wire.encode(answer)])
+        self._socket.close()
+        self._context.term()
+
+
 def wait_for(happened: Callable[[], Any], what: str) -> Any:
     """Ask again until it is true; gives what it gave."""
     until = time.monotonic() + WITHIN_S
@@ -104,7 +139,10 @@ def wait_for(happened: Callable[[], Any], what: str) -> Any:
 class Gateway:
     """A directory with a configuration, and the processes that run on it, one after the other."""
 
-    def __init__(self, root: Path, node: Node, **settings: Any) -> None:
+    def __init__(self, root: Path, node: Node, member: Member | None, **settings: Any) -> None:
+        """
+        :param member: None: there is no control plane.
+        """
         self.root = root.absolute()
         self.root.mkdir(parents=True)
         self.data = self.root / "data"
@@ -118,6 +156,7 @@ class Gateway:
             "drain_ready_s": 0,
             "drain_s": 5,
             "hold_s": 1,
+            "members": [member.address if member is not None else "tcp://127.0.0.1:1"],
         } | settings
         self.configure()
         self.remember(route(address=f"http://127.0.0.1:{node.port}"))
@@ -219,7 +258,8 @@ def _free_port() -> int:
 
 
 class Load:
-    """Clients that ask as fast as they can; each notes every error.
+    """Clients that ask one request after the other, hundreds a second, which leaves time for what
+    starts meanwhile; each notes every error.
 
     :ivar errors: what went wrong. :ivar done: good answers.
     """
@@ -255,7 +295,7 @@ class Load:
 
     def _run(self, keep: bool) -> None:
         connection = self._gateway.connect()
-        while not self._over.is_set():
+        while not self._over.wait(PAUSE_S):
             try:
                 connection.request("GET", "/", headers={"Host": HOST})
                 answer = connection.getresponse()

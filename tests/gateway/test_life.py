@@ -13,7 +13,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.cli import procfs
-from tests.gateway.gateway_process import HOST, WITHIN_S, Gateway, Load, Node, wait_for
+from tests.gateway.gateway_process import HOST, WITHIN_S, Gateway, Load, Member, Node, wait_for
 
 
 class LifeCase(SynchronousTestCase):
@@ -23,8 +23,14 @@ class LifeCase(SynchronousTestCase):
         self.node = Node()
         self.addCleanup(self.node.close)
 
-    def gateway(self, **settings: Any) -> Gateway:
-        gateway = Gateway(Path(self.mktemp()), self.node, **settings)
+    def gateway(self, alone: bool = False, **settings: Any) -> Gateway:
+        """
+        :param alone: there is no control plane.
+        """
+        member = None if alone else Member()
+        if member is not None:
+            self.addCleanup(member.close)
+        gateway = Gateway(Path(self.mktemp()), self.node, member, **settings)
         self.addCleanup(gateway.close)
         return gateway
 
@@ -231,7 +237,7 @@ class ReplacementTests(LifeCase):
     def test_a_successor_that_fails_changes_nothing(self) -> None:
         """A successor that dies before it serves, or whose configuration is wrong, leaves the
         running gateway as it was; the next one succeeds."""
-        gateway = self.gateway()
+        gateway = self.gateway(alone=True)
         running = gateway.start()
         dying = gateway.start("--take-over=true", wait=False)
         wait_for(lambda: "routes of an earlier run" in self.last_lines(gateway, 2), "its start")
@@ -356,7 +362,7 @@ class WarmStartTests(LifeCase):
     def test_a_restart_without_a_control_plane(self) -> None:
         """A gateway that never met a control plane serves the tenants of its file, is ready, and
         answers 503 with Retry-After for others; stopped and started it still does."""
-        gateway = self.gateway()
+        gateway = self.gateway(alone=True)
         for _ in range(2):
             process = gateway.start()
             self.assertEqual(gateway.page("/readyz")[0], 200)

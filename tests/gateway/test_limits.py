@@ -150,11 +150,11 @@ class AddressTests(SynchronousTestCase):
 
 class FloodTests(SynchronousTestCase):
     def test_bounded_memory(self) -> None:
-        """200,000 addresses cost a table of 100,000 and less than 64 MiB."""
+        """120,000 addresses cost a table of 100,000 and less than 64 MiB."""
         found = limits(requests_per_second=100, burst=200)
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
-        for number in range(200_000):
+        for number in range(120_000):
             host = nth(number)
             self.assertIsNone(found.admit(host, NOW + number / 1e5))
             found.done(host)

@@ -107,14 +107,14 @@ class LimitTests(GatewayCase):
     async def test_busy_loop(self) -> None:
         """While the loop is late, new requests get 503 and health answers; what was under way ends
         well, and soon all are served again."""
-        await self.begin()
+        await self.begin(shed_loop_lag_s=WATCH_S / 2)
         one, other = await self.connect(A), await self.connect(B)
         one.transport.write(GET.replace(b"/ ", b"/slow "))  # type: ignore[union-attr]
         await self.node.slow_begun
         busy = True
 
         def keep_busy() -> None:
-            until = time.monotonic() + 3 * WATCH_S
+            until = time.monotonic() + 2 * WATCH_S
             while time.monotonic() < until:
                 pass
             if busy:
