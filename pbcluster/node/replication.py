@@ -35,6 +35,7 @@ from pbcluster.node import orphans
 from pbcluster.node.claims import replica_path
 from pbcluster.node.litestream_client import Answer, LitestreamClient
 from pbcluster.node.s3 import S3Address
+from pbcluster.node.sync_places import SyncPlaces
 from pbcluster.processes import Child, run_child, start_child
 
 log = Logger()
@@ -52,7 +53,7 @@ RESTORE_TIMEOUT_S = 900.0
 #: Restores at once: each fills disk, network and a core.
 MAX_RESTORES = 4
 RESTORE_ATTEMPTS = 2
-#: Of one database: the one that is waited for, and one whose caller gave up.
+#: Of one database: the one that is waited for, and one whose caller gave up (``sync_places``).
 MAX_SYNCS = 2
 #: A sync whose caller gave up is counted this long; in an S3 outage it waits for S3's return.
 SYNC_FORGOTTEN_S = 60.0
@@ -108,8 +109,7 @@ class LitestreamDaemon:
         self._client: LitestreamClient | None = None
         self._socket_dir: Path | None = None
         self._registered: dict[Path, tuple[str, int]] = {}
-        #: When each sync began that is under way.
-        self._syncs: dict[Path, list[float]] = {}
+        self._places = SyncPlaces(reactor, MAX_SYNCS)
         self._lost: list[Callable[[str], None]] = []
         self._restores = DeferredSemaphore(MAX_RESTORES)
 
@@ -135,8 +135,8 @@ class LitestreamDaemon:
         child = start_child(self._reactor, "litestream", argv, self._env)
         client = LitestreamClient(self._reactor, socket_path)
         self._registered.clear()
-        self._syncs.clear()
         self._child, self._client = child, client
+        self._places.reset()
         try:
             await self._answering(child, client)
         except BaseException:
@@ -179,7 +179,7 @@ class LitestreamDaemon:
 
     def waiting_since(self) -> float | None:
         """When the oldest sync began that is under way; None: none is."""
-        return min((began for each in self._syncs.values() for began in each), default=None)
+        return self._places.oldest()
 
     async def end_hanging(self) -> None:
         """End a daemon that hangs, without a last sync; it counts as ended by itself."""
@@ -273,29 +273,23 @@ class LitestreamDaemon:
         :returns: the TXID reached.
         :raises S3Unavailable: it cannot be said that it is.
         """
-        client = self._running()
-        under_way = self._syncs.setdefault(database, [])
-        if len(under_way) >= MAX_SYNCS:
-            raise S3Unavailable(f"earlier syncs of {database} are still under way")
-        began = self._reactor.seconds()
-        under_way.append(began)
+        until = self._reactor.seconds() + timeout_s
+        place = await self._places.take(database, until)
         waiting: Deferred[Answer] = Deferred()
 
         def give_up() -> None:
             waiting.errback(S3Unavailable(f"the sync took longer than {timeout_s:g} s"))
 
         def over(result: Any) -> None:
-            under_way.remove(began)
-            if not under_way and self._syncs.get(database) is under_way:
-                del self._syncs[database]
             if timer.active():
                 timer.cancel()
                 waiting.callback(result)
+            self._places.give_back(place)
 
-        timer = self._reactor.callLater(timeout_s, give_up)
+        timer = self._reactor.callLater(max(0.0, until - place.began), give_up)
         body = {"path": str(database), "wait": True, "timeout": -1}
         # Its own limit only bounds how long a forgotten one is counted.
-        asked = client.ask("/sync", body, timeout_s=max(timeout_s, SYNC_FORGOTTEN_S))
+        asked = self._ask("/sync", body, max(timeout_s, SYNC_FORGOTTEN_S))
         Deferred.fromCoroutine(asked).addBoth(over)
         answer = await waiting
         if answer.status != 200 or answer.body.get("status") not in _SYNCED:

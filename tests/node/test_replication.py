@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -66,17 +66,45 @@ class Case(SynchronousTestCase):
             self.failureResultOf(self.sync(answer), S3Unavailable)
 
     def test_our_limit(self) -> None:
-        """A sync fails at our limit; forgotten ones are counted until they end."""
+        """A sync fails at our limit; forgotten ones are counted until they end, and others wait for
+        that as long as they may."""
         forgotten: list[Deferred[Answer]] = [Deferred() for _ in range(MAX_SYNCS)]
         for each in forgotten:
             asked = self.sync(each)
             self.clock.advance(5)
             self.failureResultOf(asked, S3Unavailable)
-        self.failureResultOf(self.sync(), S3Unavailable)
+        late = self.sync()
+        self.clock.advance(4.9)
+        self.assertNoResult(late)
+        self.clock.advance(0.1)
+        self.failureResultOf(late, S3Unavailable)
+        self.assertEqual(len(self.control.asked), MAX_SYNCS)
         fine = Answer(200, {"status": "synced", "replicated_txid": 3})
+        second: Deferred[Answer] = Deferred()
+        waiting = [self.sync(second), self.sync(fine)]
+        self.clock.advance(3)
         forgotten[0].callback(fine)
-        self.assertEqual(self.successResultOf(self.sync(fine)), 3)
+        # One place became free, for the first of them; it has what is left of its time.
+        self.assertEqual(len(self.control.asked), MAX_SYNCS + 1)
         forgotten[1].callback(fine)
+        self.assertEqual(self.successResultOf(waiting[1]), 3)
+        self.clock.advance(2)
+        self.failureResultOf(waiting[0], S3Unavailable)
+        second.callback(fine)
+        self.assertEqual(self.successResultOf(self.sync(fine)), 3)
+
+    def test_who_waits_for_a_place_may_leave(self) -> None:
+        """A sync that is cancelled while it waits leaves nothing behind."""
+        forgotten: list[Deferred[Answer]] = [Deferred() for _ in range(MAX_SYNCS)]
+        asked = [self.sync(each) for each in forgotten]
+        late = self.sync()
+        late.cancel()
+        self.failureResultOf(late, CancelledError)
+        fine = Answer(200, {"status": "synced", "replicated_txid": 3})
+        for each in forgotten:
+            each.callback(fine)
+        self.assertEqual([self.successResultOf(each) for each in asked], [3] * MAX_SYNCS)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_registration_under_another_prefix_is_undone_first(self) -> None:
         """Litestream ignores a second URL for a known path: it is unregistered, then registered."""
