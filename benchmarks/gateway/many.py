@@ -39,6 +39,8 @@ SPARE = 500
 IN_USE = 0.75
 #: No worker gets more than so many times its even part.
 UNEVEN = 1.2
+#: More of them would hold few connections each, and be measured themselves.
+MOST_WORKERS = 4
 #: Memory of a system that was just started still grows for other reasons.
 WARM_UP = 200
 #: What is read of an answer ends so.
@@ -67,12 +69,15 @@ def workers_for(descriptors: int) -> int:
     :param descriptors: that one process may have.
     """
     fit = int(descriptors * IN_USE - SPARE) // 2
-    return math.ceil(COUNT * UNEVEN / fit)
+    return math.ceil(COUNT * UNEVEN / max(1, fit))
 
 
 def _measure(options: Options, name: str, path: str, what: str) -> Measured:
     limit = raise_limit()
     workers = workers_for(limit)
+    if workers > MOST_WORKERS:
+        reason = f"a process may have {limit:,} descriptors here: raise its hard limit"
+        return Measured(name, f"{COUNT:,} {what}", {}, (), skipped=reason)
     own = {"max_connections": 2 * COUNT} | ({"workers": workers} if workers > 1 else {})
     found: dict[str, list[dict[str, float]]] = {}
     for number in range(options.rounds):

@@ -20,11 +20,10 @@ from typing import Any
 
 import attrs
 
-import benchmarks
 from benchmarks.gateway import peers
 from benchmarks.gateway.processes import family
 
-HERE = Path(benchmarks.__file__).resolve().parent.parent
+HERE = peers.HERE
 #: Where ``make compiled`` installs this checkout with its compiled modules.
 COMPILED = HERE / "build" / "compiled"
 #: Name of a system: this checkout as it stands, where a compiled one is measured too.

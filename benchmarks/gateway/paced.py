@@ -173,15 +173,14 @@ class Load:
 
         :raises SystemExit: one did not come.
         """
-        due, ticks = deque[float](), 0
+        due, ticks, all_ticks = deque[float](), 0, round(SLICE_S / self._interval_s)
         began = time.time()
-        until = began + SLICE_S
-        while (now := time.time()) < until or due or target.under_way():
-            if now > until + _LINGER_S:
+        while ticks < all_ticks or due or target.under_way():
+            if time.time() > began + SLICE_S + _LINGER_S:
                 raise SystemExit(f"{len(due) + target.under_way()} answers are missing")
             for _ in range(int.from_bytes(os.read(self._timer, 8), sys.byteorder)):
                 ticks += 1
-                if now < until:
+                if ticks <= all_ticks:
                     due.append(began + ticks * self._interval_s)
             for fd, _ in self._poll.poll(0):
                 target.receive(fd)

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.gateway.processes import FILES, Running, family, program
 
+#: The directory with these benchmarks.
+HERE = Path(__file__).resolve().parent.parent.parent
 #: The tenant under load and its neighbours in the tables of host names.
 TENANT = "bench"
 HOST = f"{TENANT}.localhost"
@@ -175,3 +178,10 @@ def caddy(port: int, upstream_port: int, core: int | None) -> Peer:
     file.write_text(settings("Caddyfile", **values))
     argv = [program("caddy"), "run", "--adapter", "caddyfile", "--config", str(file)]
     return peer.run(argv, core)
+
+
+def copier(port: int, upstream_port: int, core: int | None) -> Peer:
+    """No gateway: it copies bytes on the streams that ours has (``copying``)."""
+    peer = Peer("copier", make_root("copier"), port, log=False)
+    argv = [sys.executable, "-P", "-m", "benchmarks.gateway.copying", str(port), str(upstream_port)]
+    return peer.run(argv, core, env={"PYTHONPATH": str(HERE)})

@@ -4,8 +4,8 @@ Litestream lets a sync that nobody waits for any more go on, and after an outage
 when the pause between its own tries is over, some seconds later. Until then another one would just
 stand behind it. So few are asked for at once, and whoever comes then waits for a place, within its
 own time: its caller sees a delay and not an error. What holds: no more than ``most`` places of a
-database are taken, and one that is given back, or taken back by :meth:`SyncPlaces.reset`, is had by
-who waits.
+database are taken, one that is given back, or taken back by :meth:`SyncPlaces.reset`, is had by who
+waits longest, and no more than :data:`MAX_WAITING` wait.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from pbcluster.errors import S3Unavailable
+
+#: For places of one database. A tenant has one round of writes and a few steps of its life.
+MAX_WAITING = 8
 
 
 @attrs.frozen(eq=False)
@@ -47,7 +50,7 @@ class SyncPlaces:
         """Wait for a place.
 
         :param until: by then, on the clock. :returns: to be given back.
-        :raises S3Unavailable: there was none.
+        :raises S3Unavailable: there was none, or too many wait already.
         """
         while len(self._taken.get(database, ())) >= self._most:
             await self._next_end(database, until)
@@ -71,8 +74,10 @@ class SyncPlaces:
             self._wake(database)
 
     async def _next_end(self, database: Path, until: float) -> None:
-        waiting: Deferred[None] = Deferred()
         error = S3Unavailable(f"earlier syncs of {database} are still under way")
+        if len(self._queues.get(database, ())) >= MAX_WAITING:
+            raise error
+        waiting: Deferred[None] = Deferred()
         wait_s = max(0.0, until - self._clock.seconds())
         timer = self._clock.callLater(wait_s, waiting.errback, error)
         self._queues.setdefault(database, []).append(waiting)

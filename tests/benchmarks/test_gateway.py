@@ -325,6 +325,13 @@ class LoadTests(SynchronousTestCase):
         found = [command.many.workers_for(limit) for limit in (1 << 20, 100_000, 20_000, 10_000)]
         self.assertEqual(found, [1, 1, 2, 4])
 
+    def test_too_few_descriptors_for_all_connections(self) -> None:
+        """Where it took too many processes the report says what to do, and nothing is measured."""
+        self.patch(command.many, "raise_limit", lambda: 1024)
+        told = command.many.measure_idle(Options([], 1, 1.0, 0, 1))
+        self.assertEqual(told.rounds, {})
+        self.assertIn("1,024 descriptors here: raise its hard limit", told.skipped)
+
     def test_replayed_request(self) -> None:
         """What wrk replays is, byte for byte, what was captured."""
         with tempfile.TemporaryDirectory() as directory:

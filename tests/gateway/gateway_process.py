@@ -26,6 +26,7 @@ import zmq
 
 import pbcluster
 from pbcluster import wire
+from pbcluster.errors import Unavailable
 from pbcluster.gateway import warm_start
 from pbcluster.gateway.warm_start import SavedRoutes
 from tests.gateway.fakes import route
@@ -34,6 +35,7 @@ WITHIN_S = 30.0
 #: Of a client between two requests.
 PAUSE_S = 0.002
 HOST = "shop.localhost"
+_NO_LEADER = Unavailable("there is no leader")
 SETTINGS = """
 id = "gateway_1"
 cluster_id = "test"
@@ -95,7 +97,7 @@ class Node:
 
 class Member:
     """A member of the control plane that answers a gateway's first question, so that one which
-    starts need not wait for it, and no other."""
+    starts need not wait for it, and refuses all others."""
 
     def __init__(self) -> None:
         self._context = zmq.Context()
@@ -116,9 +118,10 @@ class Member:
                 continue
             who, *frames = self._socket.recv_multipart()
             for asked in map(wire.decode, frames):
-                if asked.body == wire.SnapshotRequest(()):
-                    known = wire.Snapshot(0, ())
-                    answer = wire.Envelope("test", "member_1", asked.request_id, 0, "", known)
+                first = asked.body == wire.SnapshotRequest(())
+                said = wire.Snapshot(0, ()) if first else wire.ErrorReply.of(_NO_LEADER)
+                answer = wire.Envelope("test", "member_1", asked.request_id, 0, "", said)
+                if asked.request_id:
                     self._socket.send_multipart([who, wire.encode(answer)])
         self._socket.close()
         self._context.term()

@@ -306,7 +306,7 @@ class ReloadTests(LifeCase):
     def reloaded(self, **settings: Any) -> None:
         gateway = self.gateway(**settings)
         process = gateway.start()
-        self.assertEqual(gateway.get(host="shop.example.com")[0], 503)  # asked for, nobody answers
+        self.assertEqual(gateway.get(host="shop.example.com")[0], 503)  # asked for, nobody knows
         failed = "pbcluster_gateway_config_reload_failed"
         done = "pbcluster_gateway_config_reloads"
         if "workers" in settings:

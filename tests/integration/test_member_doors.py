@@ -59,7 +59,7 @@ class DoorCase(SynchronousTestCase):
         found: dict[str, int] = {}
 
         def all_counted() -> bool:
-            # It may know no leader for a moment, when the disk is slow, and says so by a 503.
+            # 503: it knows no leader at the moment. Was it an election, the term tells at the end.
             with contextlib.suppress(Unavailable):
                 found.update(self.counts(member, kind))
             return all(found.get(reason, 0) >= n for reason, n in wanted.items())

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.errors import S3Unavailable
-from pbcluster.node.sync_places import Place, SyncPlaces
+from pbcluster.node.sync_places import MAX_WAITING, Place, SyncPlaces
 
 DB, OTHER = Path("/d/data.db"), Path("/d/other.db")
 
@@ -41,6 +41,15 @@ class PlaceTests(SynchronousTestCase):
         self.successResultOf(waiting[1])
         self.clock.advance(5)
         self.failureResultOf(waiting[2], S3Unavailable)
+
+    def test_too_many_wait(self) -> None:
+        """The queue is bounded: one more is refused at once, until there is room."""
+        held = [self.successResultOf(self.take()) for _ in range(2)]
+        waiting = [self.take() for _ in range(MAX_WAITING)]
+        self.failureResultOf(self.take(), S3Unavailable)
+        self.places.give_back(held[0])
+        self.successResultOf(waiting[0])
+        self.assertNoResult(self.take())
 
     def test_no_time_left(self) -> None:
         """Who may not wait at all is told on the reactor's next turn."""
