@@ -27,6 +27,7 @@ PACKAGES = {
     "wrk": "wrk",
     "taskset": "util-linux",
     "openssl": "openssl",
+    "gcc": "gcc libc6-dev",
 }
 
 

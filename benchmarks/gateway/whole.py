@@ -30,7 +30,7 @@ from benchmarks.gateway.proxied import WARM_UP_S
 from benchmarks.gateway.turns import Found, child, line, take_turns, together, told_by, url, weigh
 from benchmarks.measured import Measured
 
-NEEDS = ("nginx", "wrk", "taskset")
+NEEDS = ("nginx", "wrk", "taskset", "gcc")
 CONNECTIONS = 32
 #: Why added latency misses its targets where it does.
 SHARED = (

@@ -28,7 +28,7 @@ from benchmarks.gateway import __main__ as command
 from benchmarks.gateway import front_hop, peers, processes, shares
 from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import HERE, checkouts, own
-from benchmarks.gateway.paced import Connection, slices
+from benchmarks.gateway.paced import slices
 from benchmarks.measured import UNITS, Measured
 
 WRK = """Running 3s test @ http://127.0.0.1:8080/
@@ -300,20 +300,6 @@ class CommandTests(SynchronousTestCase):
 
 
 class LoadTests(SynchronousTestCase):
-    def test_answers_are_whole_by_length_or_last_chunk(self) -> None:
-        """The paced load knows the end of an answer with a length and of a chunked one."""
-        connection = Connection(None)  # type: ignore[arg-type]
-        head = b"HTTP/1.1 200 OK\r\n"
-        for received, whole in (
-            (head, False),
-            (head + b"Content-Length: 2\r\n\r\n{", False),
-            (head + b"content-length:2\r\n\r\n{}", True),
-            (head + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", False),
-            (head + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", True),
-        ):
-            connection.received = received
-            self.assertEqual(connection.whole(), whole, received)
-
     def test_systems_take_turns_in_slices(self) -> None:
         """Of two seconds each system has four slices, and none always follows the same one."""
         turns = slices(("a", "b"), 2.0)

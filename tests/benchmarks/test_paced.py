@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from benchmarks.gateway import paced
 from benchmarks.gateway.ours import HERE
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+LOWER = b"HTTP/1.1 200 OK\r\nserver: x\r\ncontent-length:2\r\n\r\n{}"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
 BAD = b"HTTP/1.1 500 Oh\r\nContent-Length: 2\r\n\r\n{}"
 RATE, SECONDS = 100, 1.0
 
 
 class Server:
-    """Answers each request after a while, in two pieces with that while between them.
+    """Answers each request in two pieces with a while between them.
 
+    :param late_s: that while. :param first: bytes of the first piece.
     :ivar asked: requests that came.
     """
 
-    def __init__(self, answer: bytes, late_s: float) -> None:
+    def __init__(self, answer: bytes, late_s: float, first: int) -> None:
         self.asked = 0
-        self._answer, self._late_s = answer, late_s
+        self._answer, self._late_s, self._first = answer, late_s, first
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -50,32 +56,44 @@ class Server:
                 self.asked += 1
                 if not self._answer:
                     return
-                connection.sendall(self._answer[:10])
+                connection.sendall(self._answer[: self._first])
                 time.sleep(self._late_s)
-                connection.sendall(self._answer[10:])
+                connection.sendall(self._answer[self._first :])
 
 
 class PacedTests(SynchronousTestCase):
-    def server(self, answer: bytes, late_s: float = 0.0) -> Server:
-        made = Server(answer, late_s)
+    if shutil.which("gcc") is None:
+        skip = "the load is compiled: apt-get install gcc libc6-dev"
+
+    def server(self, answer: bytes, late_s: float = 0.0, first: int = 10) -> Server:
+        made = Server(answer, late_s, first)
         self.addCleanup(made.close)
         return made
 
-    def load(self, **servers: Server) -> subprocess.CompletedProcess[str]:
-        job = {
+    def job(self, servers: Mapping[str, Server], seconds: float) -> dict[str, Any]:
+        return {
             "targets": {name: {"port": each.port, "path": "/x"} for name, each in servers.items()},
             "host": "a.localhost",
             "rate": RATE,
-            "seconds": SECONDS,
+            "seconds": seconds,
             "connections": 8,
         }
-        command = [sys.executable, "-m", "benchmarks.gateway.paced", json.dumps(job)]
+
+    def load(
+        self, servers: Mapping[str, Server], seconds: float = SECONDS
+    ) -> subprocess.CompletedProcess[str]:
+        job = json.dumps(self.job(servers, seconds))
         return subprocess.run(
-            command, check=False, cwd=HERE, capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", "benchmarks.gateway.paced", job],
+            check=False,
+            cwd=HERE,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
 
     def told(self, **servers: Server) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = json.loads(self.load(**servers).stdout)
+        found: dict[str, dict[str, Any]] = json.loads(self.load(servers).stdout)
         return found
 
     def test_every_request_of_every_system(self) -> None:
@@ -90,6 +108,18 @@ class PacedTests(SynchronousTestCase):
         self.assertEqual(told["quick"]["failed"], 0)
         self.assertEqual(told["slow"]["failed"], told["slow"]["requests"])
 
+    def test_answers_are_whole_by_length_or_last_chunk(self) -> None:
+        """The last byte counts, wherever an answer is cut."""
+        servers = {
+            f"{number} {first}": self.server(answer, late_s=0.01, first=first)
+            for number, answer in enumerate((GOOD, LOWER, CHUNKED))
+            for first in (answer.index(b"\r\n\r\n") + 3, len(answer) - 1)
+        }
+        told = json.loads(self.load(servers, 0.5).stdout)
+        for name in servers:
+            self.assertEqual((told[name]["requests"], told[name]["failed"]), (RATE / 2, 0), name)
+            self.assertGreaterEqual(told[name]["p50_s"], 0.01, name)
+
     def test_who_stands_still_is_not_spared(self) -> None:
         """Eight connections that take 200 ms each can answer 40 requests of the 50 that are due in
         a slice by its end: the others are late by what they waited for a connection."""
@@ -99,6 +129,16 @@ class PacedTests(SynchronousTestCase):
 
     def test_a_closed_connection(self) -> None:
         """It ends the measure: a figure of what is left would be none."""
-        ended = self.load(closing=self.server(b""))
+        ended = self.load({"closing": self.server(b"")})
         self.assertNotEqual(ended.returncode, 0)
         self.assertIn("a connection was closed", ended.stderr)
+
+    def test_an_answer_that_does_not_come(self) -> None:
+        """It is waited for, and then ends the measure."""
+        self.patch(paced, "LINGER_S", 0)
+        job = self.job({"late": self.server(GOOD, late_s=5.0)}, 0.5)
+        ended = subprocess.run(
+            paced.command(job), check=False, capture_output=True, text=True, timeout=60
+        )
+        self.assertNotEqual(ended.returncode, 0)
+        self.assertEqual(ended.stderr, "50 answers are missing\n")
