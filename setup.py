@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
 
 from pbcluster.compiled import MODULES  # noqa: E402
-from pbcluster.compiled.declarations import declarations  # noqa: E402
+from pbcluster.compiled.declarations import NotDeclarable, declarations  # noqa: E402
 
 WHEN = ("always", "auto", "never")
 #: Processes at once; one takes some 200 MB.
@@ -34,9 +34,11 @@ AT_ONCE = min(8, len(os.sched_getaffinity(0)))
 FLAGS = ["-O2", "-g0"]
 DIRECTIVES = {
     "language_level": "3",
-    # An annotation is a promise to a reader; as a C type it would refuse what Python takes.
+    # What an annotation declares stands in ``declarations``; floats and ints are Python's.
     "annotation_typing": False,
     "auto_pickle": False,
+    # None where an object is expected is an error, as in Python, not a crash.
+    "nonecheck": True,
 }
 
 log = logging.getLogger("pbcluster.build")
@@ -81,7 +83,14 @@ def translated(directory: Path) -> list[Path]:
             nthreads=AT_ONCE,
             quiet=True,
         )
-    return [directory / each.sources[0] for each in made]
+    paths = [directory / each.sources[0] for each in made]
+    for path in paths:
+        # Cython would forget whose method it is.
+        if "__Pyx_CFunc_" in path.read_text():
+            raise NotDeclarable(
+                f"{path}: a method of another module's class is handed on: give a lambda instead"
+            )
+    return paths
 
 
 class BuildHotModules(build_ext):

@@ -6,9 +6,13 @@ classes say already, and go stale; so they are made, from the source, each time 
 built.
 
 Declared is every class that has no base, or one that is declared itself, and no decorator: others
-(attrs' and msgspec's classes, tuples, errors, interfaces) stay as they are. All attributes are
-declared as plain Python objects, so that anything may stand in them that may in the Python class, a
-test's double too.
+(attrs' and msgspec's classes, tuples, errors, interfaces) stay as they are.
+
+What is annotated as an object of a declared class (or None) is declared as one, too: attributes,
+parameters and results. So it is found without a look-up, and anything else is refused, a test's
+double that is no subclass too. Annotations with interfaces and all others declare nothing. A class
+counts if the module imports it when it runs, not only for the type checker: the extension does so,
+too, and the sources' own order of imports is one in which that can be done.
 
 What an extension type cannot do is refused here, with the reason: to have a default in the class
 for what instances change, to lose an attribute, and to replace a method of its base that is called
@@ -18,7 +22,7 @@ without a look-up by one that is not (it would not be called).
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import NamedTuple
 
 #: A scope of its own inside a method: it cannot be called without a look-up.
@@ -56,7 +60,7 @@ def declarations(sources: Mapping[str, str]) -> dict[str, str]:
     lines: dict[str, list[str]] = {}
     for one in classes:
         if one.place in known:
-            lines.setdefault(one.place.module, []).extend(one.declared())
+            lines.setdefault(one.place.module, []).extend(one.declared(known.keys()))
     return {name: "\n".join([*_imports_first(found), ""]) for name, found in lines.items()}
 
 
@@ -73,9 +77,13 @@ class _Class:
     :ivar base: None: it has none. :ivar below: it, once it is known to be declared.
     """
 
-    def __init__(self, place: Place, node: ast.ClassDef, base: Place | None) -> None:
+    def __init__(self, place: Place, node: ast.ClassDef, imported: Mapping[str, Place]) -> None:
+        """
+        :param imported: what the names mean that its module imports.
+        """
         self.place = place
-        self.base = base
+        self._imported = imported
+        self.base = self._place(ast.unparse(node.bases[0])) if node.bases else None
         self.below: _Class | None = None
         self._node = node
         functions = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -122,25 +130,72 @@ class _Class:
                 names.add(ast.unparse(each.target))
         return set() if "__slots__" in names else names
 
-    def declared(self) -> Iterable[str]:
-        """Its lines, the import of its base before them."""
+    def _kinds(self) -> dict[str, Place | None]:
+        """What is annotated of its attributes, or known of what ``__init__`` sets them to."""
+        found: dict[str, Place | None] = {}
+        for name, kind in _annotations(self._node):
+            place = self._named_by(kind)
+            found[name] = place if found.get(name, place) == place else None
+        return found
+
+    def _named_by(self, annotation: ast.expr | None) -> Place | None:
+        """The class that an annotation names, alone or with None."""
+        match annotation:
+            case ast.BinOp(left=left, op=ast.BitOr(), right=ast.Constant(value=None)):
+                return self._named_by(left)
+            case ast.Name(id=name) | ast.Constant(value=str(name)):
+                return self._place(name)
+        return None
+
+    def _place(self, name: str) -> Place:
+        """What a name of the module means, if it is a class at all."""
+        return self._imported.get(name, Place(self.place.module, name))
+
+    def declared(self, known: Container[Place]) -> Iterable[str]:
+        """Its lines, and the imports that they take.
+
+        :param known: the classes that are declared.
+        """
         (module, name), base, below = self.place, self.base, self.below
         if defaults := sorted(self._defaults()):
             raise self._wrong(
                 f"{', '.join(defaults)} cannot have a default in the class's body, where instances "
                 "could not change it: set it in __init__"
             )
-        if base is not None and base.module != module:
-            yield f"from {base.module} cimport {base.name}"
-        yield f"cdef class {name}({base.name}):" if base is not None else f"cdef class {name}:"
+        used = set[Place]() if base is None else {base}
+
+        def kind(place: Place | None) -> str:
+            if place is None or place not in known:
+                return "object"
+            used.add(place)
+            return place.name
+
+        lines = [f"cdef class {name}({base.name}):" if base is not None else f"cdef class {name}:"]
         inherited = below.attributes() if below is not None else []
-        own = [each for each in self.attributes() if each not in inherited]
-        yield from (f"    cdef public object {each}" for each in own)
+        kinds = self._kinds()
+        lines += [
+            f"    cdef public {kind(kinds.get(each))} {each}"
+            for each in self.attributes()
+            if each not in inherited
+        ]
         if base is None:
-            yield "    cdef object __weakref__"
+            lines.append("    cdef object __weakref__")
         for each in self.direct().values():
             if each in self._node.body:
-                yield f"    cpdef {each.name}({_parameters(each.args)})"
+                result = kind(self._named_by(each.returns))
+                parameters = self._parameters(each.args, kind)
+                lines.append(f"    cpdef {result} {each.name}({parameters})")
+        yield from sorted(f"from {p.module} cimport {p.name}" for p in used if p.module != module)
+        yield from lines
+
+    def _parameters(self, arguments: ast.arguments, kind: Callable[[Place | None], str]) -> str:
+        required = len(arguments.args) - len(arguments.defaults)
+        first, *others = [
+            f"{each.arg}=*" if at >= required else each.arg
+            for at, each in enumerate(arguments.args)
+        ]
+        kinds = [kind(self._named_by(each.annotation)) for each in arguments.args[1:]]
+        return ", ".join([first, *map(" ".join, zip(kinds, others, strict=True))])
 
     def _wrong(self, why: str) -> NotDeclarable:
         return NotDeclarable(f"{self.place.module}.{self.place.name}: {why}")
@@ -158,14 +213,15 @@ def _classes(module: str, source: str) -> Iterable[_Class]:
     for node in tree.body:
         if not isinstance(node, ast.ClassDef) or node.decorator_list or node.keywords:
             continue
-        bases = [ast.unparse(each) for each in node.bases]
-        if len(bases) <= 1:
-            below = [imported.get(name, Place(module, name)) for name in bases]
-            yield _Class(Place(module, node.name), node, below[0] if below else None)
+        if len(node.bases) <= 1:
+            yield _Class(Place(module, node.name), node, imported)
 
 
 def _imports_first(lines: Iterable[str]) -> list[str]:
-    return sorted(lines, key=lambda line: not line.startswith("from "))
+    """Each import once, before all else."""
+    lines = list(lines)
+    imports = dict.fromkeys(line for line in lines if line.startswith("from "))
+    return [*imports, *(line for line in lines if line not in imports)]
 
 
 def _annotated(node: ast.ClassDef) -> Iterable[str]:
@@ -173,6 +229,34 @@ def _annotated(node: ast.ClassDef) -> Iterable[str]:
     for each in node.body:
         if isinstance(each, ast.AnnAssign) and each.value is None:
             yield ast.unparse(each.target)
+
+
+def _annotations(node: ast.ClassDef) -> Iterable[tuple[str, ast.expr]]:
+    """Attributes, and what names their class: an annotation, or in ``__init__`` that of the
+    parameter which they are set to, or a class that is called."""
+    for each in ast.walk(node):
+        match each:
+            case ast.AnnAssign(target=ast.Attribute(value=ast.Name(id="self"), attr=name)):
+                yield name, each.annotation
+    for method in node.body:
+        match method:
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                yield name, method.annotation
+            case ast.FunctionDef(name="__init__"):
+                yield from _first_values(method)
+
+
+def _first_values(method: ast.FunctionDef) -> Iterable[tuple[str, ast.expr]]:
+    parameters = (*method.args.args, *method.args.kwonlyargs)
+    known = {each.arg: each.annotation for each in parameters if each.annotation is not None}
+    for each in ast.walk(method):
+        match each:
+            case ast.Assign(targets=[ast.Attribute(value=ast.Name(id="self"), attr=name)]):
+                match each.value:
+                    case ast.Name(id=parameter) if parameter in known:
+                        yield name, known[parameter]
+                    case ast.Call(func=ast.Name() as called):
+                        yield name, called
 
 
 def _can_be_called_directly(method: ast.FunctionDef) -> bool:
@@ -183,9 +267,3 @@ def _can_be_called_directly(method: ast.FunctionDef) -> bool:
     special = method.name.startswith("__") or method.decorator_list
     inner = any(isinstance(each, _INNER) for each in ast.walk(method) if each is not method)
     return plain and not special and not inner
-
-
-def _parameters(arguments: ast.arguments) -> str:
-    names = [each.arg for each in arguments.args]
-    required = len(names) - len(arguments.defaults)
-    return ", ".join(f"{name}=*" if at >= required else name for at, name in enumerate(names))

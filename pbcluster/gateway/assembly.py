@@ -26,7 +26,6 @@ from pbcluster.gateway.limits import AddressLimits, AddressQuota
 from pbcluster.gateway.lookups import Lookups
 from pbcluster.gateway.metrics import Metrics
 from pbcluster.gateway.nodes import Nodes
-from pbcluster.gateway.parts import Record
 from pbcluster.gateway.proxy import Proxy
 from pbcluster.gateway.proxy_settings import gateway_key, tenant_finder
 from pbcluster.gateway.redirects import OFF
@@ -34,6 +33,7 @@ from pbcluster.gateway.reloading import Reloadable
 from pbcluster.gateway.request_ids import RequestIds
 from pbcluster.gateway.routes import RouteCache
 from pbcluster.gateway.shedding import Overload, Shedding
+from pbcluster.gateway.telling import Telling
 from pbcluster.gateway.tls import GatewayTLS
 from pbcluster.gateway.token_keys import TokenKeyQuestions
 from pbcluster.gateway.tokens import Tokens
@@ -41,6 +41,7 @@ from pbcluster.gateway.updates import Updates
 from pbcluster.gateway.worker import Place
 from pbcluster.transport.following import Follower
 from pbcluster.transport.interfaces import ControlPlaneClient, Subscriber
+from pbcluster.wall_clock import unix_ms
 from pbcluster.web.interfaces import Exchange
 from pbcluster.web.limits import Limits
 from pbcluster.web.pool import UpstreamPool, tcp_endpoints
@@ -142,12 +143,12 @@ class Assembly:
             hold_s=config.hold_s,
             clock=self._reactor,
             random=self._random,
-            unix_ms=lambda: time.time_ns() // 1_000_000,
+            unix_ms=unix_ms,
             new_id=self._new_id,
             routes=self.routes,
             lookups=self.lookups,
             nodes=self.nodes,
-            told=self._told,
+            told=Telling(self.figures, self.access).over,
             holds=Holds(
                 max_per_tenant=place.share(MAX_PER_TENANT), max_total=place.share(MAX_TOTAL)
             ),
@@ -176,12 +177,6 @@ class Assembly:
             self.proxy.handle(exchange)
         else:
             exchange.respond(308, b"", headers=[(b"Location", location)])
-
-    def _told(self, record: Record) -> None:
-        """A request is over."""
-        self.figures.over(record)
-        if self.access is not None:
-            self.access.add(record)
 
     def breakers(self, now: float) -> list[Shown]:
         """All breakers, of nodes and of tenants, as operators see them."""

@@ -14,8 +14,6 @@ import re
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from attrs import evolve
-
 from pbcluster import identities, signing
 from pbcluster.errors import Unavailable
 from pbcluster.gateway.rewriting import bears_ours
@@ -52,6 +50,9 @@ class NodeTLS(enum.Enum):
     OFF = "off"
     ALLOWED = "allowed"
     REQUIRED = "required"
+
+    #: There is one object of each; an enum's own is a call of Python for each look-up.
+    __hash__ = object.__hash__
 
 
 @functools.lru_cache(4096)
@@ -199,7 +200,7 @@ def _see(head: ResponseHead) -> Seen:
     passed = ResponseHead(head.status, head.reason, kept)
     encoded_head(passed)
     others = without(kept, HSTS.lower())
-    secure = passed if len(others) == len(kept) else evolve(passed, headers=others)
+    secure = passed if len(others) == len(kept) else ResponseHead(head.status, head.reason, others)
     encoded_head(secure)
     content_type = head.get(b"content-type") or b""
     head.memo = Seen(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
 from twisted.internet.interfaces import IReactorTime
 
 from pbcluster.gateway.breaker import Uniform
@@ -47,9 +46,8 @@ class Record:
         return self.head.target.partition(b"?")[0].decode("latin-1")
 
 
-@attrs.frozen(kw_only=True)
 class Parts:
-    """What all requests of a gateway share.
+    """What all requests of a gateway share. Not to be changed.
 
     :ivar hold_s: longest wait of a request.
     :ivar unix_ms: wall clock, for signatures. :ivar new_id: a fresh request id, 32 hex digits.
@@ -59,24 +57,49 @@ class Parts:
     :ivar active: requests under way. :ivar over: told of each request's end.
     """
 
-    forwarder: Forwarder
-    hold_s: float
-    clock: IReactorTime
-    random: Uniform
-    unix_ms: Callable[[], int]
-    new_id: Callable[[], str]
-    tenants: TenantFinder
-    token_keys: TokenKeyQuestions
-    routes: RouteCache
-    lookups: Lookups
-    nodes: Nodes
-    tenant_breakers: TenantBreakers
-    holds: Holds
-    waits: Waits
-    flights: Flights
-    budget: Budget
-    active: Callable[[], int]
-    over: Callable[[Record], None]
-    node_tls: NodeTLS = NodeTLS.OFF
-    hsts: bytes = b""
-    moving: TenantHolds = attrs.field(factory=TenantHolds)
+    def __init__(
+        self,
+        *,
+        forwarder: Forwarder,
+        hold_s: float,
+        clock: IReactorTime,
+        random: Uniform,
+        unix_ms: Callable[[], int],
+        new_id: Callable[[], str],
+        tenants: TenantFinder,
+        token_keys: TokenKeyQuestions,
+        routes: RouteCache,
+        lookups: Lookups,
+        nodes: Nodes,
+        tenant_breakers: TenantBreakers,
+        holds: Holds,
+        waits: Waits,
+        flights: Flights,
+        budget: Budget,
+        active: Callable[[], int],
+        over: Callable[[Record], None],
+        node_tls: NodeTLS,
+        hsts: bytes,
+        moving: TenantHolds,
+    ) -> None:
+        self.forwarder = forwarder
+        self.hold_s = hold_s
+        self.clock = clock
+        self.random = random
+        self.unix_ms = unix_ms
+        self.new_id = new_id
+        self.tenants = tenants
+        self.token_keys = token_keys
+        self.routes = routes
+        self.lookups = lookups
+        self.nodes = nodes
+        self.tenant_breakers = tenant_breakers
+        self.holds = holds
+        self.waits = waits
+        self.flights = flights
+        self.budget = budget
+        self.active = active
+        self.over = over
+        self.node_tls = node_tls
+        self.hsts = hsts
+        self.moving = moving

@@ -48,11 +48,6 @@ _UNAVAILABLE = Unavailable("the tenant is not available")
 log = Logger(__name__)
 
 
-class _ToNode(Forward):
-    connect_timeout_s = CONNECT_TIMEOUT_S
-    first_byte_timeout_s = FIRST_BYTE_TIMEOUT_S
-
-
 class Passage(RequestEnd):
     """See the module."""
 
@@ -167,7 +162,16 @@ class Passage(RequestEnd):
             lines = rewritten_lines(
                 lines, host=route.hosts[0] if foreign else "", token=found.token
             )
-        plan = _ToNode(host, port, method, head.target, lines, self._responded)
+        plan = Forward(
+            host,
+            port,
+            method,
+            head.target,
+            lines,
+            self._responded,
+            CONNECT_TIMEOUT_S,
+            FIRST_BYTE_TIMEOUT_S,
+        )
         if identity:
             plan.identity = identity
         exchange.forward(plan, self._done)

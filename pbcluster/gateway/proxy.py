@@ -5,9 +5,9 @@ What is under way is bounded by ``admission``, and by the server's ``Limits.max_
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
-import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -83,14 +83,13 @@ class Proxy:
         self._told = told
         self._gateway_id = gateway_id
         self._admission = admission
-        self._parts = Parts(
-            forwarder=Forwarder(gateway_id, key),
-            hold_s=hold_s,
+        #: All but what :meth:`use` is given.
+        self._new_parts = functools.partial(
+            Parts,
             clock=clock,
             random=random,
             unix_ms=unix_ms,
             new_id=new_id,
-            tenants=tenants,
             token_keys=token_keys,
             routes=routes,
             lookups=lookups,
@@ -106,11 +105,12 @@ class Proxy:
             hsts=hsts,
             moving=self.moving,
         )
+        self.use(tenants=tenants, hold_s=hold_s, key=key)
 
     def use(self, *, tenants: TenantFinder, hold_s: float, key: bytes) -> None:
         """Other settings hold for requests that begin from now on."""
         forwarder = Forwarder(self._gateway_id, key)
-        self._parts = attrs.evolve(self._parts, hold_s=hold_s, forwarder=forwarder, tenants=tenants)
+        self._parts = self._new_parts(tenants=tenants, hold_s=hold_s, forwarder=forwarder)
 
     def handle(self, exchange: Exchange) -> None:
         """The core's ``RequestHandler``."""

@@ -8,7 +8,6 @@ standing with the control plane (:meth:`Assembly.make_standing`).
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 from random import SystemRandom
 from typing import Any
@@ -46,6 +45,7 @@ from pbcluster.transport.addresses import member_addresses
 from pbcluster.transport.control_plane_client import ZmqControlPlaneClient
 from pbcluster.transport.following import MemberFollower
 from pbcluster.transport.sockets import Sockets
+from pbcluster.wall_clock import unix_ms
 
 NEEDED_SECRETS = ("s3_access_key", "s3_secret_key", "tenant_key", "gateway_keys")
 
@@ -165,7 +165,7 @@ class Assembly:
             gateway_keys=self.gateway_keys,
             also=self.gateway_keys.also,
             clock=self._reactor,
-            unix_ms=lambda: time.time_ns() // 1_000_000,
+            unix_ms=unix_ms,
             answered=self.metrics.answered,
             quotas=Quotas(_default_quotas(self._config)),
             limited=self.metrics.limited,

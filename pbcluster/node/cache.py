@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 
-import attrs
-
 #: An event stream keeps its tenant loaded for so long; its client reconnects when it is closed.
 STREAM_PIN_S = 1800.0
 
 
-@attrs.define
 class Use:
     """How one loaded tenant is used.
 
@@ -23,10 +20,11 @@ class Use:
         out. :ivar streams: event streams open now. :ivar streams_since: when the first began.
     """
 
-    last_access: float
-    requests: int = 0
-    streams: int = 0
-    streams_since: float = 0.0
+    def __init__(self, last_access: float) -> None:
+        self.last_access = last_access
+        self.requests = 0
+        self.streams = 0
+        self.streams_since = 0.0
 
     def may_go(self, now: float) -> bool:
         """Whether stopping it now harms nobody who cannot simply reconnect."""
@@ -34,15 +32,19 @@ class Use:
         return self.requests == 0 and not pinned
 
 
-@attrs.define
 class Cache:
-    """The loaded tenants of a node, in the order of their last use."""
+    """The loaded tenants of a node, in the order of their last use.
 
-    capacity: int
-    hits: int = 0
-    misses: int = 0
-    evictions: int = 0
-    _uses: dict[str, Use] = attrs.field(factory=dict)
+    :ivar capacity: how many may be loaded. :ivar hits: requests for tenants that were loaded.
+    :ivar misses: requests for others. :ivar evictions: tenants stopped for room.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.hits = 0
+        self.misses = 0
+        self.evictions = 0
+        self._uses: dict[str, Use] = {}
 
     def __len__(self) -> int:
         return len(self._uses)
@@ -69,7 +71,8 @@ class Cache:
     def opened(self, tenant_id: str, now: float) -> None:
         """A request of it was handed on."""
         if tenant_id in self._uses:
-            self._touch(tenant_id, now).requests += 1
+            use = self._touch(tenant_id, now)
+            use.requests += 1
 
     def became_stream(self, tenant_id: str, now: float) -> None:
         """An open request turned out to be an event stream."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pbcluster.errors import NotFound, PBClusterError, StorageFull
-from pbcluster.node.platform_door import is_platforms
+from pbcluster.node.heads import is_platforms
 from pbcluster.node.storage import Storage
 from pbcluster.node.tenant import Tenant
 from pbcluster.web.interfaces import RequestHead

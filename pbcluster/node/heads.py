@@ -25,6 +25,10 @@ from pbcluster.web.interfaces import RequestHead, ResponseHead
 _RESTORE = re.compile(rb"/+api/+backups/+(.*)/restore/*", re.DOTALL)
 #: Made anew: Host by us, the length by the core.
 _OWN_FIELDS = frozenset((b"host", b"content-length"))
+#: Answers that end with their head (RFC 9112, section 6.3).
+_BODILESS = frozenset((204, 304))
+#: Paths of the platform's own routes in PocketBase (``platform_door``).
+_PLATFORM = re.compile(rb"[/\\.]*api[/\\.]+pbcluster(?:[^\w-].*)?", re.DOTALL | re.IGNORECASE)
 
 
 class SeenRequest(NamedTuple):
@@ -74,14 +78,27 @@ def marked(head: ResponseHead, level: Level) -> ResponseHead:
     return ResponseHead(head.status, head.reason, [*head.headers, mark])
 
 
-def see_answer(head: ResponseHead) -> tuple[ResponseHead, bool]:
-    """PocketBase's head without marks, and whether it begins an event stream; remembered."""
+class SeenAnswer(NamedTuple):
+    """What was read from PocketBase's head; answers with the same head share it.
+
+    :ivar passed: the head without marks. :ivar stream: it begins an event stream.
+    :ivar endless: nothing tells how long the body is.
+    """
+
+    passed: ResponseHead
+    stream: bool
+    endless: bool
+
+
+def see_answer(head: ResponseHead) -> SeenAnswer:
+    """See :class:`SeenAnswer`; remembered."""
     content_type = head.get(b"content-type") or b""
-    head.memo = (
+    answer = SeenAnswer(
         ResponseHead(head.status, head.reason, signing.without_marks(head.headers)),
         content_type.lower().startswith(b"text/event-stream"),
+        head.get(b"content-length") is None and head.status not in _BODILESS,
     )
-    answer: tuple[ResponseHead, bool] = head.memo
+    head.memo = answer
     return answer
 
 
@@ -92,3 +109,16 @@ def backup_to_restore(head: RequestHead) -> str | None:
     path = unquote_to_bytes(head.target.partition(b"?")[0])
     found = _RESTORE.fullmatch(path) if head.method == b"POST" else None
     return None if found is None else found[1].decode("utf-8", "replace")
+
+
+def is_platforms(target: bytes) -> bool:
+    """Whether a request's target is one of the platform's routes in PocketBase, in any spelling
+    that a router may take for it: percent-encoded (twice too), with doubled slashes or dots, in
+    capitals."""
+    if b"%" not in target and b"pbcluster" not in target.lower():
+        return False
+    path = unquote_to_bytes(unquote_to_bytes(target.partition(b"?")[0]))
+    if b"pbcluster" not in path.lower():
+        return False
+    # ``/x/../api/pbcluster/…``: no client needs a way back in a path that names us.
+    return _PLATFORM.fullmatch(path) is not None or b".." in path

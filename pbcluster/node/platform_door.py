@@ -3,7 +3,7 @@
 What holds:
 
 * No client gets here: the front door answers 404 for these paths, however they are spelled
-  (:func:`is_platforms`), and the header that opens them is one of the marks that it strips.
+  (``heads.is_platforms``), and the header that opens them is one of the marks that it strips.
 * Who reaches PocketBase's port some other way does not know the secret: it is random, made at each
   start, and kept in the node's memory only. The hook's file has its SHA-256, so neither the
   tenant's files nor its environment give it away.
@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import secrets
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import treq
 from twisted.internet.defer import CancelledError, TimeoutError
@@ -32,21 +30,6 @@ PREFIX = "/api/pbcluster/"
 HEADER = "X-PBCluster-Platform"
 TIMEOUT_S = 5.0
 MAX_ANSWER_BYTES = 16 * 1024
-_PREFIX = re.compile(rb"[/\\.]*api[/\\.]+pbcluster(?:[^\w-].*)?", re.DOTALL | re.IGNORECASE)
-
-
-def is_platforms(target: bytes) -> bool:
-    """Whether a request's target is one of these routes, in any spelling that a router may take for
-    it: percent-encoded (twice too), with doubled slashes or dots, in capitals."""
-    if b"%" not in target and b"pbcluster" not in target.lower():
-        return False
-    path = unquote_to_bytes(unquote_to_bytes(target.partition(b"?")[0]))
-    return b"pbcluster" in path.lower() and (_PREFIX.fullmatch(path) is not None or _has_dots(path))
-
-
-def _has_dots(path: bytes) -> bool:
-    """``/x/../api/pbcluster/…``: no client needs a way back in a path that names us."""
-    return b".." in path
 
 
 class PlatformDoor:

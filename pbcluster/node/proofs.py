@@ -70,6 +70,8 @@ class Proofs:
         self._obeyed_index = -1
         self._obeyed: dict[str, int] = {}
         self._lease_sent: float | None = None
+        #: What is held of all that is covered; one object for all requests.
+        self._by_lease = Held(Basis.LEASE, float("-inf"))
         self._covered: dict[str, int] = {}
         self._claims: dict[str, _Claimed] = {}
         self._given_up = False
@@ -114,6 +116,7 @@ class Proofs:
             return False
         left_out = frozenset(not_covered)
         self._lease_sent = sent
+        self._by_lease = Held(Basis.LEASE, sent + self.durations.lease_proof_s)
         self._covered = {
             tenant: epoch for tenant, epoch in self._obeyed.items() if tenant not in left_out
         }
@@ -179,10 +182,8 @@ class Proofs:
             return Missing()
         if now < claim.answer_from:
             return TooEarly(claim.answer_from)
-        if self._lease_sent is not None and self._covered.get(tenant_id) == epoch:
-            until = self._lease_sent + self.durations.lease_proof_s
-            if now <= until:
-                return Held(Basis.LEASE, until)
+        if self._covered.get(tenant_id) == epoch and now <= self._by_lease.until:
+            return self._by_lease
         if claim.head_sent is not None:
             until = claim.head_sent + self.durations.head_proof_s
             if now <= until:

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from pbcluster.errors import PBClusterError
 from pbcluster.node.acks import Level
-from pbcluster.node.heads import backup_to_restore, marked, see_answer
+from pbcluster.node.heads import SeenAnswer, backup_to_restore, marked, see_answer
 from pbcluster.node.parts import spawn
 from pbcluster.node.restoring import Restore
 from pbcluster.node.tenant_request import TenantRequest
@@ -55,7 +55,8 @@ class RestoreRequest(TenantRequest):
         if restore is None:
             return super()._responded(head)
         self._write_answered()
-        clean, _ = head.memo or see_answer(head)
+        seen: SeenAnswer = head.memo or see_answer(head)
+        clean = seen.passed
         if not 200 <= head.status < 300:
             return clean  # PocketBase refused: ``_done`` lets the tenant go on
         self._restore = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +25,7 @@ from pbcluster.node.replication import LitestreamDaemon
 from pbcluster.node.s3 import S3Address, S3Objects
 from pbcluster.node.tenant_logs import TenantLogs
 from pbcluster.node.workload import PocketBaseWorkloads
+from pbcluster.wall_clock import unix_ms
 
 NEEDED = ("pocketbase", "litestream")
 log = Logger()
@@ -149,7 +149,7 @@ def _files(
             default_max_bytes=config.tenant_max_file_bytes,
         ),
         objects,
-        unix_ms=lambda: time.time_ns() // 1_000_000,
+        unix_ms=unix_ms,
         utc_now=lambda: datetime.now(UTC),
         data_of=lambda tenant_id: directories.path(tenant_id) / DATA,
     )

@@ -17,7 +17,6 @@ no HTTP.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
@@ -142,7 +141,7 @@ class Tenant:
             late = write or self.adopts or self.assignment.durable_reads
             if late or state not in READABLE:
                 return None
-        return running.host, running.port
+        return self.process.address()
 
     def tick(self) -> None:
         """Each second."""
@@ -253,10 +252,13 @@ class Tenant:
         while True:
             workload = await self._start_process(copy)
             self._happened(Event.WORKLOAD_ANSWERED)
-            if await self.replication.begin(copy, partial(self.process.runs, workload)):
+            if await self.replication.begin(copy, self._runs(workload)):
                 self._happened(Event.SYNCED)
                 return
             await self._before_restart()
+
+    def _runs(self, workload: RunningWorkload) -> Callable[[], bool]:
+        return lambda: self.process.runs(workload)
 
     async def _start_process(self, copy: Copy) -> RunningWorkload:
         first_start = not (self.assignment.ever_ready or copy.parent or copy.ready)

@@ -35,6 +35,8 @@ class TenantProcess:
         :param ended: called with the reason when it ended by itself.
         """
         self.running: RunningWorkload | None = None
+        #: Of the one that was started last.
+        self._address = ("", 0)
         self.started_generation = ""
         self._parts = parts
         self._ended = ended
@@ -63,7 +65,7 @@ class TenantProcess:
         )
         directories.unsettle(tenant_id)
         workload = await self._parts.workloads.start(spec)
-        self.running = workload
+        self.running, self._address = workload, (workload.host, workload.port)
         self.started_generation = workload.generation()
         workload.when_ended(lambda reason: self._has_ended(workload, reason))
         return workload
@@ -99,7 +101,7 @@ class TenantProcess:
 
     def address(self) -> tuple[str, int] | None:
         """Its host and port; None: it does not run."""
-        return (self.running.host, self.running.port) if self.running is not None else None
+        return self._address if self.running is not None else None
 
     def generation(self) -> str:
         """Another one after it executed itself anew; empty: it does not listen."""

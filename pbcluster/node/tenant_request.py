@@ -22,7 +22,7 @@ from pbcluster.errors import PBClusterError
 from pbcluster.node.acks import Level, Withheld
 from pbcluster.node.arrivals import Loading
 from pbcluster.node.durability import Reason
-from pbcluster.node.heads import marked, see_answer, upstream_lines
+from pbcluster.node.heads import SeenAnswer, marked, see_answer, upstream_lines
 from pbcluster.node.quotas import Use
 from pbcluster.node.refusals import NoAnswer, Refusals
 from pbcluster.node.restoring import Restorer
@@ -34,8 +34,7 @@ from pbcluster.web.interfaces import Attempt, Exchange, Forward, Outcome, Refuse
 
 #: PocketBase cuts a request after 5 minutes.
 FIRST_BYTE_TIMEOUT_S = 310.0
-#: Answers that end with their head (RFC 9112, section 6.3).
-_BODILESS = frozenset((204, 304))
+CONNECT_TIMEOUT_S = 1.0
 #: Withheld for these reasons, the client's connection is cut: what we say would not be ours.
 _CUT = frozenset((Reason.OWNERSHIP_LOST, Reason.DATABASE_REPLACED))
 
@@ -52,10 +51,6 @@ class Door:
     streams: Streams
     restorer: Restorer
     refusals: Refusals
-
-
-class _ToPocketBase(Forward):
-    first_byte_timeout_s = FIRST_BYTE_TIMEOUT_S
 
 
 class TenantRequest:
@@ -110,7 +105,17 @@ class TenantRequest:
             return
         head = self._exchange.head
         lines = upstream_lines(head, self._request_id)
-        plan = _ToPocketBase(*upstream, head.method, head.target, lines, self._responded)
+        host, port = upstream
+        plan = Forward(
+            host,
+            port,
+            head.method,
+            head.target,
+            lines,
+            self._responded,
+            CONNECT_TIMEOUT_S,
+            FIRST_BYTE_TIMEOUT_S,
+        )
         plan.reuse = reuse
         if self._write:
             plan.on_end = self._last_chunk
@@ -129,15 +134,16 @@ class TenantRequest:
 
     def _responded(self, head: ResponseHead) -> ResponseHead | Deferred[ResponseHead]:
         self._write_answered()
-        clean, is_stream = head.memo or see_answer(head)
-        if is_stream:
+        seen: SeenAnswer = head.memo or see_answer(head)
+        clean = seen.passed
+        if seen.stream:
             self._over = self._use.become_stream()
             if self._over is not None and not self._write:
                 raise Refuse(self._over.message)
             self._is_stream = True
             self._tenants.uses.became_stream(self._tenant)
             self._streams.add(self._tenant, self._exchange)
-        self._endless = head.get(b"content-length") is None and head.status not in _BODILESS
+        self._endless = seen.endless
         if not self._write:
             if not self._careful or self._replication.read_may_pass():
                 return clean

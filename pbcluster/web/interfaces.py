@@ -13,8 +13,6 @@ import functools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import attrs
-
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -82,7 +80,6 @@ make_request: Callable[[tuple[Any, ...]], RequestHead]
 make_request = functools.partial(tuple.__new__, RequestHead)
 
 
-@attrs.define
 class ResponseHead:
     """A response's status line and header fields, without hop-by-hop fields. Not to be changed.
 
@@ -92,12 +89,15 @@ class ResponseHead:
     :ivar memo: for what the handler derives from the head; answers with the same head share it.
     """
 
-    status: int
-    reason: bytes
-    headers: Headers
-    lines: bytes = b""
-    encoded: bytes = attrs.field(default=b"", init=False, eq=False, repr=False)
-    memo: Any = attrs.field(default=None, init=False, eq=False, repr=False)
+    __slots__ = ("encoded", "headers", "lines", "memo", "reason", "status")
+
+    def __init__(self, status: int, reason: bytes, headers: Headers, lines: bytes = b"") -> None:
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+        self.lines = lines
+        self.encoded = b""
+        self.memo: Any = None
 
     def with_lines(self, lines: bytes) -> ResponseHead:
         """The same head with these further field lines."""
@@ -111,6 +111,21 @@ class ResponseHead:
             if key.lower() == name:
                 return value
         return None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ResponseHead):
+            return NotImplemented
+        return (self.status, self.reason, self.headers, self.lines) == (
+            other.status,
+            other.reason,
+            other.headers,
+            other.lines,
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"ResponseHead({self.status}, {self.reason!r}, {self.headers!r}, {self.lines!r})"
 
 
 class Outcome(enum.StrEnum):
@@ -130,6 +145,9 @@ class Outcome(enum.StrEnum):
     BROKEN = "broken"
     #: The client went away; the upstream connection was aborted.
     CLIENT_GONE = "client_gone"
+
+    #: As that of the text, which it equals; an enum's own is a call of Python for each look-up.
+    __hash__ = str.__hash__
 
 
 #: Given a response's head; gives the head that goes on, perhaps later, or raises :class:`Refuse`.
@@ -168,8 +186,6 @@ make_attempt: Callable[[tuple[Any, ...]], Attempt] = functools.partial(tuple.__n
 class Forward:
     """One attempt to send an exchange upstream. Not to be changed once it is under way.
 
-    What most attempts have in common stands in the class; who makes many alike subclasses it.
-
     :ivar host: IP address of the upstream. :ivar port: its port.
     :ivar identity: the name that it must prove by TLS; empty: it is spoken to without TLS.
     :ivar headers: every field to send, Host included, framing (Content-Length, Transfer-Encoding,
@@ -188,15 +204,6 @@ class Forward:
         longer than PocketBase keeps a silent event stream (5 minutes).
     """
 
-    headers: Headers = ()
-    connect_timeout_s: float = 1.0
-    first_byte_timeout_s: float = 300.0
-    idle_timeout_s: float = 600.0
-    identity: str = ""
-    reuse: bool = True
-    on_end: Callable[[], Awaitable[None] | None] | None = None
-    on_data: Callable[[], Awaitable[None] | None] | None = None
-
     def __init__(
         self,
         host: str,
@@ -205,21 +212,30 @@ class Forward:
         target: bytes,
         lines: bytes = b"",
         on_response: OnResponse | None = None,
-        **more: Any,
+        connect_timeout_s: float = 1.0,
+        first_byte_timeout_s: float = 300.0,
+        *,
+        headers: Headers = (),
+        idle_timeout_s: float = 600.0,
+        identity: str = "",
+        reuse: bool = True,
+        on_end: Callable[[], Awaitable[None] | None] | None = None,
+        on_data: Callable[[], Awaitable[None] | None] | None = None,
     ) -> None:
-        """
-        :param more: what of the rest is not as it stands in the class.
-        """
         self.host = host
         self.port = port
         self.method = method
         self.target = target
         self.lines = lines
         self.on_response = on_response
-        if more:
-            unknown = [name for name in more if not hasattr(Forward, name)]
-            assert not unknown, f"a Forward has no {unknown}"
-            self.__dict__.update(more)
+        self.connect_timeout_s = connect_timeout_s
+        self.first_byte_timeout_s = first_byte_timeout_s
+        self.headers = headers
+        self.idle_timeout_s = idle_timeout_s
+        self.identity = identity
+        self.reuse = reuse
+        self.on_end = on_end
+        self.on_data = on_data
 
 
 class Exchange(Protocol):

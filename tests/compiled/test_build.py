@@ -152,6 +152,15 @@ class BuildTests(SynchronousTestCase):
         self.assertIn("Cython is broken here", done.stdout + done.stderr)
         self.assertEqual(list(out.glob("*.whl")), [])
 
+    def test_method_without_its_object(self) -> None:
+        """Cython makes a method that is handed on into a function without its object, if it is one
+        of another module's class: no such build is used."""
+        self.cython(CYTHON.replace("#include", "/* __Pyx_CFunc_of_something */\n#include"))
+        done, out = self.wheel("always")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("a method of another module's class is handed on", done.stdout + done.stderr)
+        self.assertEqual(list(out.glob("*.whl")), [])
+
     def test_never(self) -> None:
         """Who asks for none gets none, and nothing is said of it."""
         self.cython(CYTHON)

@@ -99,14 +99,16 @@ class MethodTests(SynchronousTestCase):
             """
         )
         methods = [line for line in found["one"] if "cpdef" in line]
-        self.assertEqual(methods, ["    cpdef plain(self, a, b=*, c=*)"])
+        self.assertEqual(
+            methods, ["    cpdef object plain(self, object a, object b=*, object c=*)"]
+        )
 
     def test_replaced(self) -> None:
         """A method that is called directly may be replaced by another such method only, however far
         below it stands; any other would not be called."""
         base = "class A:\n    def f(self): pass\nclass B(A): pass\nclass C(B):\n    "
         found = declared(one=f"{base}def f(self, a=1): pass")
-        self.assertEqual(found["one"][-1], "    cpdef f(self, a=*)")
+        self.assertEqual(found["one"][-1], "    cpdef object f(self, object a=*)")
         for body in (
             "def f(self): return [a for a in self]",
             "def f(self, *, a=1): pass",
@@ -115,6 +117,86 @@ class MethodTests(SynchronousTestCase):
         ):
             error = str(self.assertRaises(NotDeclarable, declared, one=base + body))
             self.assertIn("one.C: f must be plain as in its base", error)
+
+
+class KindTests(SynchronousTestCase):
+    """What is known to be an object of a declared class."""
+
+    def kinds(self, source: str) -> list[str]:
+        """The lines of class A, in a module that can name the declared class Other."""
+        told = dedent(source).strip().replace("\n", "\n    ")
+        found = declared(
+            one="class Other: pass",
+            two=f"""from one import Other
+from typing import Protocol
+class Interface(Protocol): pass
+class A:
+    {told}
+""",
+        )
+        return [line.strip() for line in found["two"]]
+
+    def test_attributes(self) -> None:
+        """By an annotation, by that of the parameter which __init__ sets it to, or by the call that
+        makes it; None may stand there, too."""
+        found = self.kinds(
+            """
+            said: Other
+            def __init__(self, a: Other, b: Other | None, *, c: "Other"):
+                self.a = a
+                self.never, _ = a, b
+                self.b = b
+                self.c = c
+                self.made = Other()
+                self.later: Other | None = None
+            """
+        )
+        for name in ("said", "a", "b", "c", "made", "later"):
+            self.assertIn(f"cdef public Other {name}", found)
+        self.assertIn("cdef public object never", found)
+        self.assertEqual(found.count("from one cimport Other"), 1)
+
+    def test_doubt(self) -> None:
+        """Anything may stand where an interface, two classes or a container is annotated, or where
+        one place says this and another that."""
+        found = self.kinds(
+            """
+            def __init__(
+                self, a: Interface, b: Other | int, c: list[Other], d: Other, e: one.Other
+            ):
+                self.a = a
+                self.b = b
+                self.c = c
+                self.d = d
+                self.e = e
+            def again(self):
+                self.d: Interface = None
+            """
+        )
+        for name in "abcde":
+            self.assertIn(f"cdef public object {name}", found)
+        self.assertNotIn("from one cimport Other", found)
+
+    def test_parameters_and_results(self) -> None:
+        """Of methods that are called without a look-up."""
+        found = self.kinds("def f(self, a: Other, b: Other | None = None, c=1) -> Other: pass")
+        self.assertIn("cpdef Other f(self, Other a, Other b=*, object c=*)", found)
+        self.assertIn("from one cimport Other", found)
+
+    def test_for_the_type_checker_only(self) -> None:
+        """What a module does not import when it runs, its extension does not either: two modules
+        may name each other's classes that way."""
+        found = declared(
+            one="class Other: pass",
+            two="""
+            if TYPE_CHECKING:
+                from one import Other
+            class A:
+                def __init__(self, a: Other): self.a = a
+            """,
+        )
+        self.assertNotIn("from one cimport Other", found["two"])
+        self.assertIn("    cdef public object a", found["two"])
 
 
 class ClassTests(SynchronousTestCase):

@@ -4,13 +4,14 @@ from importlib import import_module
 from pathlib import Path
 
 from twisted.internet.interfaces import IHandshakeListener, IProtocol, IPushProducer
+from twisted.internet.task import Clock
 from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
 
 import pbcluster
 from pbcluster import compiled
 from pbcluster.web.chunked import BadBody, ChunkedReader
-from pbcluster.web.client import UpstreamConnection
+from pbcluster.web.client import ResponseHeads, UpstreamConnection
 from pbcluster.web.server_connection import HTTPServerConnection
 
 
@@ -46,6 +47,20 @@ class InUseTests(SynchronousTestCase):
         self.assertTrue(last.filename.endswith("pbcluster/web/chunked.py"), last)
         source = Path(str(pbcluster.__file__)).parent.parent / "pbcluster/web/chunked.py"
         self.assertIn("raise BadBody", source.read_text().splitlines()[(last.lineno or 0) - 1])
+
+    def test_none_where_an_object_belongs(self) -> None:
+        """It is an error, as in Python; an extension type could as well read anywhere."""
+        connection = UpstreamConnection(Clock(), ("", 0, ""), lambda _: None, ResponseHeads())
+        connection._deadline = None  # type: ignore[assignment]
+        self.assertRaises(AttributeError, connection.rest, 1.0)
+        connection._heads = None  # type: ignore[assignment]
+        self.assertRaises(AttributeError, connection.begin, None, False, 1.0, 1.0)
+
+    def test_another_object(self) -> None:
+        """It is refused where an extension type would take it for what it is not."""
+        connection = UpstreamConnection(Clock(), ("", 0, ""), lambda _: None, ResponseHeads())
+        if compiled.in_use():
+            self.assertRaises(TypeError, setattr, connection, "_deadline", object())
 
     def test_interfaces(self) -> None:
         """The protocols provide what Twisted asks for, also as extension types."""

@@ -49,8 +49,9 @@ class LibuvClientEndpoint:
         """
         address: IAddress = address_of((self._host, self._port))
         protocol = cast(Any, protocolFactory).buildProtocol(address)
+        transport = cast(asyncio.Protocol, LibuvTransport(protocol))
         task = self._loop.create_task(
-            self._loop.create_connection(lambda: LibuvTransport(protocol), self._host, self._port)
+            self._loop.create_connection(lambda: transport, self._host, self._port)
         )
 
         def stop(_: object) -> None:

@@ -68,13 +68,14 @@ class LibuvPort:
         if self._stopped:
             self._server.close()
 
-    def _build(self) -> LibuvTransport:
+    def _build(self) -> asyncio.Protocol:
         try:
             protocol = self._factory.buildProtocol(None)
         except Exception:
             log.failure("a factory failed")
             protocol = None
-        return LibuvTransport(protocol if protocol is not None else cast(IProtocol, _Refused()))
+        made = LibuvTransport(protocol if protocol is not None else cast(IProtocol, _Refused()))
+        return cast(asyncio.Protocol, made)
 
     def stopListening(self) -> Deferred[None]:
         """Take no more connections; those that are there stay.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import struct
 from collections.abc import Callable, Iterable
@@ -21,7 +20,7 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from pbcluster.web.limits import HIGH_WATER_BYTES
 
@@ -38,9 +37,9 @@ def address_of(name: Any) -> IPv4Address | IPv6Address:
     return kind("TCP", name[0], name[1])
 
 
-@implementer(ITCPTransport, IPushProducer, IConsumer)
-class LibuvTransport(asyncio.Protocol):
-    """One connection: the loop's protocol on one side, the protocol's transport on the other."""
+class LibuvTransport:
+    """One connection: the loop's protocol (an ``asyncio.Protocol`` by its methods) on one side, the
+    protocol's transport on the other."""
 
     __slots__ = ("_aborted", "_ended", "_producer", "_protocol", "_stream")
 
@@ -180,6 +179,10 @@ class LibuvTransport(asyncio.Protocol):
         """Whether the kernel does."""
         option = self.getHandle().getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         return bool(option)
+
+
+# A decorator would keep it from becoming an extension type (pbcluster.compiled).
+classImplements(LibuvTransport, ITCPTransport, IPushProducer, IConsumer)
 
 
 class Handle:
