@@ -22,8 +22,8 @@ stderr, the report to stdout.
 This checkout is measured compiled, as ``pip install .`` installs it, if ``make compiled`` was run,
 and in some measures beside it as it stands (``uncompiled``).
 
-Needed are two cores, and the Debian packages nginx-light, haproxy, caddy and wrk, as far as the
-chosen measures take them; what is missing is said at once.
+Needed are two cores, and the Debian packages nginx-light, haproxy, caddy, wrk and gcc, as far as
+the chosen measures take them; what is missing is said at once.
 
 \b
     python -m benchmarks.gateway --only proxied --rounds 3 --seconds 3 --system pbcluster,nginx
