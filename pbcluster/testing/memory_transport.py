@@ -234,6 +234,11 @@ class MemoryControlPlaneClient:
             if network.servers[member].is_running:
                 self.member_came(member)
 
+    def when_leader_unknown(self, callback: Callable[[], None]) -> None:
+        """As ``ZmqControlPlaneClient.when_leader_unknown``."""
+        assert self._side is not None, "start() comes first"
+        self._side.leader_unknown = callback
+
     def set_members(self, members: Sequence[MemberAddress]) -> None:
         """As :meth:`ControlPlaneClient.set_members`; only ids count here."""
         assert self._side is not None, "start() comes first"

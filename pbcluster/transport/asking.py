@@ -36,6 +36,7 @@ class AskingSide:
     :ivar checks: what was refused.
     :ivar late: answers that came after their attempt was given up.
     :ivar attempts: questions handed over to be sent, repetitions included.
+    :ivar leader_unknown: called when a member names a leader that is none of ours.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class AskingSide:
         self.checks = FrameChecks(cluster_id, lambda line: log.warn("{line}", line=line))
         self.late = 0
         self.attempts = 0
+        self.leader_unknown: Callable[[], None] = lambda: None
         self._clock = clock
         self._cluster_id = cluster_id
         self._own_id = own_id
@@ -179,7 +181,7 @@ class AskingSide:
                 raise Unavailable("the control-plane client was stopped")
             reply = await self._attempt(choice, attempt, body, key)
             if isinstance(reply, ErrorReply):
-                refusal = _refused(choice, attempt.member, reply)
+                refusal = self._refused(choice, attempt.member, reply)
                 if not refusal:
                     choice.answered(attempt.member)
                     raise reply.exception()
@@ -206,6 +208,19 @@ class AskingSide:
         finally:
             self._pending.forget(request_id)
 
+    def _refused(self, choice: Choice, member: int, reply: ErrorReply) -> str:
+        """Tell ``choice`` of an answer that means "not here, not now"; its code, else empty."""
+        if reply.code == "not_leader":
+            if choice.not_leader(member, reply.data.get("leader")):
+                self.leader_unknown()
+        elif reply.code == "busy":
+            choice.busy(member)
+        elif reply.code == "deadline":
+            choice.silent(member)
+        else:
+            return ""
+        return reply.code
+
     def _unsent(self, _: int, request_ids: Sequence[int]) -> None:
         for request_id in request_ids:
             self._pending.unsent(request_id)
@@ -226,16 +241,3 @@ class AskingSide:
         for pause in list(self._pauses):
             if not pause.called:
                 pause.callback(None)
-
-
-def _refused(choice: Choice, member: int, reply: ErrorReply) -> str:
-    """Tell ``choice`` of an answer that means "not here, not now"; its code, else empty."""
-    if reply.code == "not_leader":
-        choice.not_leader(member, reply.data.get("leader"))
-    elif reply.code == "busy":
-        choice.busy(member)
-    elif reply.code == "deadline":
-        choice.silent(member)
-    else:
-        return ""
-    return reply.code

@@ -6,7 +6,7 @@ once and goes to another one. The socket's becoming writable is how a session sh
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from random import Random
 
@@ -80,6 +80,10 @@ class ZmqControlPlaneClient:
         :raises Unavailable: not started.
         """
         self._sessions.set_members(members)
+
+    def when_leader_unknown(self, callback: Callable[[], None]) -> None:
+        """Call it when a member names a leader that is none of these members."""
+        self._side.leader_unknown = callback
 
     async def ask(
         self, body: Body, *, timeout_s: float, idempotency_key: str = "", any_member: bool = False

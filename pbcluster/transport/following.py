@@ -1,9 +1,12 @@
 """Keeps the sessions of a node or gateway in step with who the control plane's members are.
 
 Asks any member soon after the start, then every 10 s, and at once when a broadcast says that
-members changed. ``membership`` says what an answer means; this module asks, waits and applies:
-keys are allowed first, then sessions are opened and closed, then keys of members that are gone are
-revoked. What goes wrong is logged at most once a minute and tried again at the next question.
+members changed, or a member names a leader whom we do not know: who joined a moment ago may lead
+already, and a node that cannot renew its lease loses its tenants after two seconds.
+
+``membership`` says what an answer means; this module asks, waits and applies: keys are allowed
+first, then sessions are opened and closed, then keys of members that are gone are revoked. What
+goes wrong is logged at most once a minute and tried again at the next question.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ JITTER = 0.2
 #: Between two questions there is at least this, however many broadcasts come.
 SHORTEST_S = 0.2
 ASK_TIMEOUT_S = 3.0
+#: A leader whom we do not know makes us ask at most so often.
+STRANGER_S = 1.0
 LOG_INTERVAL_S = 60.0
 
 
@@ -50,6 +55,9 @@ class Keys(Protocol):
 
 class FollowingClient(ControlPlaneClient, FollowsMembers, Protocol):
     """Is asked, and follows."""
+
+    def when_leader_unknown(self, callback: Callable[[], None]) -> None:
+        """Call it when a member names a leader that is none of the members."""
 
 
 class Follower(Protocol):
@@ -96,11 +104,12 @@ class MemberFollower:
         self._log = Logger()
         self._loop: Deferred[None] | None = None
         self._pause: Deferred[None] | None = None
-        self._next_warning = float("-inf")
+        self._next_warning = self._next_stranger = float("-inf")
         self._named = ""
 
     def start(self) -> None:
         """Begin to ask."""
+        self._client.when_leader_unknown(self._leader_unknown)
         self._loop = Deferred.fromCoroutine(self._follow())
         self._loop.addErrback(
             lambda failure: (
@@ -121,6 +130,12 @@ class MemberFollower:
         self._membership.changed(index)
         pause = self._pause
         if pause is not None and not pause.called and self._membership.is_behind():
+            pause.callback(None)
+
+    def _leader_unknown(self) -> None:
+        pause, now = self._pause, self._clock.seconds()
+        if pause is not None and not pause.called and now >= self._next_stranger:
+            self._next_stranger = now + STRANGER_S
             pause.callback(None)
 
     # -- asking --

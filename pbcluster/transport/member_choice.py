@@ -159,18 +159,22 @@ class Choice:
         self._forget(member)
         self._in_vain.add(member)
 
-    def not_leader(self, member: int, hint: object) -> None:
-        """``member`` is not the leader; ``hint`` (endpoint or id) may say who is."""
+    def not_leader(self, member: int, hint: object) -> bool:
+        """``member`` is not the leader; ``hint`` (endpoint or id) may say who is.
+
+        :returns: whether it is one whom we do not know: it may have joined a moment ago.
+        """
         self._forget(member)
         self._in_vain.add(member)
         hinted = self._members.by_name(hint)
         if hinted is None or hinted == member:
-            return
+            return hinted is None and isinstance(hint, str) and bool(hint)
         self._members.leader = hinted
         self._hint = hinted
         self._hints += 1
         if self._hints > HINTS_AT_ONCE:
             self._pause()
+        return False
 
     def busy(self, member: int) -> None:
         """``member`` has no room now: the leader is asked again, else another one."""

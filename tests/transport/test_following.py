@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -22,6 +22,7 @@ from pbcluster.transport.following import (
     JITTER,
     LOG_INTERVAL_S,
     SHORTEST_S,
+    STRANGER_S,
     MemberFollower,
 )
 from pbcluster.transport.interfaces import Handler
@@ -73,6 +74,10 @@ class FakeClient(FakeSessions):
         super().__init__("requests", told)
         self.answer: Any = wire.Members(1, ())
         self.asked: list[dict[str, Any]] = []
+        self.leader_unknown: Callable[[], None] = lambda: None
+
+    def when_leader_unknown(self, callback: Callable[[], None]) -> None:
+        self.leader_unknown = callback
 
     def start(self, handler: Handler) -> None:
         raise AssertionError("not the follower's")
@@ -143,6 +148,22 @@ class FollowerTests(SynchronousTestCase):
             self.assertTrue(how["any_member"])
             self.assertGreater(how["timeout_s"], 0)
         self.assertEqual(self.told, [])
+
+    def test_a_leader_whom_we_do_not_know(self) -> None:
+        """It may have joined a moment ago: who the members are is asked at once, but not more often
+        than once a second, whatever is said."""
+        self.wait(FIRST_S * (1 + JITTER) + SHORTEST_S + 0.1)
+        asked = len(self.client.asked)
+        self.know(5, record(1), record(2))
+        self.client.leader_unknown()
+        self.assertEqual(self.told[:1], ["requests 7101 7102"])
+        for _ in range(round(STRANGER_S / 0.05) - 1):
+            self.client.leader_unknown()
+            self.wait(0.05)
+        self.assertEqual(len(self.client.asked), asked + 1)
+        self.wait(0.1)
+        self.client.leader_unknown()
+        self.assertEqual(len(self.client.asked), asked + 2)
 
     def test_who_the_gateways_are_is_told(self) -> None:
         """With each answer that is no older than the newest, and that knows anything."""

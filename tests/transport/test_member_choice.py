@@ -54,7 +54,8 @@ class Rules(ChoiceCase):
             self.members.leader = 0
             choice = self.choice()
             self.next(choice)
-            choice.not_leader(0, hint)
+            stranger = choice.not_leader(0, hint)
+            self.assertEqual(stranger, hint == "tcp://10.0.0.1:1")
             self.assertIsNone(self.members.leader)
             self.assertNotEqual(self.next(choice).member, 0)
 

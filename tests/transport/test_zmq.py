@@ -15,12 +15,14 @@ from twisted.trial.unittest import TestCase
 from pbcluster import wire
 from pbcluster.config import Peer, Secrets
 from pbcluster.errors import ConfigError, DeadlineExceeded, NotLeader, Unavailable
+from pbcluster.records import MemberRecord
 from pbcluster.transport.addresses import MemberAddress
 from pbcluster.transport.broadcasts import ZmqPublisher, ZmqSubscriber
 from pbcluster.transport.connection import ZmqConnection
 from pbcluster.transport.control_plane_client import ZmqControlPlaneClient
 from pbcluster.transport.curve import Curve, KeyPair, PlainSockets, Security, generate_keys
 from pbcluster.transport.envelopes import seal
+from pbcluster.transport.following import MemberFollower
 from pbcluster.transport.interfaces import Asked
 from pbcluster.transport.request_server import ZmqRequestServer
 from pbcluster.transport.sockets import Sockets
@@ -143,6 +145,29 @@ class Requests(Case):
         for _ in range(3):
             self.assertEqual((await client.ask(LEASE, timeout_s=5.0)), wire.LeaseAck(True, 7))
         self.assertEqual([len(other.asked) for other in others], before)
+
+    async def test_a_leader_who_joined_a_moment_ago(self) -> None:
+        """A member refers to one whom the settings do not name: who the members are is asked at
+        once, long before it would be by itself, and the question goes there."""
+        leader = self.server(self.sockets("member_2"), Recorder(echo))
+        known: list[MemberRecord] = []
+
+        def refer(asked: Asked, body: Body) -> Body:
+            if isinstance(body, wire.ListMembers):
+                return wire.Members(len(known), tuple(known))
+            raise NotLeader("not me", leader="member_2")
+
+        member = Recorder(refer)
+        first = self.server(self.sockets("member_1"), member)
+        sockets = self.sockets("node_a")
+        client = self.client(sockets, {"member_1": first.endpoint})
+        follower = MemberFollower(reactor, sockets, client, Random(1), first=())
+        follower.start()
+        self.addCleanup(follower.stop)
+        await self.until(lambda: member.asked)
+        for name, server in (("member_1", first), ("member_2", leader)):
+            known.append(MemberRecord(name, ANY, server.endpoint, server.endpoint, ""))
+        self.assertEqual((await client.ask(LEASE, timeout_s=5.0)), wire.LeaseAck(True, 7))
 
     async def test_member_killed_and_back(self) -> None:
         """A question under way at a member that dies goes to the other one at once; alone with
