@@ -9,12 +9,14 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <time.h>
@@ -32,6 +34,7 @@ struct connection {
     int fd;
     struct target *target;
     int64_t due_ns;
+    int asked;
     size_t received;
     char answer[ANSWER_BYTES + 1];
 };
@@ -112,16 +115,21 @@ static void open_target(struct target *target, int epoll, const char *host, int 
 static int whole(struct connection *connection)
 {
     char *answer = connection->answer, *end;
+    size_t body;
 
     answer[connection->received] = 0;
     if ((end = strstr(answer, "\r\n\r\n")) == NULL)
         return 0;
     end += 2;
+    body = connection->received - (end + 2 - answer);
     for (char *line = answer; line < end; line = strstr(line, "\r\n") + 2)
-        if (strncasecmp(line, "content-length:", 15) == 0)
-            return connection->received >= (size_t)(end + 2 - answer) + strtoul(line + 15, NULL, 10);
-    return connection->received >= 5 &&
-           memcmp(answer + connection->received - 5, "0\r\n\r\n", 5) == 0;
+        if (strncasecmp(line, "content-length:", 15) == 0) {
+            size_t length = strtoul(line + 15, NULL, 10);
+            if (body > length)
+                fail("bytes behind an answer");
+            return body == length;
+        }
+    return body >= 5 && memcmp(answer + connection->received - 5, "0\r\n\r\n", 5) == 0;
 }
 
 /* When the kernel got what it gave with this, on the wall clock. */
@@ -149,6 +157,8 @@ static void receive(struct connection *connection, struct target *whose_turn)
 
     if (more <= 0 || target != whose_turn)
         fail("a connection was closed");
+    if (!connection->asked)
+        fail("bytes that nobody asked for");
     connection->received += more;
     if (!whole(connection)) {
         if (connection->received >= ANSWER_BYTES)
@@ -158,7 +168,7 @@ static void receive(struct connection *connection, struct target *whose_turn)
     results[result_count++] = (struct result){
         arrived_ns(&message) - connection->due_ns, target - targets,
         strncmp(connection->answer, OK_LINE, sizeof OK_LINE - 1) == 0};
-    connection->received = 0;
+    connection->received = connection->asked = 0;
     target->free[(target->first_free + target->free_count++) % connection_count] = connection;
 }
 
@@ -169,6 +179,7 @@ static void ask(struct target *target, int64_t due_ns)
     target->first_free = (target->first_free + 1) % connection_count;
     target->free_count--;
     connection->due_ns = due_ns;
+    connection->asked = 1;
     if (send(connection->fd, target->request, target->request_bytes, MSG_NOSIGNAL) !=
         (ssize_t)target->request_bytes)
         fail("a connection was closed");
@@ -206,6 +217,8 @@ static void slice(struct target *target, int epoll, int timer, int64_t interval_
 
 int main(int argc, char **argv)
 {
+    /* Whoever started this may be killed. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (argc < ARGUMENTS + 2 || argc % 2 || argc > ARGUMENTS + 2 * MAX_TARGETS)
         fail("this is started by paced.py");
     int64_t interval_ns = atoll(argv[1]), limit_ns = atoll(argv[3]) + atoll(argv[4]);

@@ -14,6 +14,11 @@ double that is no subclass too. Annotations with interfaces and all others decla
 counts if the module imports it when it runs, not only for the type checker: the extension does so,
 too, and the sources' own order of imports is one in which that can be done.
 
+Attributes that are set again after ``__init__``, by whomever, stay plain objects. Of a method that
+is called through a typed one nobody holds the object: were the attribute set to None meanwhile, it
+would be freed below the running method. Through one that never changes it lives as long as its
+owner, which whoever called that holds.
+
 What an extension type cannot do is refused here, with the reason: to have a default in the class
 for what instances change, to lose an attribute, and to replace a method of its base that is called
 without a look-up by one that is not (it would not be called).
@@ -57,6 +62,13 @@ def declarations(sources: Mapping[str, str]) -> dict[str, str]:
         for one in more:
             one.below = known.get(one.base) if one.base is not None else None
             known[one.place] = one
+    outside = {name for source in sources.values() for name in _set_from_outside(source)}
+    for one in known.values():
+        changing = outside | one.set_later()
+        each: _Class | None = one
+        while each is not None:
+            each.changing |= changing
+            each = each.below
     lines: dict[str, list[str]] = {}
     for one in classes:
         if one.place in known:
@@ -75,6 +87,7 @@ class _Class:
     """A class without decorators that has at most one base.
 
     :ivar base: None: it has none. :ivar below: it, once it is known to be declared.
+    :ivar changing: attributes that are set again after ``__init__``.
     """
 
     def __init__(self, place: Place, node: ast.ClassDef, imported: Mapping[str, Place]) -> None:
@@ -85,6 +98,7 @@ class _Class:
         self._imported = imported
         self.base = self._place(ast.unparse(node.bases[0])) if node.bases else None
         self.below: _Class | None = None
+        self.changing = set[str]()
         self._node = node
         functions = (ast.FunctionDef, ast.AsyncFunctionDef)
         self._named = {each.name for each in node.body if isinstance(each, functions)}
@@ -130,11 +144,20 @@ class _Class:
                 names.add(ast.unparse(each.target))
         return set() if "__slots__" in names else names
 
+    def set_later(self) -> set[str]:
+        """Attributes that its methods set, other than ``__init__``, or what is made in there."""
+        found = set[str]()
+        for method in self._node.body:
+            begins = getattr(method, "name", "") == "__init__"
+            for part in _functions_in(method) if begins else [method]:
+                found.update(_stored(part, by_self=True))
+        return found
+
     def _kinds(self) -> dict[str, Place | None]:
         """What is annotated of its attributes, or known of what ``__init__`` sets them to."""
         found: dict[str, Place | None] = {}
         for name, kind in _annotations(self._node):
-            place = self._named_by(kind)
+            place = self._named_by(kind) if name not in self.changing else None
             found[name] = place if found.get(name, place) == place else None
         return found
 
@@ -229,6 +252,24 @@ def _annotated(node: ast.ClassDef) -> Iterable[str]:
     for each in node.body:
         if isinstance(each, ast.AnnAssign) and each.value is None:
             yield ast.unparse(each.target)
+
+
+def _stored(node: ast.AST, *, by_self: bool) -> Iterable[str]:
+    """Names of attributes that are set, of ``self`` or of other objects."""
+    for each in ast.walk(node):
+        match each:
+            case ast.Attribute(value=owner, attr=name, ctx=ast.Store() | ast.Del()):
+                if (ast.unparse(owner) == "self") == by_self:
+                    yield name
+
+
+def _set_from_outside(source: str) -> Iterable[str]:
+    return _stored(ast.parse(source), by_self=False)
+
+
+def _functions_in(method: ast.AST) -> Iterable[ast.AST]:
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+    return (each for each in ast.walk(method) if isinstance(each, functions) and each is not method)
 
 
 def _annotations(node: ast.ClassDef) -> Iterable[tuple[str, ast.expr]]:

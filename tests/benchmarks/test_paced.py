@@ -19,7 +19,7 @@ from benchmarks.gateway.ours import HERE
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 LOWER = b"HTTP/1.1 200 OK\r\nserver: x\r\ncontent-length:2\r\n\r\n{}"
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Left: 10\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
 BAD = b"HTTP/1.1 500 Oh\r\nContent-Length: 2\r\n\r\n{}"
 RATE, SECONDS = 100, 1.0
 
@@ -113,7 +113,7 @@ class PacedTests(SynchronousTestCase):
         servers = {
             f"{number} {first}": self.server(answer, late_s=0.01, first=first)
             for number, answer in enumerate((GOOD, LOWER, CHUNKED))
-            for first in (answer.index(b"\r\n\r\n") + 3, len(answer) - 1)
+            for first in (answer.index(b"\r\n\r\n") + 3, answer.index(b"\r\n\r\n") + 4, -1)
         }
         told = json.loads(self.load(servers, 0.5).stdout)
         for name in servers:
@@ -132,6 +132,12 @@ class PacedTests(SynchronousTestCase):
         ended = self.load({"closing": self.server(b"")})
         self.assertNotEqual(ended.returncode, 0)
         self.assertIn("a connection was closed", ended.stderr)
+
+    def test_more_than_the_answer(self) -> None:
+        """Bytes that nobody asked for end it, too."""
+        ended = self.load({"more": self.server(GOOD + b"x", first=len(GOOD))})
+        self.assertNotEqual(ended.returncode, 0)
+        self.assertIn("bytes", ended.stderr)
 
     def test_an_answer_that_does_not_come(self) -> None:
         """It is waited for, and then ends the measure."""

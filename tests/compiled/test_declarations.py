@@ -148,10 +148,10 @@ class A:
                 self.b = b
                 self.c = c
                 self.made = Other()
-                self.later: Other | None = None
+                self.said_there: Other | None = None
             """
         )
-        for name in ("said", "a", "b", "c", "made", "later"):
+        for name in ("said", "a", "b", "c", "made", "said_there"):
             self.assertIn(f"cdef public Other {name}", found)
         self.assertIn("cdef public object never", found)
         self.assertEqual(found.count("from one cimport Other"), 1)
@@ -176,6 +176,30 @@ class A:
         for name in "abcde":
             self.assertIn(f"cdef public object {name}", found)
         self.assertNotIn("from one cimport Other", found)
+
+    def test_what_changes(self) -> None:
+        """An attribute that is set later, here, below or by others, or by a function that __init__
+        makes, stays a plain object: its object may go while a method of it runs."""
+        found = declared(
+            one="""
+            class Other: pass
+            class A:
+                def __init__(self, a: Other):
+                    self.stays = a
+                    self.here = a
+                    self.below = a
+                    self.others = a
+                    self.made = a
+                    def later(): self.made = None
+                def change(self): self.here = None
+            class B(A):
+                async def change_below(self): self.below = None
+            def change(a: A): a.others = None
+            """
+        )
+        for name in ("here", "below", "others", "made"):
+            self.assertIn(f"    cdef public object {name}", found["one"])
+        self.assertIn("    cdef public Other stays", found["one"])
 
     def test_parameters_and_results(self) -> None:
         """Of methods that are called without a look-up."""
