@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -51,7 +53,7 @@ class Server:
             threading.Thread(target=self._serve, args=(made,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection:
+        with connection, contextlib.suppress(ConnectionError):
             while connection.recv(1 << 16):
                 self.asked += 1
                 if not self._answer:
@@ -96,6 +98,13 @@ class PacedTests(SynchronousTestCase):
         found: dict[str, dict[str, Any]] = json.loads(self.load(servers).stdout)
         return found
 
+    def runs(self, pid: int) -> bool:
+        """Whether it is there, and not only waits to be asked how it ended."""
+        try:
+            return b"/paced-" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
+        except OSError:
+            return False
+
     def test_every_request_of_every_system(self) -> None:
         """Each system gets its rate, whatever the other one takes; a latency goes from when a
         request was due to the last piece of its answer, and wrong answers are counted."""
@@ -138,6 +147,25 @@ class PacedTests(SynchronousTestCase):
         ended = self.load({"more": self.server(GOOD + b"x", first=len(GOOD))})
         self.assertNotEqual(ended.returncode, 0)
         self.assertIn("bytes", ended.stderr)
+
+    def test_who_started_it_is_killed(self) -> None:
+        """Then it ends, too: nobody loads what is measured next."""
+        job = self.job({"late": self.server(GOOD, late_s=0.01)}, 20.0)
+        command = (sys.executable, "-m", "benchmarks.gateway.paced", json.dumps(job))
+        with subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE) as parent:
+            children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+            load = 0
+            while not load:
+                self.assertIsNone(parent.poll())
+                time.sleep(0.05)
+                found = map(int, children.read_text().split())
+                load = next((pid for pid in found if self.runs(pid)), 0)
+            parent.kill()
+        for _ in range(100):
+            if not self.runs(load):
+                break
+            time.sleep(0.05)
+        self.assertFalse(self.runs(load))
 
     def test_an_answer_that_does_not_come(self) -> None:
         """It is waited for, and then ends the measure."""
