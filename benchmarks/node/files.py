@@ -23,7 +23,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pbcluster import binaries
-from pbcluster.testing.seaweed import Seaweed, free_ports
+from pbcluster.testing.free_ports import free_ports
+from pbcluster.testing.seaweed import Seaweed
 
 EMAIL, PASSWORD = "bench@example.com", "long enough for this"
 TENANT = "tenant_benchmark"

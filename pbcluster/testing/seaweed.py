@@ -15,7 +15,6 @@ import itertools
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -30,21 +29,13 @@ from pbcluster.errors import ProcessFailed
 from pbcluster.node.s3 import S3Address
 from pbcluster.processes import launched
 from pbcluster.seaweed import OTHER_PORTS, STOP_GRACE_S, SeaweedSpec, seaweed_spec
+from pbcluster.testing.free_ports import free_ports
 
 READY_WITHIN_S = 30.0
 #: Tests make a bucket each.
 _MANY_VOLUMES = {"-volume.max=100": "-volume.max=1000"}
 _POLL_S = 0.05
 _shared: list[Seaweed] = []
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now, none twice."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
 
 
 class Seaweed:

@@ -23,6 +23,7 @@ from pbcluster.raft import ConfigAction, ConfigChange, ConfigStep
 from pbcluster.raft.frames import MAGIC, MAX_FRAME_BYTES, Frame, encode
 from pbcluster.raft.messages import Heartbeat
 from pbcluster.records import MemberRecord
+from pbcluster.testing.free_ports import free_ports
 from pbcluster.transport.addresses import MemberAddress
 from pbcluster.transport.curve import FORMER, Curve, KeyPair, PlainSockets, Security, generate_keys
 from pbcluster.transport.sockets import Sockets
@@ -31,18 +32,6 @@ from tests.controlplane.raft_world import create
 IDS = ("m1", "m2", "m3")
 CLUSTER = "cluster_1"
 REACTOR: Any = reactor
-
-
-def free_ports(count: int) -> list[int]:
-    import socket
-
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 class SocketCase(TestCase):

@@ -12,7 +12,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +28,7 @@ from pbcluster import wire
 from pbcluster.errors import Unavailable
 from pbcluster.gateway import warm_start
 from pbcluster.gateway.warm_start import SavedRoutes
+from pbcluster.testing.free_ports import free_ports
 from tests.gateway.fakes import route
 
 WITHIN_S = 30.0
@@ -155,7 +155,7 @@ class Gateway:
         (self.root / "secrets.toml").write_text('gateway_keys = {gateway_1 = "k"}\n')
         (self.root / "secrets.toml").chmod(0o600)
         self.settings: dict[str, Any] = {
-            "listen": f"127.0.0.1:{_free_port()}",
+            "listen": f"127.0.0.1:{free_ports(1)[0]}",
             "drain_ready_s": 0,
             "drain_s": 5,
             "hold_s": 1,
@@ -252,12 +252,6 @@ class Gateway:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
             process.wait(WITHIN_S)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-        return port
 
 
 class Load:

@@ -13,6 +13,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.cli import procfs
+from pbcluster.testing.free_ports import free_ports
 from tests.gateway.gateway_process import HOST, WITHIN_S, Gateway, Load, Member, Node, wait_for
 
 
@@ -344,8 +345,7 @@ class ReloadTests(LifeCase):
         self.reloaded(workers=2, listen=self.address())
 
     def address(self) -> str:
-        with socket.create_server(("127.0.0.1", 0)) as found:
-            return f"127.0.0.1:{found.getsockname()[1]}"
+        return f"127.0.0.1:{free_ports(1)[0]}"
 
     def test_a_worker_started_beside_a_broken_file(self) -> None:
         """A worker that dies while the file is broken comes back with the settings in use."""

@@ -194,7 +194,7 @@ class ClaimTests(Parts):
         """A port where nothing listens is unavailability, and a claim's outcome is unknown."""
         import attrs
 
-        from pbcluster.testing.seaweed import free_ports
+        from pbcluster.testing.free_ports import free_ports
 
         endpoint = f"http://127.0.0.1:{free_ports(1)[0]}"
         objects = self.objects(attrs.evolve(self.address, endpoint=endpoint))
