@@ -17,11 +17,12 @@ from typing import Any, TypeVar
 from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
 
-from pbcluster.controlplane.raft_intervals import TICK_S, NewCore, new_core
+from pbcluster.controlplane.raft_intervals import NewCore, new_core
 from pbcluster.controlplane.raft_leader_watch import LeaderWatch
 from pbcluster.controlplane.raft_machine import StateMachine
 from pbcluster.controlplane.raft_snapshots import KEEP_ENTRIES, SNAPSHOT_EVERY, Snapshots
 from pbcluster.controlplane.raft_store import MemberStore, Write
+from pbcluster.controlplane.raft_ticks import Ticks
 from pbcluster.controlplane.raft_transport import RaftNetwork
 from pbcluster.errors import Busy, StorageCorrupt
 from pbcluster.raft import (
@@ -101,10 +102,9 @@ class RaftDriver:
         self._failed = failed
         self._new_core = new_core
         self._core: RaftCore | None = None
-        self._timer: IDelayedCall | None = None
+        self._ticks = Ticks(clock, self._tick)
         self._turn: IDelayedCall | None = None
         self._telling: IDelayedCall | None = None
-        self._ticked_at = 0.0
         self.leader_watch = LeaderWatch(clock)
         self._waiting: list[Ready] = []
         self._writing: list[Ready] = []
@@ -136,17 +136,17 @@ class RaftDriver:
         if stored.conf.voters == (self._member,) and not stored.conf.joint:
             # Nobody else is to be heard first.
             self._core.campaign()
+        self._ticks.start()
         self.pump()
         if self._core is not None:
             self._network.start(incarnation, self._received, self._lost)
-            self._ticked_at = self._clock.seconds()
             self.leader_watch.heard()
-            self._timer = self._clock.callLater(TICK_S, self._tick)
 
     def stop(self) -> None:
         """Write what is under way and close. Who waits for an answer waits in vain."""
         running, self._core = self._core is not None, None
-        for timer in (self._timer, self._turn, self._telling):
+        self._ticks.stop()
+        for timer in (self._turn, self._telling):
             if timer is not None and timer.active():
                 timer.cancel()
         self._network.stop()
@@ -197,25 +197,22 @@ class RaftDriver:
 
     def _asked(self, what: Callable[[RaftCore], T]) -> T:
         assert self._core is not None
+        self._pump_soon()
         try:
             answer = what(self._core)
         except InvariantViolated as error:
             self.end(f"Raft: {error.message}")
             raise
-        self._pump_soon()
         return answer
 
     def _tick(self) -> None:
-        self._timer = self._clock.callLater(TICK_S, self._tick)
         self._advance()
         self.pump()
 
     def _advance(self) -> None:
         """Tell the core how much time passed, before it sees anything that waited meanwhile."""
-        ticks = int((self._clock.seconds() - self._ticked_at) / TICK_S + 1e-6)
-        if ticks <= 0 or self._core is None:
+        if self._core is None or (ticks := self._ticks.passed()) <= 0:
             return
-        self._ticked_at += ticks * TICK_S
         try:
             if ticks == 1:
                 self._core.tick()
@@ -249,6 +246,7 @@ class RaftDriver:
         self._advance()
         if self._core is not None:
             self._core.connection_lost(member)
+        self._sleep()
 
     def _broken(self, error: Exception) -> None:
         log.failure("the Raft core failed")
@@ -273,8 +271,13 @@ class RaftDriver:
                     break
             self._snapshots.make_if_due(self.applied, self._applied_term, self.applied_conf)
             self._tell_commit_later()
+            self._sleep()
         except Exception as error:
             self._broken(error)
+
+    def _sleep(self) -> None:
+        if self._core is not None:
+            self._ticks.sleep(self._core.quiet_ticks())
 
     def _tell_commit_later(self) -> None:
         core = self._core

@@ -17,7 +17,8 @@ class LeaderWaits:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._waiting: set[Deferred[None]] = set()
+        #: In the order in which they came: a set of them would have another one on each run.
+        self._waiting: dict[Deferred[None], None] = {}
 
     async def wait(self, timeout_s: float) -> None:
         """Wait until a leader is heard of, at most ``timeout_s``."""
@@ -25,11 +26,11 @@ class LeaderWaits:
             return
         waiting: Deferred[None] = Deferred()
         timer = self._clock.callLater(timeout_s, waiting.callback, None)
-        self._waiting.add(waiting)
+        self._waiting[waiting] = None
         try:
             await waiting
         finally:
-            self._waiting.discard(waiting)
+            self._waiting.pop(waiting, None)
             if timer.active():
                 timer.cancel()
 

@@ -16,6 +16,7 @@ from pbcluster.raft import (
     elections,
     following,
     membership,
+    quiet,
     reads,
     replication,
     snapshots,
@@ -103,6 +104,11 @@ class RaftCore:
             return
         for _ in range(ticks):
             self.tick()
+
+    def quiet_ticks(self) -> int:
+        """So many ticks from now, at least 1, is the next that may do something; see
+        :mod:`pbcluster.raft.quiet`. Any other input may make it sooner."""
+        return quiet.quiet_ticks(self._raft)
 
     # -- the callers' wishes ----------------------------------------------------------------------
 

@@ -27,7 +27,8 @@ def check_proposal(raft: Raft, change: ConfigChange) -> None:
     """Whether ``change`` may be proposed now.
 
     :raises Conflict: another one is under way, it does not fit, or a learner lags.
-    :raises Unavailable: a learner to be promoted was not heard from since the last check.
+    :raises Unavailable: a learner to be promoted was not heard from since the last check
+        of the quorum, nor before it since the one before: right after a check nobody was.
     """
     if raft.pending_config_index > raft.log.applied:
         raise Conflict(
@@ -46,7 +47,7 @@ def _check_caught_up(raft: Raft, member: MemberId) -> None:
     allowed = raft.options.promotion_gap_entries
     if gap > allowed:
         raise Conflict(f"{member} lacks {gap} entries, {allowed} are allowed", missing=gap)
-    if not progress.recent_active:
+    if not (progress.recent_active or progress.active_before):
         raise Unavailable(f"{member} was not heard from lately", retry_after_s=0.5)
 
 

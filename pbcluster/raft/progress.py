@@ -67,6 +67,7 @@ class Progress:
     """One member as its leader sees it."""
 
     __slots__ = (
+        "active_before",
         "chunk_wait_ticks",
         "inflights",
         "match",
@@ -88,6 +89,8 @@ class Progress:
         self.paused = False
         #: Heard from since the last check of the quorum.
         self.recent_active = False
+        #: Heard from between that check and the one before.
+        self.active_before = False
         #: Highest commit index told.
         self.sent_commit = 0
         #: In SNAPSHOT: which one, the bytes acknowledged, and ticks since the last chunk.

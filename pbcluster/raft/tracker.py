@@ -63,4 +63,5 @@ class Tracker:
     def clear_active(self, but: MemberId) -> None:
         """Begin a new check of the quorum; ``but`` is the leader itself."""
         for member, progress in self.progress.items():
+            progress.active_before = progress.recent_active
             progress.recent_active = member == but

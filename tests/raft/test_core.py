@@ -310,12 +310,17 @@ class DiskTests(SynchronousTestCase):
 
 class MembershipTests(SynchronousTestCase):
     def test_a_learner_must_have_been_heard(self) -> None:
-        """Caught up is what it was at its last answer; without one it is not promoted now."""
+        """Caught up is what it was at its last answer; without one since the last check of the
+        quorum but one it is not promoted now. Right after a check nobody was heard from since: one
+        who asks in step with the checks would never succeed."""
         one = core(StoredState(ConfState(("a",), (), ("d",))), election_ticks=5)
         one.campaign()
         drain(one)
         promote = ConfigChange((ConfigStep(ConfigAction.PROMOTE, "d"),))
         one.step(m.AppendReply("d", "a", 1, 1))
+        for _ in range(5):
+            one.tick()
+        one.check_config(promote)
         for _ in range(5):
             one.tick()
         self.assertRaises(Unavailable, one.propose_config, promote)

@@ -79,17 +79,16 @@ def fsync_error_ignored(self: RaftDriver, _error: object, then: Any) -> None:
 
 @_mutant(RaftDriver, "_advance", "gap_stops_leader")
 def gap_is_one_tick(self: RaftDriver) -> None:
-    passed_s = self._clock.seconds() - self._ticked_at
-    if self._core is not None and passed_s > 0.0099:
-        self._ticked_at = self._clock.seconds()
+    if self._core is not None and self._ticks.passed() > 0:
         self._core.tick()
 
 
 @_mutant(RaftDriver, "_received", "gap_stops_leader")
 def messages_before_gap(self: RaftDriver, message: AnyMessage) -> None:
-    kept, self._ticked_at = self._ticked_at, self._clock.seconds()
+    kept = self._ticks._counted_to
+    self._ticks._counted_to = self._clock.seconds()
     _received(self, message)
-    self._ticked_at = kept
+    self._ticks._counted_to = kept
 
 
 @_mutant(RaftDriver, "_apply", "state_machine_safety", "no_crash")

@@ -1,0 +1,57 @@
+"""The clock of a member's Raft core: how many ticks passed, and a timer for the next that matters.
+
+A member with nothing to do sleeps from one heartbeat to the next instead of waking up for each
+tick. It knows neither the core nor what a tick does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from pbcluster.controlplane.raft_intervals import TICK_S
+
+#: Of a tick: what a sum of seconds may lack of it.
+_ROUNDING = 1e-6
+
+
+class Ticks:
+    """See the module."""
+
+    def __init__(self, clock: IReactorTime, due: Callable[[], None]) -> None:
+        """
+        :param clock: must not jump, and must go on while the machine sleeps.
+        :param due: called when the ticks of :meth:`sleep` passed.
+        """
+        self._clock = clock
+        self._due = due
+        self._timer: IDelayedCall | None = None
+        self._counted_to = 0.0
+
+    def start(self) -> None:
+        """Time begins now."""
+        self._counted_to = self._clock.seconds()
+
+    def stop(self) -> None:
+        """No timer is left."""
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def passed(self) -> int:
+        """Whole ticks since it was asked last."""
+        ticks = int((self._clock.seconds() - self._counted_to) / TICK_S + _ROUNDING)
+        self._counted_to += max(ticks, 0) * TICK_S
+        return ticks
+
+    def sleep(self, ticks: int) -> None:
+        """Be called when ``ticks`` passed since those counted last, or earlier: a timer that is set
+        for less stays, since moving it costs as much as waking up."""
+        at = self._counted_to + ticks * TICK_S
+        timer = self._timer
+        if timer is not None and timer.active():
+            if timer.getTime() <= at:
+                return
+            timer.cancel()
+        self._timer = self._clock.callLater(max(at - self._clock.seconds(), 0.0), self._due)

@@ -1,0 +1,92 @@
+"""The timer of a member's core: how seldom an idle member wakes up, and that none wakes up late."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from pbcluster.controlplane.raft_intervals import HEARTBEAT_TICKS, TICK_S
+from pbcluster.controlplane.raft_ticks import Ticks
+from tests.controlplane.raft_world import RaftWorld
+
+
+class TickTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1000.1)
+        self.woken: list[int] = []
+        self.ticks = Ticks(self.clock, lambda: self.woken.append(self.ticks.passed()))
+        self.ticks.start()
+
+    def test_each_tick_once(self) -> None:
+        """However time is cut, none is counted twice or forgotten."""
+        counted = 0
+        for _ in range(1000):
+            self.clock.advance(TICK_S * 0.37)
+            counted += self.ticks.passed()
+        self.assertEqual(counted, 370)
+
+    def test_sleeping(self) -> None:
+        """It is called after as many ticks, not before."""
+        self.ticks.sleep(3)
+        self.clock.pump([TICK_S] * 2)
+        self.assertEqual(self.woken, [])
+        self.clock.advance(TICK_S)
+        self.assertEqual(self.woken, [3])
+        self.clock.advance(1)
+        self.assertEqual(self.woken, [3])
+
+    def test_sooner(self) -> None:
+        """A shorter sleep replaces a longer one; a longer one leaves the shorter."""
+        self.ticks.sleep(5)
+        self.ticks.sleep(2)
+        self.ticks.sleep(4)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.clock.advance(2 * TICK_S)
+        self.assertEqual(self.woken, [2])
+
+    def test_late(self) -> None:
+        """Ticks that passed before it was asked to sleep are of the sleep."""
+        self.clock.advance(5 * TICK_S)
+        self.ticks.sleep(2)
+        self.clock.advance(0)
+        self.assertEqual(self.woken, [5])
+
+    def test_stopped(self) -> None:
+        """No call afterwards."""
+        self.ticks.sleep(2)
+        self.ticks.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class IdleTests(SynchronousTestCase):
+    def count_wakes(self, world: RaftWorld) -> Counter[str]:
+        """Of each member, from now on."""
+        woken: Counter[str] = Counter()
+        for name, member in world.members.items():
+            ticks = member._driver._ticks
+
+            def counted(name: str = name, due: Callable[[], None] = ticks._due) -> None:
+                woken[name] += 1
+                due()
+
+            ticks._due = counted
+        return woken
+
+    def test_few_wakes(self) -> None:
+        """An idle leader wakes up for its heartbeats, an idle follower not more often, instead of
+        at each of a hundred ticks a second; and nobody campaigns."""
+        world = RaftWorld(Path(self.mktemp()))
+        self.addCleanup(world.close)
+        world.start()
+        world.leader()
+        world.run(1.0)
+        before = {name: member.status().term for name, member in world.members.items()}
+        woken = self.count_wakes(world)
+        world.run(2.0)
+        for name in world.ids:
+            self.assertLessEqual(woken[name], 2.0 / (HEARTBEAT_TICKS * TICK_S) + 2, woken)
+        after = {name: member.status().term for name, member in world.members.items()}
+        self.assertEqual(after, before)
