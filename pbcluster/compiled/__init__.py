@@ -67,6 +67,8 @@ MODULES = (
     "pbcluster.web.attempt",
     "pbcluster.web.chunked",
     "pbcluster.web.client",
+    "pbcluster.web.client_connection",
+    "pbcluster.web.client_side",
     "pbcluster.web.closing",
     "pbcluster.web.deadline",
     "pbcluster.web.exchange",

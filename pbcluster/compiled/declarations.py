@@ -9,8 +9,9 @@ Declared is every class that has no base, or one that is declared itself, and no
 (attrs' and msgspec's classes, tuples, errors, interfaces) stay as they are.
 
 What is annotated as an object of a declared class (or None) is declared as one, too: attributes,
-parameters and results. So it is found without a look-up, and anything else is refused, a test's
-double that is no subclass too. Annotations with interfaces and all others declare nothing. A class
+parameters, local names and results, of methods and of a module's functions. So it is found without
+a look-up, and anything else is refused, a test's double that is no subclass too. Annotations with
+interfaces and all others declare nothing, but an attribute that begins as ``{}`` is a dict. A class
 counts if the module imports it when it runs, not only for the type checker: the extension does so,
 too, and the sources' own order of imports is one in which that can be done.
 
@@ -27,7 +28,7 @@ without a look-up by one that is not (it would not be called).
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple
 
 #: A scope of its own inside a method: it cannot be called without a look-up.
@@ -73,6 +74,9 @@ def declarations(sources: Mapping[str, str]) -> dict[str, str]:
     for one in classes:
         if one.place in known:
             lines.setdefault(one.place.module, []).extend(one.declared(known.keys()))
+    for name, source in sources.items():
+        if declared := list(_functions(name, source, known.keys())):
+            lines.setdefault(name, []).extend(declared)
     return {name: "\n".join([*_imports_first(found), ""]) for name, found in lines.items()}
 
 
@@ -81,6 +85,10 @@ class Place(NamedTuple):
 
     module: str
     name: str
+
+
+#: Python's own.
+_DICT = Place("builtins", "dict")
 
 
 class _Class:
@@ -95,8 +103,8 @@ class _Class:
         :param imported: what the names mean that its module imports.
         """
         self.place = place
-        self._imported = imported
-        self.base = self._place(ast.unparse(node.bases[0])) if node.bases else None
+        self._names = _Names(place.module, imported)
+        self.base = self._names.place(ast.unparse(node.bases[0])) if node.bases else None
         self.below: _Class | None = None
         self.changing = set[str]()
         self._node = node
@@ -157,22 +165,9 @@ class _Class:
         """What is annotated of its attributes, or known of what ``__init__`` sets them to."""
         found: dict[str, Place | None] = {}
         for name, kind in _annotations(self._node):
-            place = self._named_by(kind) if name not in self.changing else None
+            place = self._names.named_by(kind) if name not in self.changing else None
             found[name] = place if found.get(name, place) == place else None
         return found
-
-    def _named_by(self, annotation: ast.expr | None) -> Place | None:
-        """The class that an annotation names, alone or with None."""
-        match annotation:
-            case ast.BinOp(left=left, op=ast.BitOr(), right=ast.Constant(value=None)):
-                return self._named_by(left)
-            case ast.Name(id=name) | ast.Constant(value=str(name)):
-                return self._place(name)
-        return None
-
-    def _place(self, name: str) -> Place:
-        """What a name of the module means, if it is a class at all."""
-        return self._imported.get(name, Place(self.place.module, name))
 
     def declared(self, known: Container[Place]) -> Iterable[str]:
         """Its lines, and the imports that they take.
@@ -185,14 +180,9 @@ class _Class:
                 f"{', '.join(defaults)} cannot have a default in the class's body, where instances "
                 "could not change it: set it in __init__"
             )
-        used = set[Place]() if base is None else {base}
-
-        def kind(place: Place | None) -> str:
-            if place is None or place not in known:
-                return "object"
-            used.add(place)
-            return place.name
-
+        kind = _Kinds(known)
+        if base is not None:
+            kind.used.add(base)
         lines = [f"cdef class {name}({base.name}):" if base is not None else f"cdef class {name}:"]
         inherited = below.attributes() if below is not None else []
         kinds = self._kinds()
@@ -205,34 +195,114 @@ class _Class:
             lines.append("    cdef object __weakref__")
         for each in self.direct().values():
             if each in self._node.body:
-                result = kind(self._named_by(each.returns))
-                parameters = self._parameters(each.args, kind)
-                lines.append(f"    cpdef {result} {each.name}({parameters})")
-        yield from sorted(f"from {p.module} cimport {p.name}" for p in used if p.module != module)
+                lines += [f"    {line}" for line in self._names.callable(each, kind, "self")]
+        yield from kind.imports(module)
         yield from lines
-
-    def _parameters(self, arguments: ast.arguments, kind: Callable[[Place | None], str]) -> str:
-        required = len(arguments.args) - len(arguments.defaults)
-        first, *others = [
-            f"{each.arg}=*" if at >= required else each.arg
-            for at, each in enumerate(arguments.args)
-        ]
-        kinds = [kind(self._named_by(each.annotation)) for each in arguments.args[1:]]
-        return ", ".join([first, *map(" ".join, zip(kinds, others, strict=True))])
 
     def _wrong(self, why: str) -> NotDeclarable:
         return NotDeclarable(f"{self.place.module}.{self.place.name}: {why}")
 
 
-def _classes(module: str, source: str) -> Iterable[_Class]:
-    """The classes of a module that may be declared, if their bases are."""
-    tree = ast.parse(source, module)
-    imported = {
+class _Kinds:
+    """The type of a class, if it is declared; remembers which of them were used.
+
+    :ivar used: those classes.
+    """
+
+    def __init__(self, known: Container[Place]) -> None:
+        self.used = set[Place]()
+        self._known = known
+
+    def __call__(self, place: Place | None) -> str:
+        """Its name for Cython; ``object`` for all that is not declared."""
+        if place == _DICT:
+            return place.name
+        if place is None or place not in self._known:
+            return "object"
+        self.used.add(place)
+        return place.name
+
+    def imports(self, module: str) -> Iterable[str]:
+        """What a module must import for them."""
+        return sorted(f"from {p.module} cimport {p.name}" for p in self.used if p.module != module)
+
+
+class _Names:
+    """What the names of a module mean."""
+
+    def __init__(self, module: str, imported: Mapping[str, Place]) -> None:
+        self._module = module
+        self._imported = imported
+
+    def place(self, name: str) -> Place:
+        """What a name means, if it is a class at all."""
+        return self._imported.get(name, Place(self._module, name))
+
+    def named_by(self, annotation: ast.expr | None) -> Place | None:
+        """The class that an annotation names, alone or with None."""
+        match annotation:
+            case ast.BinOp(left=left, op=ast.BitOr(), right=ast.Constant(value=None)):
+                return self.named_by(left)
+            case ast.Name(id=name) | ast.Constant(value=str(name)):
+                return self.place(name)
+            case ast.Dict(keys=[]):
+                return _DICT
+        return None
+
+    def callable(self, node: ast.FunctionDef, kind: _Kinds, own: str = "") -> Iterable[str]:
+        """The lines of a function, or a method, that may be called without a look-up.
+
+        :param own: the name of a method's first parameter, whose type is known.
+        """
+        if local := list(self._locals(node, kind)):
+            yield f"@cython.locals({', '.join(local)})"
+        required = len(node.args.args) - len(node.args.defaults)
+        parameters = []
+        for at, each in enumerate(node.args.args):
+            default = "=*" if at >= required else ""
+            typed = f"{kind(self.named_by(each.annotation))} " if at or not own else ""
+            parameters.append(f"{typed}{each.arg}{default}")
+        yield f"cpdef {kind(self.named_by(node.returns))} {node.name}({', '.join(parameters)})"
+
+    def _locals(self, node: ast.FunctionDef, kind: _Kinds) -> Iterable[str]:
+        for each in ast.walk(node):
+            match each:
+                case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation):
+                    if (found := kind(self.named_by(annotation))) != "object":
+                        yield f"{name}={found}"
+
+
+def _imported(tree: ast.Module) -> Mapping[str, Place]:
+    """What the names mean that a module imports."""
+    return {
         alias.asname or alias.name: Place(each.module, alias.name)
         for each in tree.body
         if isinstance(each, ast.ImportFrom) and each.module
         for alias in each.names
     }
+
+
+def _functions(module: str, source: str, known: Container[Place]) -> Iterable[str]:
+    """The lines of a module's functions that gain by it: some of their names are of a class that
+    is declared."""
+    tree = ast.parse(source, module)
+    names, kind = _Names(module, _imported(tree)), _Kinds(known)
+    lines: list[str] = []
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and _can_be_called_directly(node):
+            alone = _Kinds(known)
+            found = list(names.callable(node, alone))
+            if alone.used:
+                kind.used |= alone.used
+                lines += found
+    yield from kind.imports(module)
+    yield from lines
+
+
+def _classes(module: str, source: str) -> Iterable[_Class]:
+    """The classes of a module that may be declared, if their bases are."""
+    tree = ast.parse(source, module)
+    imported = _imported(tree)
     for node in tree.body:
         if not isinstance(node, ast.ClassDef) or node.decorator_list or node.keywords:
             continue
@@ -244,6 +314,8 @@ def _imports_first(lines: Iterable[str]) -> list[str]:
     """Each import once, before all else."""
     lines = list(lines)
     imports = dict.fromkeys(line for line in lines if line.startswith("from "))
+    if any("@cython." in line for line in lines):
+        imports = {"cimport cython": None} | imports
     return [*imports, *(line for line in lines if line not in imports)]
 
 
@@ -278,7 +350,8 @@ def _annotations(node: ast.ClassDef) -> Iterable[tuple[str, ast.expr]]:
     for each in ast.walk(node):
         match each:
             case ast.AnnAssign(target=ast.Attribute(value=ast.Name(id="self"), attr=name)):
-                yield name, each.annotation
+                empty = isinstance(each.value, ast.Dict) and not each.value.keys
+                yield name, each.value if empty and each.value else each.annotation
     for method in node.body:
         match method:
             case ast.AnnAssign(target=ast.Name(id=name)):
@@ -298,6 +371,8 @@ def _first_values(method: ast.FunctionDef) -> Iterable[tuple[str, ast.expr]]:
                         yield name, known[parameter]
                     case ast.Call(func=ast.Name() as called):
                         yield name, called
+                    case ast.Dict(keys=[]) as empty:
+                        yield name, empty
 
 
 def _can_be_called_directly(method: ast.FunctionDef) -> bool:

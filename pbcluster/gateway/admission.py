@@ -41,6 +41,8 @@ _OVERLOADED = {
         "descriptors", "this gateway has too many connections; come back soon", status=503
     ),
 }
+#: By names of their own: to look a member up in its enum is a call in Python 3.11.
+_NONE = Overload.NONE
 
 log = Logger(__name__)
 
@@ -75,18 +77,18 @@ class Admission:
 
     # -- requests ---------------------------------------------------------------------------------
 
-    def admit(self, exchange: Exchange, active: int) -> bool:
+    def admit(self, exchange: Exchange, active: int, now: float) -> bool:
         """A request comes. True: it may begin, and :meth:`done` must follow; False: answered.
 
-        :param active: requests under way.
+        :param active: requests under way. :param now: by the clock.
         """
         refusal: Refusal | None
-        if self._shedding.state is not Overload.NONE:
+        if self._shedding.state is not _NONE:
             refusal = _OVERLOADED[self._shedding.state]
         elif active >= self._max_requests:
             refusal = _FULL
         else:
-            refusal = self._limits.admit(exchange.head.peer_host, self._clock.seconds())
+            refusal = self._limits.admit(exchange.head.peer_host, now)
             if refusal is None:
                 return True
         self._refuse(exchange, refusal)
@@ -200,7 +202,7 @@ class LoadWatch:
 
     def _tell(self) -> None:
         shedding = self._shedding
-        if shedding.state is Overload.NONE:
+        if shedding.state is _NONE:
             log.info("new requests are served again")
             return
         log.warn(

@@ -84,6 +84,12 @@ class Ticket:
     probe: bool = False
 
 
+#: By names of their own: to look a member up in its enum is a call in Python 3.11.
+_CLOSED = State.CLOSED
+_OPEN = State.OPEN
+_HALF_OPEN = State.HALF_OPEN
+
+
 @attrs.frozen
 class Change:
     """The breaker went from one state to another, and why."""
@@ -101,7 +107,7 @@ class Breaker:
     """
 
     def __init__(self, now: float, random: Uniform) -> None:
-        self.state = State.CLOSED
+        self.state = _CLOSED
         self.failures = 0
         self.why = ""
         self.changed_at = now
@@ -122,29 +128,29 @@ class Breaker:
 
     # -- leave ------------------------------------------------------------------------------------
 
-    def admit(self, now: float, *, safe: bool) -> Ticket | None:
+    def admit(self, now: float, safe: bool) -> Ticket | None:
         """Leave to send a request.
 
         :param safe: its method is GET or HEAD: it may serve as a probe.
         :returns: None: not now.
         """
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             if self._ramp_from is not None and self._in_flight >= self._ramp(now):
                 return None
             self._in_flight += 1
             return self._ticket
-        if self.state is State.OPEN or not safe or self._successes < 1:
+        if self.state is _OPEN or not safe or self._successes < 1:
             return None
         return self._probe(now)
 
     def admit_health(self, now: float) -> Ticket | None:
         """Leave to ask the node for its health; None: no need, or not yet."""
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return self._check(now)
-        if self.state is State.OPEN and now >= self.open_until:
-            self._to(State.HALF_OPEN, now, "its wait is over")
+        if self.state is _OPEN and now >= self.open_until:
+            self._to(_HALF_OPEN, now, "its wait is over")
             return self._probe(now)
-        if self.state is State.HALF_OPEN:
+        if self.state is _HALF_OPEN:
             waited = self._successes < 1 or now - self._success_at >= HEALTH_AGAIN_S
             return self._probe(now) if waited else None
         return None
@@ -175,24 +181,24 @@ class Breaker:
 
     def succeeded(self, ticket: Ticket, now: float) -> Change | None:
         """The node answered."""
-        if ticket is self._ticket and self.state is State.CLOSED:
+        if ticket is self._ticket and self.state is _CLOSED:
             self._in_flight -= 1
             self.failures = 0
             self._heard_at = now
             return None
         if not self._back(ticket):
             return None
-        if ticket.probe and self.state is State.CLOSED:
+        if ticket.probe and self.state is _CLOSED:
             self._misses = 0  # that it is well does not undo that requests failed
             return None
         self.failures = 0
-        if self.state is not State.HALF_OPEN:
+        if self.state is not _HALF_OPEN:
             return None
         self._successes += 1
         self._success_at = now
         if self._successes < SUCCESSES_TO_CLOSE:
             return None
-        change = self._to(State.CLOSED, now, "it answers again")
+        change = self._to(_CLOSED, now, "it answers again")
         self._ramp_from = now
         return change
 
@@ -200,7 +206,7 @@ class Breaker:
         """The node did not answer, or not as a node does."""
         if not self._back(ticket):
             return None
-        if ticket.probe and self.state is State.CLOSED:
+        if ticket.probe and self.state is _CLOSED:
             return self._missed(now, why)
         return self._failure(now, why)
 
@@ -230,16 +236,16 @@ class Breaker:
 
     def force_open(self, now: float, why: str) -> Change | None:
         """The node is said to be down."""
-        return None if self.state is State.OPEN else self._open(now, why)
+        return None if self.state is _OPEN else self._open(now, why)
 
     def forgettable(self, now: float) -> bool:
         """Whether a new breaker would say the same."""
         calm = now - self.changed_at >= RAMP_S
-        return calm and self.state is State.CLOSED and not self.failures
+        return calm and self.state is _CLOSED and not self.failures
 
     def look_again(self, now: float) -> None:
         """The node is said to be up: an open breaker need not wait."""
-        if self.state is State.OPEN:
+        if self.state is _OPEN:
             self.open_until = min(self.open_until, now)
 
     def _back(self, ticket: Ticket) -> bool:
@@ -254,19 +260,19 @@ class Breaker:
 
     def _failure(self, now: float, why: str) -> Change | None:
         self.failures += 1
-        if self.state is State.HALF_OPEN or self.failures >= FAILURES_TO_OPEN:
+        if self.state is _HALF_OPEN or self.failures >= FAILURES_TO_OPEN:
             return self._open(now, why)
         return None
 
     # -- states -----------------------------------------------------------------------------------
 
     def _open(self, now: float, why: str) -> Change:
-        calm = self.state is State.CLOSED and now - self.changed_at >= RAMP_S
+        calm = self.state is _CLOSED and now - self.changed_at >= RAMP_S
         self._opened_in_a_row = 0 if calm else self._opened_in_a_row
         wait = min(OPEN_S * 2.0**self._opened_in_a_row, OPEN_MAX_S)
         self._opened_in_a_row = min(self._opened_in_a_row + 1, 10)
         self.open_until = now + wait * self._random.uniform(1 - JITTER, 1 + JITTER)
-        return self._to(State.OPEN, now, why)
+        return self._to(_OPEN, now, why)
 
     def _to(self, state: State, now: float, why: str) -> Change:
         change = Change(self.state, state, why)
@@ -276,6 +282,6 @@ class Breaker:
         self._probe_since = self._ramp_from = None
         self._slow.clear()
         self._asked_at, self._misses = now, 0
-        if state is State.CLOSED:
+        if state is _CLOSED:
             self.failures = 0
         return change

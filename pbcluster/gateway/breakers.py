@@ -65,8 +65,15 @@ class Breakers:
 
     def of(self, node_id: str, incarnation: int, now: float) -> Breaker:
         """The breaker of one life of a node; made at the first sight."""
-        found = self._breakers.get((node_id, incarnation))
-        return found if found is not None else self._meet(node_id, incarnation, now)
+        return self.of_life((node_id, incarnation), now)
+
+    def of_life(self, life: tuple[str, int], now: float) -> Breaker:
+        """As :meth:`of`.
+
+        :param life: the node's id and its incarnation.
+        """
+        found: Breaker | None = self._breakers.get(life)
+        return found if found is not None else self._meet(*life, now)
 
     def _meet(self, node_id: str, incarnation: int, now: float) -> Breaker:
         newest = self._newest.get(node_id, incarnation)

@@ -74,7 +74,7 @@ class Figures:
 
     def over(self, record: Record) -> None:
         """Count one request that is over."""
-        node = self.nodes.get(record.node)
+        node: NodeFigures | None = self.nodes.get(record.node)
         if node is None:
             node = self._meet(record.node)
         node.classes[record.status // 100] += 1

@@ -9,17 +9,16 @@ removed by naming them.
 from __future__ import annotations
 
 import enum
-import functools
 import re
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from pbcluster import identities, signing
 from pbcluster.errors import Unavailable
 from pbcluster.gateway.rewriting import bears_ours
+from pbcluster.signing import SIGNED, Signer
 from pbcluster.web.answers import encoded_head
 from pbcluster.web.headers import encode_lines, end_to_end, without
-from pbcluster.web.interfaces import RequestHead, ResponseHead
+from pbcluster.web.interfaces import Memo, RequestHead, ResponseHead
 from pbcluster.wire import Route
 
 #: Overwritten or removed. X-Tenant-ID was read before, if it counts (``tenant_id``).
@@ -38,6 +37,8 @@ _OURS = frozenset(
 _OUR_PREFIXES = (signing.PREFIX, b"x-forwarded")
 #: W3C Trace Context, version 00; ids of zeros only are invalid.
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+#: Addresses of nodes, and of clients, for which what is made of them is remembered.
+MAX_REMEMBERED = 4096
 #: RFC 6797; only sent over TLS.
 HSTS = b"Strict-Transport-Security"
 #: The marks that a client may see.
@@ -55,7 +56,6 @@ class NodeTLS(enum.Enum):
     __hash__ = object.__hash__
 
 
-@functools.lru_cache(4096)
 def node_at(address: str, node_id: str, tls: NodeTLS = NodeTLS.OFF) -> tuple[str, int, str]:
     """Where a node listens, from its base URL, and the name that it must prove by TLS (else empty).
 
@@ -80,45 +80,71 @@ def node_at(address: str, node_id: str, tls: NodeTLS = NodeTLS.OFF) -> tuple[str
 class Forwarder:
     """Makes what this gateway adds to requests on their way to a node.
 
-    What depends on the client's field lines alone is made once for all requests that have the same
-    lines, and what depends on the route once for a route; the rest is one signature.
+    What depends on the client's field lines, its address or the node's alone is made once and
+    remembered; the rest is one signature.
     """
 
-    def __init__(self, gateway_id: str, key: bytes) -> None:
+    def __init__(self, gateway_id: str, key: bytes, node_tls: NodeTLS = NodeTLS.OFF) -> None:
         """
-        :param key: this gateway's HMAC key.
+        :param key: this gateway's HMAC key. :param node_tls: whether nodes are spoken to by TLS.
         """
-        self._signer = signing.Signer(gateway_id, key)
+        self._signer = Signer(gateway_id, key)
+        self._node_tls = node_tls
+        #: Base URL → whose it was last, and what was made of it.
+        self._places: dict[str, tuple[str, tuple[str, int, str]]] = {}
+        #: Client's address → what is said of it, without TLS and with it.
+        self._plain_peers: dict[str, bytes] = {}
+        self._secure_peers: dict[str, bytes] = {}
+
+    def place(self, route: Route) -> tuple[str, int, str]:
+        """Where the route's node listens, as :func:`node_at`."""
+        address, node_id = route.address, route.node_id
+        known = self._places.get(address)
+        if known is not None and known[0] == node_id:
+            return known[1]
+        found = node_at(address, node_id, self._node_tls)
+        if len(self._places) >= MAX_REMEMBERED:
+            self._places.clear()
+        self._places[address] = (node_id, found)
+        return found
 
     def lines(self, head: RequestHead, route: Route, request_id: str, at_ms: int) -> bytes:
         """All field lines that the node gets but for the body's, the client's Host among them.
 
         :param request_id: 32 hex digits. :param at_ms: Unix milliseconds.
         """
+        peer_host = head.peer_host
+        peers = self._secure_peers if head.secure else self._plain_peers
+        peer = peers.get(peer_host)
+        if peer is None:
+            if len(peers) >= MAX_REMEMBERED:
+                peers.clear()
+            peer = peers[peer_host] = _peer_lines(peer_host, head.secure)
         return b"%b: %b\r\n%b%b" % (
-            signing.SIGNED,
+            SIGNED,
             self._signer.sign(
                 head.method, head.target, route.tenant_id, route.epoch, at_ms, request_id
             ),
             seen_in(head).lines,
-            _peer_lines(head.peer_host, head.secure),
+            peer,
         )
 
 
-class SeenRequest(NamedTuple):
+class SeenRequest:
     """What was read from a request's fields; requests with the same lines share it.
 
     :ivar lines: of the client's own fields, and what is made of them. :ivar token: a field may bear
         a platform token.
     """
 
-    lines: bytes
-    token: bool
+    def __init__(self, lines: bytes, token: bool) -> None:
+        self.lines = lines
+        self.token = token
 
 
 def seen_in(head: RequestHead) -> SeenRequest:
     """See :class:`SeenRequest`."""
-    memo = head.memo
+    memo: Memo | None = head.memo
     if memo is not None and memo.value is not None:
         known: SeenRequest = memo.value
         return known
@@ -142,7 +168,6 @@ def _passed_on(head: RequestHead) -> bytes:
     return encode_lines(fields)
 
 
-@functools.lru_cache(4096)
 def _peer_lines(peer_host: str, secure: bool) -> bytes:
     """What is said of the client's address."""
     peer = peer_host.encode("ascii", "replace")
@@ -168,7 +193,7 @@ def to_client(known: Seen, request_id: str, hsts: bytes = b"") -> ResponseHead:
     return known.passed.with_lines(lines)
 
 
-class Seen(NamedTuple):
+class Seen:
     """What was read from a node's head: answers with the same head share it.
 
     :ivar mark: the reason for which the node did not process the request; None: it did.
@@ -177,11 +202,19 @@ class Seen(NamedTuple):
     :ivar late: the node says that its tenant did not answer in time.
     """
 
-    mark: bytes | None
-    passed: ResponseHead
-    passed_secure: ResponseHead
-    stream: bool
-    late: bool
+    def __init__(
+        self,
+        mark: bytes | None,
+        passed: ResponseHead,
+        passed_secure: ResponseHead,
+        stream: bool,
+        late: bool,
+    ) -> None:
+        self.mark = mark
+        self.passed = passed
+        self.passed_secure = passed_secure
+        self.stream = stream
+        self.late = late
 
 
 def seen_of(head: ResponseHead) -> Seen:

@@ -116,7 +116,8 @@ class AddressLimits:
         :param host: the client's address as text. :param now: seconds of any one clock.
         :returns: None: it may pass, and :meth:`done` must follow; else why not.
         """
-        address = self._addresses.get(host)  # an IPv4 address is its own key
+        # An IPv4 address is its own key.
+        address: _Address | None = self._addresses.get(host)
         if address is None:
             address = self._find(host, now)
             if address is None:
@@ -139,7 +140,9 @@ class AddressLimits:
 
     def done(self, host: str) -> None:
         """A request that was admitted is over."""
-        address = self._addresses.get(host) or self._addresses.get(self._key(host))
+        address: _Address | None = self._addresses.get(host)
+        if address is None:
+            address = self._addresses.get(self._key(host))
         if address is not None and address.requests:
             address.requests -= 1
 

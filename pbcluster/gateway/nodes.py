@@ -100,7 +100,7 @@ class Nodes:
         life = (route.node_id, route.incarnation)
         if life not in self._addresses:
             self._remember(life, route.address)
-        return self.breakers.of(route.node_id, route.incarnation, now)
+        return self.breakers.of_life(life, now)
 
     def changed(self, route: Route, change: Change) -> None:
         """The breaker of the route's node changed."""

@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from pbcluster.gateway.breaker import Uniform
 from pbcluster.gateway.flights import Flights
-from pbcluster.gateway.forwarding import Forwarder, NodeTLS
+from pbcluster.gateway.forwarding import Forwarder
 from pbcluster.gateway.holds import Holds
 from pbcluster.gateway.lookups import Lookups
 from pbcluster.gateway.nodes import Nodes
@@ -51,7 +51,6 @@ class Parts:
 
     :ivar hold_s: longest wait of a request.
     :ivar unix_ms: wall clock, for signatures. :ivar new_id: a fresh request id, 32 hex digits.
-    :ivar node_tls: whether nodes are spoken to by TLS.
     :ivar hsts: value of Strict-Transport-Security over TLS; empty: none.
     :ivar moving: tenants that are held since they move.
     :ivar active: requests under way. :ivar over: told of each request's end.
@@ -78,7 +77,6 @@ class Parts:
         budget: Budget,
         active: Callable[[], int],
         over: Callable[[Record], None],
-        node_tls: NodeTLS,
         hsts: bytes,
         moving: TenantHolds,
     ) -> None:
@@ -100,6 +98,5 @@ class Parts:
         self.budget = budget
         self.active = active
         self.over = over
-        self.node_tls = node_tls
         self.hsts = hsts
         self.moving = moving

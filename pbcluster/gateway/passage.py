@@ -19,15 +19,15 @@ from twisted.python.failure import Failure
 
 from pbcluster.errors import Busy, NotFound, PBClusterError, TooLarge, Unavailable
 from pbcluster.gateway import retries
-from pbcluster.gateway.breaker import Ticket
+from pbcluster.gateway.breaker import Breaker, Ticket
 from pbcluster.gateway.breaker_words import (
     reason_of,
     tell_of_failure,
     tell_of_mark,
     tell_of_tenant,
 )
-from pbcluster.gateway.forwarding import epoch_of, mark_of, node_at, seen_of, to_client
-from pbcluster.gateway.parts import Parts
+from pbcluster.gateway.forwarding import epoch_of, mark_of, seen_of, to_client
+from pbcluster.gateway.parts import Parts, Record
 from pbcluster.gateway.request_end import RequestEnd
 from pbcluster.gateway.retries import Verdict
 from pbcluster.gateway.rewriting import rewritten_lines
@@ -44,6 +44,8 @@ CONNECT_TIMEOUT_S = 1.0
 _PROBES = frozenset((b"GET", b"HEAD"))
 _NOTHING = Found(TenantKey("name", ""))
 _UNAVAILABLE = Unavailable("the tenant is not available")
+#: By names of their own: to look a member up in its enum is a call in Python 3.11.
+_COMPLETED = Outcome.COMPLETED
 
 log = Logger(__name__)
 
@@ -51,8 +53,18 @@ log = Logger(__name__)
 class Passage(RequestEnd):
     """See the module."""
 
-    def __init__(self, parts: Parts, exchange: Exchange) -> None:
-        super().__init__(parts, exchange)
+    def __init__(self, parts: Parts, exchange: Exchange, now: float) -> None:
+        """
+        :param now: when the request came, by the clock of ``parts``.
+        """
+        self._parts = parts
+        self._exchange = exchange
+        self._head = head = self._exchange.head
+        self.record = Record(self._parts.new_id(), head)
+        self._started = now
+        self._route = None
+        self._breaker = None
+        self._finished = False
         self._found = _NOTHING
         self._key = _NOTHING.key
         self._ticket: Ticket | None = None
@@ -110,7 +122,8 @@ class Passage(RequestEnd):
                 return
         else:
             self.record.source = "cache"
-            if not parts.moving.is_held(route, self._started) and self._dispatch(route):
+            held = parts.moving and parts.moving.is_held(route, self._started)
+            if not held and self._dispatch(route):
                 return
             self._fresh = True
         self._hold()
@@ -131,8 +144,9 @@ class Passage(RequestEnd):
         parts, exchange, head = self._parts, self._exchange, self._head
         self._route = route
         record = self.record
-        record.tenant, record.node = route.tenant_id, route.node_id
-        found = self._found
+        tenant_id = route.tenant_id
+        record.tenant, record.node = tenant_id, route.node_id
+        found: Found = self._found
         foreign = bool(route.hosts) and head.host.decode("latin-1") not in route.hosts
         if foreign or found.others:
             error = objection(found, route)
@@ -142,7 +156,7 @@ class Passage(RequestEnd):
         if route.max_body_bytes and not self._limited and not self._within_quota(route):
             return True
         try:
-            host, port, identity = node_at(route.address, route.node_id, parts.node_tls)
+            host, port, identity = parts.forwarder.place(route)
         except Unavailable as error:
             self._why = error
             return False
@@ -152,11 +166,11 @@ class Passage(RequestEnd):
         # A first attempt is made in the moment in which the request came.
         now = parts.clock.seconds() if record.attempts else self._started
         method = head.method
-        if not self._may_go(route, now, safe=method in _PROBES):
+        if not self._may_go(route, now, method in _PROBES):
             self._return_budget()
             return False
         record.attempts += 1
-        parts.flights.began(route.tenant_id, self)
+        parts.flights.began(tenant_id, self)
         lines = parts.forwarder.lines(head, route, record.request_id, parts.unix_ms())
         if foreign or found.token:
             lines = rewritten_lines(
@@ -177,7 +191,7 @@ class Passage(RequestEnd):
         exchange.forward(plan, self._done)
         return True
 
-    def _may_go(self, route: Route, now: float, *, safe: bool) -> bool:
+    def _may_go(self, route: Route, now: float, safe: bool) -> bool:
         """Take leave of both breakers, the tenant's and the node's."""
         parts = self._parts
         tenants = parts.tenant_breakers
@@ -187,8 +201,9 @@ class Passage(RequestEnd):
                 self._why = Unavailable("the tenant does not answer")
                 return False
             self._tenant_ticket = leave
-        breaker = self._breaker = parts.nodes.breaker(route, now)
-        self._ticket = breaker.admit(now, safe=safe)
+        breaker: Breaker = parts.nodes.breaker(route, now)
+        self._breaker = breaker
+        self._ticket = breaker.admit(now, safe)
         if self._ticket is not None:
             return True
         self._say_of_tenant(route, now, late=None)
@@ -211,7 +226,7 @@ class Passage(RequestEnd):
     def _within_quota(self, route: Route) -> bool:
         """Apply the tenant's own bound of the body's size; False: it was answered 413."""
         limit = route.max_body_bytes
-        if not self._head.has_body:
+        if not self._head.has_body():
             return True
         self._limited = True
         if (self._head.content_length or 0) > limit:
@@ -226,7 +241,8 @@ class Passage(RequestEnd):
     def _responded(self, head: ResponseHead) -> ResponseHead:
         """The answer's head came: pass it on, or refuse it when the request may go on."""
         parts, ticket, record = self._parts, self._ticket, self.record
-        route, breaker = self._route, self._breaker
+        route = self._route
+        breaker: Breaker | None = self._breaker
         assert route is not None
         assert ticket is not None
         assert breaker is not None
@@ -259,7 +275,7 @@ class Passage(RequestEnd):
         record.outcome = attempt.outcome
         record.request_bytes = attempt.request_bytes
         record.response_bytes = attempt.response_bytes
-        if attempt.outcome is Outcome.COMPLETED:
+        if attempt.outcome is _COMPLETED:
             self._finish()
             return
         self._return_budget()

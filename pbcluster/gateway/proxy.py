@@ -82,6 +82,7 @@ class Proxy:
         self._flights = Flights(clock)
         self._told = told
         self._gateway_id = gateway_id
+        self._node_tls = node_tls
         self._admission = admission
         #: All but what :meth:`use` is given.
         self._new_parts = functools.partial(
@@ -101,7 +102,6 @@ class Proxy:
             budget=self.budget,
             active=lambda: self.active,
             over=self._over,
-            node_tls=node_tls,
             hsts=hsts,
             moving=self.moving,
         )
@@ -109,16 +109,17 @@ class Proxy:
 
     def use(self, *, tenants: TenantFinder, hold_s: float, key: bytes) -> None:
         """Other settings hold for requests that begin from now on."""
-        forwarder = Forwarder(self._gateway_id, key)
+        forwarder = Forwarder(self._gateway_id, key, self._node_tls)
         self._parts = self._new_parts(tenants=tenants, hold_s=hold_s, forwarder=forwarder)
 
     def handle(self, exchange: Exchange) -> None:
         """The core's ``RequestHandler``."""
-        admission = self._admission
-        if admission is not None and not admission.admit(exchange, self.active):
+        parts, admission = self._parts, self._admission
+        now = parts.clock.seconds()
+        if admission is not None and not admission.admit(exchange, self.active, now):
             return
         self.active += 1
-        passage = Passage(self._parts, exchange)
+        passage: Passage = Passage(parts, exchange, now)
         try:
             passage.begin()
         except Exception:

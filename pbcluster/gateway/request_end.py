@@ -11,7 +11,7 @@ from pbcluster.gateway.breaker import Breaker
 from pbcluster.gateway.forwarding import HSTS
 from pbcluster.gateway.pages import error_page
 from pbcluster.gateway.parts import Parts, Record
-from pbcluster.web.interfaces import Exchange, Outcome
+from pbcluster.web.interfaces import Exchange, Outcome, RequestHead
 from pbcluster.wire import Route
 
 
@@ -19,18 +19,19 @@ class RequestEnd:
     """A request, as far as its end is concerned.
 
     :ivar record: filled in as the request goes on.
+
+    What it has is set by the class below it: a call less for each request. ``_started`` is when it
+    came, by the clock of the parts; ``_breaker`` that of the node that was to get it last.
     """
 
-    def __init__(self, parts: Parts, exchange: Exchange) -> None:
-        self.record = Record(parts.new_id(), exchange.head)
-        self._parts = parts
-        self._exchange = exchange
-        self._head = exchange.head
-        self._started = parts.clock.seconds()
-        self._route: Route | None = None
-        #: Of the node that was to get it last.
-        self._breaker: Breaker | None = None
-        self._finished = False
+    record: Record
+    _parts: Parts
+    _exchange: Exchange
+    _head: RequestHead
+    _started: float
+    _route: Route | None
+    _breaker: Breaker | None
+    _finished: bool
 
     def _refuse(self, error: PBClusterError) -> None:
         """Answer with an error."""
@@ -63,6 +64,7 @@ class RequestEnd:
         self._finished = True
         parts = self._parts
         self.record.duration_s = parts.clock.seconds() - self._started
-        if self._breaker is not None:
-            self.record.breaker = self._breaker.state
+        breaker: Breaker | None = self._breaker
+        if breaker is not None:
+            self.record.breaker = breaker.state
         parts.over(self.record)

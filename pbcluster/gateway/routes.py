@@ -21,8 +21,6 @@ import enum
 from collections import OrderedDict
 from collections.abc import Iterable
 
-import attrs
-
 from pbcluster.errors import Archived
 from pbcluster.gateway.tenant_id import TenantKey
 from pbcluster.wire import Route, Snapshot
@@ -43,7 +41,6 @@ class State(enum.Enum):
     DOUBTED = "doubted"
 
 
-@attrs.define
 class Entry:
     """One remembered route.
 
@@ -52,13 +49,14 @@ class Entry:
     :ivar doubted: see the module. :ivar min_epoch: lowest epoch that may still be right.
     """
 
-    route: Route
-    index: int
-    cached_at: float
-    expires_at: float
-    hits: int = 0
-    doubted: bool = False
-    min_epoch: int = 0
+    def __init__(self, route: Route, index: int, cached_at: float, expires_at: float) -> None:
+        self.route = route
+        self.index = index
+        self.cached_at = cached_at
+        self.expires_at = expires_at
+        self.hits = 0
+        self.doubted = False
+        self.min_epoch = 0
 
     def state(self, now: float) -> State:
         """How far it is to be trusted now."""
@@ -112,19 +110,23 @@ class RouteCache:
 
     def find(self, key: TenantKey) -> Entry | None:
         """The route under ``key``, whatever its state; counts as a use."""
-        entry = self.peek(key)
+        tenant_id = self._id_of(key)
+        entry: Entry | None = self._entries.get(tenant_id)
         if entry is None:
             self.misses += 1
             return None
         self.hits += 1
         entry.hits += 1
-        self._entries.move_to_end(entry.route.tenant_id)
+        self._entries.move_to_end(tenant_id)
         return entry
 
     def peek(self, key: TenantKey) -> Entry | None:
         """As :meth:`find`, without counting."""
-        tenant_id = key.value if key.kind == "tenant_id" else self._ids.get(key)
-        return None if tenant_id is None else self._entries.get(tenant_id)
+        return self._entries.get(self._id_of(key))
+
+    def _id_of(self, key: TenantKey) -> str:
+        """Empty: no route under it is known."""
+        return key.value if key.kind == "tenant_id" else self._ids.get(key, "")
 
     def is_absent(self, key: TenantKey, now: float) -> bool:
         """Whether the control plane said a moment ago that there is no such tenant."""

@@ -55,17 +55,38 @@ class TenantKey(NamedTuple):
         return self.value == (route.name if self.kind == "name" else route.tenant_id)
 
 
-class Found(NamedTuple):
-    """What a request says of its tenant.
+class Found:
+    """What a request says of its tenant. Not to be changed.
 
     ``key`` decides; ``others`` must name the same tenant. ``by_host``: the Host said it. ``token``:
     it bears a platform token, which must not reach the tenant.
     """
 
-    key: TenantKey
-    by_host: bool = True
-    others: tuple[TenantKey, ...] = ()
-    token: bool = False
+    __slots__ = ("by_host", "key", "others", "token")
+
+    def __init__(
+        self,
+        key: TenantKey,
+        by_host: bool = True,
+        others: tuple[TenantKey, ...] = (),
+        token: bool = False,
+    ) -> None:
+        self.key = key
+        self.by_host = by_host
+        self.others = others
+        self.token = token
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Found):
+            return NotImplemented
+        return (self.key, self.by_host, self.others, self.token) == (
+            other.key,
+            other.by_host,
+            other.others,
+            other.token,
+        )
+
+    __hash__ = None  # type: ignore[assignment]
 
     def otherwise(self) -> Found | None:
         """What is left if no tenant has ``key``; None: then no tenant is named."""

@@ -83,7 +83,7 @@ class Cache:
             if use.streams == 1:
                 use.streams_since = now
 
-    def closed(self, tenant_id: str, now: float, *, stream: bool) -> None:
+    def closed(self, tenant_id: str, now: float, stream: bool) -> None:
         """A request (or stream) of it ended."""
         if tenant_id not in self._uses:
             return

@@ -46,6 +46,8 @@ OUTAGE_WAIT_S = 5.0
 OUTAGE_RETRY_S = 0.25
 #: A sync is given at least so long, however long its writes have waited already.
 MIN_SYNC_S = 0.5
+#: By names of their own: to look a member up in its enum is a call in Python 3.11.
+_ASYNC = Durability.ASYNC
 
 
 class Reason(enum.Enum):
@@ -205,7 +207,7 @@ class GroupCommit:
 
     def passes_at_once(self, now: float) -> bool:
         """A write's response arrived: whether it is acknowledged without waiting (``async``)."""
-        if self._ended or self._durability is not Durability.ASYNC:
+        if self._ended or self._durability is not _ASYNC:
             return False
         oldest = self.unsynced_since
         if oldest is not None and now - oldest > ASYNC_LOSS_BOUND_S:

@@ -27,7 +27,7 @@ from pbcluster import signing
 from pbcluster.errors import Busy, OwnershipLost, PBClusterError, Unauthorized
 from pbcluster.node.arrivals import Loading
 from pbcluster.node.gates import Gates
-from pbcluster.node.heads import backup_to_restore, see_request
+from pbcluster.node.heads import SeenRequest, backup_to_restore, see_request
 from pbcluster.node.parts import spawn
 from pbcluster.node.quotas import Defaults, Quotas, Use
 from pbcluster.node.refusals import Refusals, mark_of
@@ -99,7 +99,7 @@ class Front:
         """Take a request."""
         head = exchange.head
         try:
-            seen = see_request(head)
+            seen: SeenRequest = see_request(head)
             value = head.first or seen.signed
             if head.first and seen.signed:
                 raise Unauthorized("a gateway's signature stands twice")
@@ -113,8 +113,8 @@ class Front:
             self._refusals.refuse(exchange, error)
             return
         write = head.method not in SAFE_METHODS
-        known = self._tenants.find(signed.tenant_id)
-        closed = self._gates.refusal(known, head, write=write)
+        known: Tenant | None = self._tenants.find(signed.tenant_id)
+        closed = self._gates.refusal(known, head, write)
         if closed is not None:
             self._refusals.refuse(exchange, closed)
             return
@@ -122,31 +122,32 @@ class Front:
         use = self._quotas.enter(signed.tenant_id, quotas, self._clock.seconds())
         if isinstance(use, Refusal):
             self._refusals.turn_away(exchange, use)
-        elif known is not None and self._open(known, head, signed, write=write):
+        elif known is not None and self._open(known, head, signed, write):
             self._tenants.cache.asked(signed.tenant_id)
-            self._hand_over(exchange, known, signed, use, write=write)
+            self._hand_over(exchange, known, signed, use, write)
         else:
             serving = self._serve(exchange, signed, use, write=write)
             spawn(serving, f"a request for {signed.tenant_id}")
 
-    def _open(
-        self, tenant: Tenant, head: RequestHead, signed: signing.Signed, *, write: bool
-    ) -> bool:
+    def _open(self, tenant: Tenant, head: RequestHead, signed: signing.Signed, write: bool) -> bool:
         """Whether all further gates are open at this moment: nothing has to be waited for."""
         return (
             not (self.draining or self.starting)
             and tenant.epoch >= signed.epoch
-            and tenant.upstream(write=write) is not None
+            and tenant.upstream(write) is not None
             and tenant.proven()
             and head.host.decode("latin-1") in tenant.assignment.hosts
         )
 
     def _hand_over(
-        self, exchange: Exchange, tenant: Tenant, signed: signing.Signed, use: Use, *, write: bool
+        self, exchange: Exchange, tenant: Tenant, signed: signing.Signed, use: Use, write: bool
     ) -> None:
         restores = write and backup_to_restore(exchange.head) is not None
         kind = RestoreRequest if restores else TenantRequest
-        kind(self._door, exchange, tenant, use, request_id=signed.request_id, write=write).forward()
+        request: TenantRequest = kind(
+            self._door, exchange, tenant, use, request_id=signed.request_id, write=write
+        )
+        request.forward()
 
     async def _serve(
         self, exchange: Exchange, signed: signing.Signed, use: Use, *, write: bool
@@ -157,7 +158,7 @@ class Front:
             tenant = await (admitted if admitted.called else self._wait(exchange, admitted, use))
             # Nothing may wait between the last gate and the hand-over.
             if tenant is not None and not exchange.client_gone:
-                self._hand_over(exchange, tenant, signed, use, write=write)
+                self._hand_over(exchange, tenant, signed, use, write)
                 handed_over = True
         except CancelledError:
             return

@@ -37,7 +37,7 @@ class Gates:
         self._check_upload = check_upload
 
     def refusal(
-        self, tenant: Tenant | None, head: RequestHead, *, write: bool
+        self, tenant: Tenant | None, head: RequestHead, write: bool
     ) -> PBClusterError | None:
         """The error for the client, None: these gates are open.
 
@@ -53,7 +53,7 @@ class Gates:
         return full
 
     def _full(self, tenant: Tenant, head: RequestHead) -> StorageFull | None:
-        if self._check_upload is not None and head.has_body:
+        if self._check_upload is not None and head.has_body():
             try:
                 self._check_upload(tenant.tenant_id, head)
             except StorageFull as error:

@@ -4,8 +4,8 @@ The order stands in the assignment (``handing_over``), so it is repeated with ev
 gone with the assignment of an abort. What holds:
 
 * From the moment the list is obeyed, no request of the tenant is handed to PocketBase and nothing
-  of it is started (``Tenant.held``); requests wait here, their bodies unread, bounded as while it
-  loads.
+  of it is started (``Tenant.is_held``); requests wait here, their bodies unread, bounded as while
+  it loads.
 * A request that is open when its time is over aborts the migration, not the request.
 * ``drained`` is reported only if the last sync succeeded and all that the copy holds is in S3. From
   then on this process does not serve the tenant, unless a later list takes the order back.
@@ -61,7 +61,7 @@ class HandingOver:
     def _go_on(self, tenant_id: str) -> None:
         """The order was taken back; if the tenant itself is gone, there is nothing to do."""
         tenant = self._tenants.find(tenant_id)
-        if tenant is not None and not tenant.held:
+        if tenant is not None and not tenant.is_held():
             log.info("{tenant} stays here", tenant=tenant_id)
             self._tenants.go_on(tenant)
 

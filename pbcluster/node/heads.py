@@ -13,13 +13,12 @@ It decides nothing: who is let in stands in ``front``.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from pbcluster import signing
 from pbcluster.node.acks import Level
 from pbcluster.web.headers import encode_lines, end_to_end
-from pbcluster.web.interfaces import RequestHead, ResponseHead
+from pbcluster.web.interfaces import Memo, RequestHead, ResponseHead
 
 #: PocketBase's in-place restore, in every spelling that its router takes for it.
 _RESTORE = re.compile(rb"/+api/+backups/+(.*)/restore/*", re.DOTALL)
@@ -31,15 +30,16 @@ _BODILESS = frozenset((204, 304))
 _PLATFORM = re.compile(rb"[/\\.]*api[/\\.]+pbcluster(?:[^\w-].*)?", re.DOTALL | re.IGNORECASE)
 
 
-class SeenRequest(NamedTuple):
+class SeenRequest:
     """What was read from a request's fields; requests with the same lines share it.
 
     :ivar lines: for PocketBase: the Host that came, no marks, nothing of the connection.
     """
 
-    lines: bytes
-    traced: bool
-    signed: bytes
+    def __init__(self, lines: bytes, traced: bool, signed: bytes) -> None:
+        self.lines = lines
+        self.traced = traced
+        self.signed = signed
 
 
 def see_request(head: RequestHead) -> SeenRequest:
@@ -47,7 +47,7 @@ def see_request(head: RequestHead) -> SeenRequest:
 
     :raises Unauthorized: it is signed twice.
     """
-    memo = head.memo
+    memo: Memo | None = head.memo
     if memo is not None and memo.value is not None:
         known: SeenRequest = memo.value
         return known
@@ -65,7 +65,8 @@ def upstream_lines(head: RequestHead, request_id: str) -> bytes:
 
     :param request_id: 32 hex digits; of a trace that began here, its id.
     """
-    seen, number = see_request(head), request_id.encode()
+    seen: SeenRequest = see_request(head)
+    number = request_id.encode()
     if seen.traced:
         return b"%bX-Request-ID: %b\r\n" % (seen.lines, number)
     trace = (seen.lines, number, number, number[:16])
@@ -78,16 +79,17 @@ def marked(head: ResponseHead, level: Level) -> ResponseHead:
     return ResponseHead(head.status, head.reason, [*head.headers, mark])
 
 
-class SeenAnswer(NamedTuple):
+class SeenAnswer:
     """What was read from PocketBase's head; answers with the same head share it.
 
     :ivar passed: the head without marks. :ivar stream: it begins an event stream.
     :ivar endless: nothing tells how long the body is.
     """
 
-    passed: ResponseHead
-    stream: bool
-    endless: bool
+    def __init__(self, passed: ResponseHead, stream: bool, endless: bool) -> None:
+        self.passed = passed
+        self.stream = stream
+        self.endless = endless
 
 
 def see_answer(head: ResponseHead) -> SeenAnswer:

@@ -43,12 +43,12 @@ class Defaults:
     event_streams: int = 0
 
 
-@attrs.frozen
 class _Limits:
-    rate: float
-    burst: float
-    requests: float
-    event_streams: float
+    def __init__(self, rate: float, burst: float, requests: float, event_streams: float) -> None:
+        self.rate = rate
+        self.burst = burst
+        self.requests = requests
+        self.event_streams = event_streams
 
 
 class _Tenant:
@@ -74,7 +74,7 @@ class Use:
 
     __slots__ = ("_charged", "_ended", "_held", "_of", "_quotas", "_stream")
 
-    def __init__(self, quotas: Quotas, of: _Tenant, *, charged: bool) -> None:
+    def __init__(self, quotas: Quotas, of: _Tenant, charged: bool) -> None:
         self._quotas = quotas
         self._of = of
         self._charged = charged
@@ -150,14 +150,14 @@ class Quotas:
             back and is counted only. :param now: seconds of any one clock.
         :returns: what must be ended by ``Use.end``; or why it is refused.
         """
-        tenant = self._tenants.get(tenant_id)
+        tenant: _Tenant | None = self._tenants.get(tenant_id)
         if tenant is None:
             tenant = self._add(tenant_id, quotas or TenantQuotas(), now)
         if quotas is None:
-            return Use(self, tenant, charged=False)
+            return Use(self, tenant, False)
         if quotas is not tenant.quotas:
             self._change(tenant, quotas)
-        limits = tenant.limits
+        limits: _Limits = tenant.limits
         if tenant.requests >= limits.requests:
             most = int(limits.requests)
             told = f"too many requests at once for this tenant: {most} are allowed"
@@ -165,7 +165,7 @@ class Quotas:
         if not tenant.bucket.take(now, limits.rate, limits.burst):
             whose = "for this tenant"
             return over_rate(tenant.bucket, limits.rate, limits.burst, whose, "rate")
-        return Use(self, tenant, charged=True)
+        return Use(self, tenant, True)
 
     def _add(self, tenant_id: str, quotas: TenantQuotas, now: float) -> _Tenant:
         if len(self._tenants) >= SWEEP_AT:

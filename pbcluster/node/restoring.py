@@ -89,7 +89,7 @@ class Restorer:
 
     def found_replaced(self, tenant: Tenant) -> None:
         """Another file stands in the place of the tenant's database."""
-        if tenant.tenant_id not in self._busy and not tenant.leaving:
+        if tenant.tenant_id not in self._busy and not tenant.is_leaving():
             self._busy.add(tenant.tenant_id)
             spawn(self._adopt_found(tenant), f"adoption of {tenant.tenant_id}")
 
@@ -161,7 +161,7 @@ class Restore:
             tenant.fence(Reason.DATABASE_REPLACED.value, None)
             return
         try:
-            if not tenant.leaving:
+            if not tenant.is_leaving():
                 await tenant.replication.begin_again()
         except PBClusterError as error:
             log.error("{tenant}: {error}", tenant=tenant.tenant_id, error=error)
@@ -187,7 +187,7 @@ class Restore:
             if now is not None and now is not tenant and now.adopts:
                 now.fence("its restored backup could not be made durable", None)
             self._tenants.adopt(tenant.tenant_id, None)
-            if not replaced and not tenant.leaving:
+            if not replaced and not tenant.is_leaving():
                 await self.abandon()
             elif self._tenants.find(tenant.tenant_id) is tenant:
                 tenant.fence(Reason.DATABASE_REPLACED.value, None)
@@ -201,7 +201,7 @@ class Restore:
         tenant = self._tenant
         until = self._parts.clock.seconds() + within_s
         while self._parts.clock.seconds() < until:
-            if tenant.leaving or tenant.process.address() is None:
+            if tenant.is_leaving() or tenant.process.address() is None:
                 raise NotRestored("PocketBase ended")
             anew = tenant.process.generation() not in ("", self._process)
             if anew and self._is_replaced() and await tenant.process.answers():

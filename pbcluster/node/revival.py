@@ -82,7 +82,7 @@ class Revival:
             try:
                 await self._parts.replication.start()
                 for tenant in self._tenants:
-                    if not tenant.leaving:
+                    if not tenant.is_leaving():
                         await tenant.replication.register_again()
             except PBClusterError as error:
                 log.error("Litestream cannot be started: {error}", error=error)

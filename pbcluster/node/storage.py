@@ -161,7 +161,7 @@ class Storage:
                 return
             used = (await workload.ask("pages", {})).get("usedBytes")
         except PBClusterError as error:
-            if tenant.leaving:
+            if tenant.is_leaving():
                 return
             log.debug("{tenant}: its pages: {error}", tenant=tenant.tenant_id, error=error)
         finally:

@@ -32,6 +32,8 @@ from pbcluster.node.tenant_process import ON_THE_DISK, TenantProcess
 from pbcluster.node.tenant_replication import TenantReplication
 from pbcluster.wire import Assignment
 
+#: By names of their own: to look a member up in its enum is a call in Python 3.11.
+_ACTIVE = State.ACTIVE
 log = Logger(__name__)
 
 MAX_HELD = 1000  # requests that wait for one tenant to load; the gateway holds as many
@@ -45,6 +47,7 @@ class Tenant:
     """See the module.
 
     :ivar assignment: what the control plane said last; its epoch stays. :ivar prover: its proofs.
+    :ivar tenant_id: and ``epoch``: of its assignments, which all have the same.
     :ivar process: its PocketBase. :ivar replication: what brings its writes to S3.
     :ivar changes: fires at every change of state, and when serving begins to end.
     :ivar refused_by: not 0: this assignment is over; a new epoch must exceed this one.
@@ -66,6 +69,7 @@ class Tenant:
             end of this epoch.
         """
         self.assignment, self.life = assignment, Life()
+        self.tenant_id, self.epoch = assignment.tenant_id, assignment.epoch
         self.adopts = adopts
         self._replaced = replaced
         self._on_hold = False
@@ -94,27 +98,15 @@ class Tenant:
     # -- what it is --
 
     @property
-    def tenant_id(self) -> str:
-        """Its id."""
-        return self.assignment.tenant_id
-
-    @property
-    def epoch(self) -> int:
-        """The epoch of its assignment."""
-        return self.assignment.epoch
-
-    @property
     def state(self) -> State:
         """Where it is in its life."""
         return self.life.state
 
-    @property
-    def leaving(self) -> bool:
+    def is_leaving(self) -> bool:
         """Whether it is being stopped or was fenced."""
         return self._leaving or self._over or self.prover.fenced
 
-    @property
-    def held(self) -> bool:
+    def is_held(self) -> bool:
         """Whether a migration takes it away: no request is handed on, nothing is started."""
         return bool(self.assignment.handing_over)
 
@@ -122,20 +114,20 @@ class Tenant:
     def can_load(self) -> bool:
         """Whether a load makes sense at all under this assignment."""
         idle = self.state in (State.ABSENT, State.FAILED)
-        return idle and not self.leaving and not self.refused_by and not self.held
+        return idle and not self.is_leaving() and not self.refused_by and not self.is_held()
 
     @property
     def workload(self) -> RunningWorkload | None:
         """Its PocketBase while it may be asked, else None."""
-        return None if self.leaving else self.process.running
+        return None if self.is_leaving() else self.process.running
 
-    def upstream(self, *, write: bool) -> tuple[str, int] | None:
+    def upstream(self, write: bool) -> tuple[str, int] | None:
         """Host and port of its PocketBase if it may be asked now (under a proof), else None."""
         running = self.process.running
-        if running is None or self.leaving or self.held or self._on_hold:
+        if running is None or self.is_leaving() or self.is_held() or self._on_hold:
             return None
         state = self.life.state
-        if state is not State.ACTIVE:
+        if state is not _ACTIVE:
             # What was restored from a backup is shown only once it lasts, and of a tenant with
             # durable reads everything is: before the first sync a read could not be known to last.
             late = write or self.adopts or self.assignment.durable_reads
@@ -148,7 +140,7 @@ class Tenant:
         acks = self.replication.acks
         if acks is None:
             return
-        if self.state is State.ACTIVE and acks.replaced and not self._on_hold:
+        if self.state is _ACTIVE and acks.replaced and not self._on_hold:
             self._database_replaced()
         else:
             self.replication.tick()
@@ -165,7 +157,7 @@ class Tenant:
         self.changes.fire()
 
     def _replication_ended(self, reason: str, seen: OwnerSeen | None) -> None:
-        if reason == Reason.DATABASE_REPLACED.value and self.state is State.ACTIVE:
+        if reason == Reason.DATABASE_REPLACED.value and self.state is _ACTIVE:
             self._database_replaced()
         else:
             self.fence(reason, seen)
@@ -271,7 +263,7 @@ class Tenant:
         return workload
 
     def _go_on(self) -> None:
-        if self.leaving:
+        if self.is_leaving():
             raise _Abandoned
 
     async def _load_failed(self, error: Exception) -> None:
@@ -301,14 +293,14 @@ class Tenant:
             return
         self.life.cause = reason
         log.warn("{tenant}: PocketBase ended: {reason}", tenant=self.tenant_id, reason=reason)
-        if self.state is State.ACTIVE and not self.leaving:
+        if self.state is _ACTIVE and not self.is_leaving():
             spawn(self._restart(), f"restart of {self.tenant_id}")
 
     async def _restart(self) -> None:
         await self._turn.acquire()
         try:
             if (
-                self.state is not State.ACTIVE
+                self.state is not _ACTIVE
                 or self.prover.owner is None
                 or self.process.running is not None
             ):
@@ -337,7 +329,7 @@ class Tenant:
         """
         self._leaving = True
         self._over = self._over or for_good
-        if self.state is State.ACTIVE:
+        if self.state is _ACTIVE:
             self.life.happened(Event.STOP_WANTED)
         self.changes.fire()
 
@@ -374,7 +366,7 @@ class Tenant:
         try:
             if self.state is State.ABSENT:
                 return
-            if self.state is State.ACTIVE:
+            if self.state is _ACTIVE:
                 self._happened(Event.STOP_WANTED)
             draining = self.state is State.DRAINING
             self._happened(Event.DRAINED if draining else Event.STOP_WANTED)

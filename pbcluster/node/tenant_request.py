@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import attrs
 from twisted.internet.defer import Deferred
 
 from pbcluster.errors import PBClusterError
@@ -37,20 +36,27 @@ FIRST_BYTE_TIMEOUT_S = 310.0
 CONNECT_TIMEOUT_S = 1.0
 #: Withheld for these reasons, the client's connection is cut: what we say would not be ours.
 _CUT = frozenset((Reason.OWNERSHIP_LOST, Reason.DATABASE_REPLACED))
+#: By names of their own: to look a member up in its enum is a call in Python 3.11.
+_COMPLETED = Outcome.COMPLETED
+_NO_RESPONSE = Outcome.NO_RESPONSE
+_BROKEN = Outcome.BROKEN
+_CLIENT_GONE = Outcome.CLIENT_GONE
 
 
-@attrs.frozen
 class Door:
-    """What all requests of a node share.
+    """What all requests of a node share. Not to be changed.
 
     :ivar tenants: of this node. :ivar streams: their event streams.
     :ivar restorer: their restores of backups. :ivar refusals: answers the node's own errors.
     """
 
-    tenants: Tenants
-    streams: Streams
-    restorer: Restorer
-    refusals: Refusals
+    def __init__(
+        self, tenants: Tenants, streams: Streams, restorer: Restorer, refusals: Refusals
+    ) -> None:
+        self.tenants = tenants
+        self.streams = streams
+        self.restorer = restorer
+        self.refusals = refusals
 
 
 class TenantRequest:
@@ -130,7 +136,7 @@ class TenantRequest:
             self._sent = 0
 
     def _address(self) -> tuple[str, int] | None:
-        return self._tenant.upstream(write=self._write)
+        return self._tenant.upstream(self._write)
 
     def _responded(self, head: ResponseHead) -> ResponseHead | Deferred[ResponseHead]:
         self._write_answered()
@@ -185,13 +191,13 @@ class TenantRequest:
 
     def _done(self, attempt: Attempt) -> None:
         outcome, refusals = attempt.outcome, self._door.refusals
-        dead_connection = outcome is Outcome.NO_RESPONSE and attempt.repeatable
+        dead_connection = outcome is _NO_RESPONSE and attempt.repeatable
         if dead_connection and not self._again and not self._exchange.client_gone:
             self._again = True
             self._send(reuse=False)
             return
         self._ended()
-        if outcome in (Outcome.COMPLETED, Outcome.BROKEN, Outcome.CLIENT_GONE):
+        if outcome in (_COMPLETED, _BROKEN, _CLIENT_GONE):
             return
         if outcome is Outcome.REFUSED and self._over is not None and not self._write:
             refusals.turn_away(self._exchange, self._over)
@@ -219,7 +225,7 @@ class TenantRequest:
     def _count_no_more(self) -> None:
         if not self._closed:
             self._closed = True
-            self._tenants.uses.closed(self._tenant, stream=self._is_stream)
+            self._tenants.uses.closed(self._tenant, self._is_stream)
 
 
 class _BadAnswer(PBClusterError):

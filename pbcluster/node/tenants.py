@@ -284,7 +284,9 @@ class Tenants:
     def _victim(self) -> Tenant | None:
         """Who must go; one that is stopping already makes room by itself, and one that was given
         away gives up its place without being asked. None: nobody may, or there is room."""
-        leaving = {each.tenant_id for each in self if each.leaving or each.replication.only_here}
+        leaving = {
+            each.tenant_id for each in self if each.is_leaving() or each.replication.only_here
+        }
         busy = self._loading | self._stopping | leaving
         while (name := self.cache.victim(self.parts.clock.seconds(), busy)) is not None:
             victim = self._tenants.get(name)
@@ -297,7 +299,7 @@ class Tenants:
 
     async def _rest(self, tenant: Tenant) -> None:
         """Stop it but keep it as ours: its next request loads it again."""
-        if tenant.tenant_id in self._stopping or tenant.leaving:
+        if tenant.tenant_id in self._stopping or tenant.is_leaving():
             return
         self._stopping.add(tenant.tenant_id)
         try:

@@ -68,10 +68,10 @@ class Uses:
         self._cache.became_stream(tenant.tenant_id, self._clock())
         tenant.changes.fire()
 
-    def closed(self, tenant: Tenant, *, stream: bool) -> None:
+    def closed(self, tenant: Tenant, stream: bool) -> None:
         """It ended."""
-        self._cache.closed(tenant.tenant_id, self._clock(), stream=stream)
-        if tenant.leaving or tenant.held:
+        self._cache.closed(tenant.tenant_id, self._clock(), stream)
+        if tenant.is_leaving() or tenant.is_held():
             tenant.changes.fire()
 
     def forget(self, tenant_id: str) -> None:

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
 
 from pbcluster.errors import Unavailable
-from pbcluster.web.client import UpstreamConnection
+from pbcluster.web.client import ResponseListener, UpstreamConnection
 from pbcluster.web.interfaces import Headers
 from pbcluster.web.pool import UpstreamPool
 from pbcluster.web.response_head import ParsedResponse
@@ -49,7 +49,7 @@ class NoReply(Unavailable):
         self.timed_out = timed_out
 
 
-class _Answer:
+class _Answer(ResponseListener):
     """Gathers one answer (``client.ResponseListener``)."""
 
     def __init__(self, connection: UpstreamConnection, pool: UpstreamPool, limit: int) -> None:

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from pbcluster.web.answers import passed_on_head
 from pbcluster.web.chunked import LAST_CHUNK, encode_chunk
-from pbcluster.web.client import UpstreamConnection
+from pbcluster.web.client import ResponseListener, UpstreamConnection
 from pbcluster.web.client_side import ClientSide
 from pbcluster.web.interfaces import (
     Attempt,
@@ -30,7 +30,6 @@ from pbcluster.web.interfaces import (
     Outcome,
     Refuse,
     ResponseHead,
-    make_attempt,
 )
 from pbcluster.web.limits import HIGH_WATER_BYTES
 from pbcluster.web.pool import UpstreamPool
@@ -41,9 +40,12 @@ from pbcluster.web.upstream_request import framed, request_head
 from pbcluster.web.waiting import as_deferred
 
 _log = Logger(__name__)
+#: By names of their own: to look a member up in its enum is a call in Python 3.11.
+_COMPLETED = Outcome.COMPLETED
+_CLIENT_GONE = Outcome.CLIENT_GONE
 
 
-class ForwardAttempt:
+class ForwardAttempt(ResponseListener):
     """Carries out one ``Forward``.
 
     :ivar passed: response bytes went to the client.
@@ -87,7 +89,7 @@ class ForwardAttempt:
         if plan.reuse:
             # What may be sent again needs no certainty.
             certain = plan.method not in SAFE_METHODS or not self._client.body.whole
-            idle = self._pool.take(plan.host, plan.port, plan.identity, certain=certain)
+            idle = self._pool.take(plan.host, plan.port, plan.identity, certain)
         if idle is None:
             self._connect()
         else:
@@ -144,7 +146,7 @@ class ForwardAttempt:
         self._connection = connection
         to_head = plan.method == b"HEAD" or client.head.method == b"HEAD"
         connection.begin(self, to_head, plan.first_byte_timeout_s, plan.idle_timeout_s)
-        if client.slow:
+        if client.slow():
             connection.pause()
         body = client.body
         if body is NO_BODY:
@@ -250,11 +252,12 @@ class ForwardAttempt:
     def _head_allowed(self, head: ResponseHead) -> None:
         self._pass_head(head, self._take_held())
         connection = self._connection
-        if connection is not None and not (self.over or self._holding or self._client.slow):
+        if connection is not None and not (self.over or self._holding or self._client.slow()):
             connection.resume()
 
     def _pass_head(self, head: ResponseHead, data: bytes) -> None:
-        parsed, client = self._parsed, self._client
+        client = self._client
+        parsed: ParsedResponse | None = self._parsed
         if self.over or parsed is None:
             return
         until_close = False
@@ -283,8 +286,11 @@ class ForwardAttempt:
         if answer is None:
             self._part_allowed(ended)
         else:
-            waiting = as_deferred(answer).addCallback(lambda _: self._part_allowed(ended))
+            waiting = as_deferred(answer).addCallback(self._waited_for, ended)
             waiting.addErrback(self._end_refused).addErrback(self._bug)
+
+    def _waited_for(self, _: object, ended: bool) -> None:
+        self._part_allowed(ended)
 
     def _part_allowed(self, ended: bool) -> None:
         """The first part that is held may go; what came after it was not asked about."""
@@ -301,7 +307,7 @@ class ForwardAttempt:
         if more:
             self._pass_on(more)
         connection = self._connection
-        if connection is not None and not (self.over or self._holding or self._client.slow):
+        if connection is not None and not (self.over or self._holding or self._client.slow()):
             connection.resume()
 
     def _release(self, data: bytes) -> None:
@@ -318,7 +324,7 @@ class ForwardAttempt:
         if data:
             self._client.write(data)
         if self._received_all and not self.over:
-            self._end(Outcome.COMPLETED, "")
+            self._end(_COMPLETED, "")
 
     def _release_part(self, data: bytes) -> None:
         """As :meth:`_release`, though the end has been received behind it."""
@@ -359,21 +365,20 @@ class ForwardAttempt:
         body = self._client.body
         body.close()
         self._let_go(outcome)
-        head = self._parsed.head if self._parsed is not None else None
-        repeatable = not self.passed and body.whole and outcome is not Outcome.CLIENT_GONE
+        parsed: ParsedResponse | None = self._parsed
+        head = parsed.head if parsed is not None else None
+        repeatable = not self.passed and body.whole and outcome is not _CLIENT_GONE
         self._held = None
         self._done(
-            make_attempt(
-                (
-                    outcome,
-                    repeatable,
-                    head,
-                    error,
-                    self._request_bytes,
-                    self._response_bytes,
-                    self._reused,
-                    self._junk,
-                )
+            Attempt(
+                outcome,
+                repeatable,
+                head,
+                error,
+                self._request_bytes,
+                self._response_bytes,
+                self._reused,
+                self._junk,
             )
         )
 
@@ -381,11 +386,12 @@ class ForwardAttempt:
         connecting, self._connecting = self._connecting, None
         if connecting is not None:
             connecting.cancel()
-        connection, self._connection = self._connection, None
+        connection: UpstreamConnection | None = self._connection
+        self._connection = None
         if connection is None:
             return
         # An upload that is not over, or not sent, would run into the next request.
-        if outcome is Outcome.COMPLETED and self._client.body.complete and not self._upload_paused:
+        if outcome is _COMPLETED and self._client.body.complete and not self._upload_paused:
             self._pool.give_back(connection)
         else:
             connection.abort()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer, IReactorTime, ITCPTransport, IUNIXTransport
@@ -63,23 +63,28 @@ class ResponseHeads:
         self.to_head: Remembered[ParsedResponse] = Remembered()
 
 
-class ResponseListener(Protocol):
-    """Who asked."""
+class ResponseListener:
+    """Who asked. What it does with it is up to the class below it."""
 
     def interim_response(self, status: int) -> None:
         """A 1xx answer other than 101 came."""
+        raise NotImplementedError
 
     def response_received(self, head: ParsedResponse | None, data: bytes, done: bool) -> None:
         """A read's worth of response: its head if it was in it, body bytes, whether it is over."""
+        raise NotImplementedError
 
     def upstream_failed(self, error: str, timed_out: bool) -> None:
         """No (further) response will come; the connection is closed."""
+        raise NotImplementedError
 
     def upload_paused(self) -> None:
         """The upstream does not take more of the body for now."""
+        raise NotImplementedError
 
     def upload_resumed(self) -> None:
         """It does again."""
+        raise NotImplementedError
 
 
 class UpstreamConnection(StreamProtocol):
@@ -175,15 +180,15 @@ class UpstreamConnection(StreamProtocol):
         if self._response is None and self._listener is not None:
             self._deadline.set(first_byte_timeout_s)
 
-    @property
     def reusable(self) -> bool:
         """Whether the response came whole and the connection can take another request."""
+        response: ParsedResponse | None = self._response
         return (
             self._open
             and self._whole
             and not self._surplus
-            and self._response is not None
-            and self._response.keep_alive
+            and response is not None
+            and response.keep_alive
         )
 
     def pause(self) -> None:
@@ -270,7 +275,7 @@ class UpstreamConnection(StreamProtocol):
     # -- inside -----------------------------------------------------------------------------------
 
     def _read_head(self, data: bytes) -> tuple[ParsedResponse | None, bytes]:
-        if self._scanner.empty:
+        if self._scanner.empty():
             end = data.find(b"\r\n\r\n")
             head = self._known.known.get(data[:end]) if end > 0 else None
             if head is not None:
@@ -295,8 +300,9 @@ class UpstreamConnection(StreamProtocol):
         if len(data) == head.length:
             self._whole = True
             self._deadline.clear()
-            if self._listener is not None:
-                self._listener.response_received(head, data, True)
+            listener: ResponseListener | None = self._listener
+            if listener is not None:
+                listener.response_received(head, data, True)
             return
         self._reader = head.reader()
         self._read_body(head, data)

@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from pbcluster.web.interfaces import RequestHead
-from pbcluster.web.replay import NoBody, RequestBody
+from pbcluster.web.interfaces import Exchange
+from pbcluster.web.replay import NoBody
 
 
-class ClientSide(Protocol):
-    """What an attempt needs of its exchange."""
+class ClientSide(Exchange):
+    """What an attempt needs of its exchange. What it does is up to the class below it.
 
-    @property
-    def head(self) -> RequestHead:
-        """The request."""
+    :ivar body: the request's body, as far as it came.
+    """
 
-    @property
-    def body(self) -> NoBody | RequestBody:
-        """Its body."""
+    body: NoBody
 
-    @property
     def awaits_continue(self) -> bool:
         """Whether the client waits for 100 Continue."""
+        raise NotImplementedError
 
-    @property
     def slow(self) -> bool:
         """Whether the client takes no more bytes for now."""
+        raise NotImplementedError
 
     def send_continue(self) -> None:
         """Pass on a 100 Continue."""
+        raise NotImplementedError
 
     def choose_close(self, forced: bool) -> bool:
         """Decide, before the response's head is written, whether the connection ends after it."""
+        raise NotImplementedError
 
     def write(self, data: bytes) -> None:
         """Send response bytes to the client."""
+        raise NotImplementedError
 
     def cut(self) -> None:
         """Abort the client's connection."""
+        raise NotImplementedError
 
     def update_reading(self) -> None:
         """Something changed that may pause or resume the upload."""
+        raise NotImplementedError

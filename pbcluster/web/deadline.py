@@ -26,7 +26,6 @@ class Deadline:
         self._call: IDelayedCall | None = None
         self._call_at = 0.0
 
-    @property
     def pending(self) -> bool:
         """Whether a deadline is set."""
         return self._at is not None

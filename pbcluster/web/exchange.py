@@ -8,7 +8,6 @@ still there.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -16,48 +15,36 @@ from twisted.logger import Logger
 from pbcluster.errors import LocalProtocolError
 from pbcluster.web.answers import error_body, local_response, refusal_headers
 from pbcluster.web.attempt import ForwardAttempt
+from pbcluster.web.client_connection import ClientConnection
+from pbcluster.web.client_side import ClientSide
 from pbcluster.web.interfaces import Attempt, Forward, Headers, Outcome, RequestHead
 from pbcluster.web.limits import DISCARD_BYTES
 from pbcluster.web.pool import UpstreamPool
-from pbcluster.web.replay import NO_BODY, NoBody, ReplayBudget, RequestBody
+from pbcluster.web.replay import NO_BODY, ReplayBudget, RequestBody
 
 _log = Logger(__name__)
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+#: By names of their own: to look a member up in its enum is a call in Python 3.11.
+_COMPLETED = Outcome.COMPLETED
 
 
-class ClientConnection(Protocol):
-    """What an exchange needs of its server connection."""
+class _Whole:
+    """Collects a body for whoever waits for all of it."""
 
-    @property
-    def slow(self) -> bool:
-        """Whether the client takes no more bytes for now."""
+    def __init__(self) -> None:
+        self.deferred: Deferred[bytes] = Deferred()
+        self._parts: list[bytes] = []
 
-    @property
-    def draining(self) -> bool:
-        """Whether the connection is to end with this exchange."""
-
-    def write(self, data: bytes) -> None:
-        """Send bytes."""
-
-    def cut(self) -> None:
-        """Abort the connection."""
-
-    def exchange_over(self, keep: bool) -> None:
-        """The response is complete; ``keep`` the connection or end it."""
-
-    def update_reading(self) -> None:
-        """Pause or resume reading as the exchange now wants."""
-
-    def limit_body(self, max_bytes: int) -> None:
-        """Change the bound of the current request's body."""
+    def take(self, data: bytes, complete: bool) -> None:
+        """A part of it, and whether it is the last."""
+        self._parts.append(data)
+        if complete and not self.deferred.called:
+            self.deferred.callback(b"".join(self._parts))
 
 
-class ServerExchange:
-    """See ``interfaces.Exchange``.
-
-    :ivar head: the request. :ivar body: its body, as far as it came.
-    """
+class ServerExchange(ClientSide):
+    """See ``interfaces.Exchange`` and ``client_side.ClientSide``."""
 
     def __init__(
         self,
@@ -67,22 +54,17 @@ class ServerExchange:
         budget: ReplayBudget,
     ) -> None:
         self.head = head
-        self.body: NoBody | RequestBody = NO_BODY
-        if head.chunked or head.content_length:
+        self.body = NO_BODY
+        if self.head.has_body():
             self.body = RequestBody(budget, False)
         self._connection = connection
         self._pool = pool
         self._attempt: ForwardAttempt | None = None
         self._done: Callable[[Attempt], None] | None = None
         self._on_gone: list[Callable[[], None]] | None = None
-        self._close = self._continued = self._finished = self._gone = False
+        self._close = self._continued = self._finished = self.client_gone = False
 
     # -- for the handler --------------------------------------------------------------------------
-
-    @property
-    def client_gone(self) -> bool:
-        """See ``interfaces.Exchange``."""
-        return self._gone
 
     def forward(self, plan: Forward, done: Callable[[Attempt], None]) -> None:
         """See ``interfaces.Exchange``.
@@ -90,14 +72,14 @@ class ServerExchange:
         :raises LocalProtocolError: another attempt is under way, the response is complete, the body
             was given away by an earlier attempt, or the plan cannot be written as a request.
         """
-        if self._gone:
+        if self.client_gone:
             done(Attempt(Outcome.CLIENT_GONE, False, error="the client is gone"))
             return
         if self._finished or self._attempt is not None or not self.body.whole:
             raise LocalProtocolError("this exchange cannot be forwarded (again)")
 
         self._done = done
-        attempt = ForwardAttempt(self, self._pool, plan, self._over)
+        attempt: ForwardAttempt = ForwardAttempt(self, self._pool, plan, self._over)
         self._attempt = attempt
         attempt.start()
 
@@ -105,7 +87,7 @@ class ServerExchange:
         """The attempt under way ended."""
         self._attempt = None
         done, self._done = self._done, None
-        completed = result.outcome is Outcome.COMPLETED
+        completed = result.outcome is _COMPLETED
         if completed:
             self._finish()
         else:
@@ -132,7 +114,7 @@ class ServerExchange:
 
         :raises LocalProtocolError: a response was already begun.
         """
-        if self._gone:
+        if self.client_gone:
             return
         if self._finished or (self._attempt is not None and self._attempt.passed):
             raise LocalProtocolError("this exchange was already answered")
@@ -153,23 +135,16 @@ class ServerExchange:
         """
         if self._finished or self._attempt is not None or not self.body.whole:
             raise LocalProtocolError("the body of this exchange was given away")
-        whole: Deferred[bytes] = Deferred()
-        parts: list[bytes] = []
-
-        def take(data: bytes, complete: bool) -> None:
-            parts.append(data)
-            if complete and not whole.called:
-                whole.callback(b"".join(parts))
-
-        self.when_gone(whole.cancel)
+        whole = _Whole()
+        self.when_gone(whole.deferred.cancel)
         if self.limit_body(max_bytes):
-            take(self.body.open(take), self.body.complete)
+            whole.take(self.body.open(whole.take), self.body.complete)
             self._connection.update_reading()
-        return whole
+        return whole.deferred
 
     def abort(self) -> None:
         """See ``interfaces.Exchange``."""
-        if self._finished or self._gone:
+        if self._finished or self.client_gone:
             return
         self.cut()
         if self._attempt is not None:
@@ -182,7 +157,7 @@ class ServerExchange:
 
     def when_gone(self, callback: Callable[[], None]) -> None:
         """See ``interfaces.Exchange``; called at once if the client is gone already."""
-        if self._gone:
+        if self.client_gone:
             callback()
         elif not self._finished:
             if self._on_gone is None:
@@ -203,14 +178,14 @@ class ServerExchange:
     def wants_pause(self) -> bool:
         """Whether no more of the body should be read for now."""
         attempt = self._attempt
-        return self.body.crowded or (attempt is not None and attempt.upload_blocked)
+        return self.body.crowded() or (attempt is not None and attempt.upload_blocked)
 
     def client_lost(self, error: str) -> None:
         """The client is gone: cancel everything at once."""
-        if self._finished or self._gone:
+        if self._finished or self.client_gone:
             return
         callbacks, self._on_gone = self._on_gone, None
-        self._gone = True
+        self.client_gone = True
         if self._attempt is not None:
             self._attempt.cancel(Outcome.CLIENT_GONE, error)
         self.body.forget()
@@ -222,7 +197,7 @@ class ServerExchange:
 
     def fail(self, status: int, message: str) -> None:
         """The request turned out bad in its body: answer if that is still possible, and close."""
-        if self._finished or self._gone:
+        if self._finished or self.client_gone:
             return
         begun = self._attempt is not None and self._attempt.passed
         if not begun:
@@ -254,45 +229,43 @@ class ServerExchange:
 
     # -- for the attempt --------------------------------------------------------------------------
 
-    @property
     def awaits_continue(self) -> bool:
-        """See ``attempt.ClientSide``."""
+        """See ``client_side.ClientSide``."""
         return self.head.expects_continue and not self._continued and not self.body.received_bytes
 
-    @property
     def slow(self) -> bool:
-        """See ``attempt.ClientSide``."""
+        """See ``client_side.ClientSide``."""
         return self._connection.slow
 
     def send_continue(self) -> None:
-        """See ``attempt.ClientSide``."""
-        if self.awaits_continue:
+        """See ``client_side.ClientSide``."""
+        if self.awaits_continue():
             self._continued = True
             self._connection.write(CONTINUE)
 
     def choose_close(self, forced: bool) -> bool:
-        """See ``attempt.ClientSide``."""
+        """See ``client_side.ClientSide``."""
         self._close = (
             forced
             or not self.head.keep_alive
-            or self._connection.draining
+            or self._connection.draining()
             or not self._discardable()
         )
         return self._close
 
     def write(self, data: bytes) -> None:
-        """See ``attempt.ClientSide``."""
+        """See ``client_side.ClientSide``."""
         self._connection.write(data)
 
     def cut(self) -> None:
-        """See ``attempt.ClientSide``."""
+        """See ``client_side.ClientSide``."""
         self._on_gone = None
-        self._gone = True
+        self.client_gone = True
         self.body.forget()
         self._connection.cut()
 
     def update_reading(self) -> None:
-        """See ``attempt.ClientSide``."""
+        """See ``client_side.ClientSide``."""
         self._connection.update_reading()
 
     # -- inside -----------------------------------------------------------------------------------
@@ -310,6 +283,6 @@ class ServerExchange:
         """Whether the rest of the body is worth reading to keep the connection."""
         if self.body.complete:
             return True
-        if self.awaits_continue or self.head.content_length is None:
+        if self.awaits_continue() or self.head.content_length is None:
             return False  # it may never come, or without end
         return self.head.content_length - self.body.received_bytes <= DISCARD_BYTES

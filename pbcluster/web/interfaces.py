@@ -1,4 +1,4 @@
-"""What the gateway and the node ask of the HTTP core: values and Protocols.
+"""What the gateway and the node ask of the HTTP core: values, and what an exchange can do.
 
 One request and its response are an :class:`Exchange`. Its handler either answers it locally
 (:meth:`Exchange.respond`) or forwards it (:meth:`Exchange.forward`), perhaps several times until
@@ -9,9 +9,8 @@ wait starts a coroutine of its own.
 from __future__ import annotations
 
 import enum
-import functools
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -31,8 +30,8 @@ class Memo:
         self.value: Any = None
 
 
-class RequestHead(NamedTuple):
-    """A request line and header fields that passed every check of ``web.rules``.
+class RequestHead:
+    """A request line and header fields that passed every check of ``web.rules``. Not to be changed.
 
     :ivar target: origin-form, byte for byte as it came (absolute-form was reduced to it).
     :ivar host: lower case, without port and without one trailing dot.
@@ -48,21 +47,36 @@ class RequestHead(NamedTuple):
         ``HTTPServerFactory``); it is not among ``headers`` then.
     """
 
-    method: bytes
-    target: bytes
-    host: bytes
-    headers: Headers
-    content_length: int | None
-    chunked: bool
-    peer_host: str
-    secure: bool = False
-    http_10: bool = False
-    keep_alive: bool = True
-    expects_continue: bool = False
-    memo: Memo | None = None
-    first: bytes = b""
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        host: bytes,
+        headers: Headers,
+        content_length: int | None,
+        chunked: bool,
+        peer_host: str,
+        secure: bool = False,
+        http_10: bool = False,
+        keep_alive: bool = True,
+        expects_continue: bool = False,
+        memo: Memo | None = None,
+        first: bytes = b"",
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.host = host
+        self.headers = headers
+        self.content_length = content_length
+        self.chunked = chunked
+        self.peer_host = peer_host
+        self.secure = secure
+        self.http_10 = http_10
+        self.keep_alive = keep_alive
+        self.expects_continue = expects_continue
+        self.memo = memo
+        self.first = first
 
-    @property
     def has_body(self) -> bool:
         """Whether body bytes follow the head."""
         return self.chunked or bool(self.content_length)
@@ -73,11 +87,6 @@ class RequestHead(NamedTuple):
             if key.lower() == name:
                 return value
         return None
-
-
-#: From the fields in their order; the class itself takes twice as long.
-make_request: Callable[[tuple[Any, ...]], RequestHead]
-make_request = functools.partial(tuple.__new__, RequestHead)
 
 
 class ResponseHead:
@@ -158,7 +167,7 @@ class Refuse(Exception):
     """Raised by ``Forward.on_response``: drop this response, close the upstream connection."""
 
 
-class Attempt(NamedTuple):
+class Attempt:
     """The result of one :meth:`Exchange.forward`.
 
     :ivar repeatable: the request's body is unread or still whole in the replay buffer, and nothing
@@ -169,18 +178,25 @@ class Attempt(NamedTuple):
     :ivar junk: of NO_RESPONSE: bytes came, but no answer; so the connection was not stale.
     """
 
-    outcome: Outcome
-    repeatable: bool
-    head: ResponseHead | None = None
-    error: str = ""
-    request_bytes: int = 0
-    response_bytes: int = 0
-    reused: bool = False
-    junk: bool = False
-
-
-#: From the fields in their order; the class itself takes twice as long.
-make_attempt: Callable[[tuple[Any, ...]], Attempt] = functools.partial(tuple.__new__, Attempt)
+    def __init__(
+        self,
+        outcome: Outcome,
+        repeatable: bool,
+        head: ResponseHead | None = None,
+        error: str = "",
+        request_bytes: int = 0,
+        response_bytes: int = 0,
+        reused: bool = False,
+        junk: bool = False,
+    ) -> None:
+        self.outcome = outcome
+        self.repeatable = repeatable
+        self.head = head
+        self.error = error
+        self.request_bytes = request_bytes
+        self.response_bytes = response_bytes
+        self.reused = reused
+        self.junk = junk
 
 
 class Forward:
@@ -238,19 +254,20 @@ class Forward:
         self.on_data = on_data
 
 
-class Exchange(Protocol):
-    """One request on a server connection, until its response is complete."""
+class Exchange:
+    """One request on a server connection, until its response is complete. What it does is up to the
+    class below it.
 
-    @property
-    def head(self) -> RequestHead:
-        """The request."""
+    :ivar head: the request.
+    :ivar client_gone: the client's connection is lost; everything else is then without effect.
+    """
 
-    @property
-    def client_gone(self) -> bool:
-        """Whether the client's connection is lost; everything else is then without effect."""
+    head: RequestHead
+    client_gone: bool
 
     def forward(self, plan: Forward, done: Callable[[Attempt], None]) -> None:
         """Send the request upstream and stream the answer back; ``done`` is called exactly once."""
+        raise NotImplementedError
 
     def respond(
         self,
@@ -263,6 +280,7 @@ class Exchange(Protocol):
     ) -> None:
         """Answer locally. An unread request body is discarded up to a bound, else the connection is
         closed after the answer."""
+        raise NotImplementedError
 
     def read_body(self, max_bytes: int) -> Awaitable[bytes]:
         """Take the request's body instead of forwarding it.
@@ -270,16 +288,20 @@ class Exchange(Protocol):
         :return: fires with all of it. Cancelled when the client goes away, or when the body is over
             ``max_bytes``: then it was answered 413.
         """
+        raise NotImplementedError
 
     def abort(self) -> None:
         """Cut the client's connection: the answer must not look complete."""
+        raise NotImplementedError
 
     def give_up(self, error: str) -> None:
         """Wait no longer for the upstream: the attempt under way, if any, ends as if its connection
         were lost now (NOT_SENT, NO_RESPONSE or BROKEN)."""
+        raise NotImplementedError
 
     def when_gone(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once if the client goes away before the response is complete."""
+        raise NotImplementedError
 
     def limit_body(self, max_bytes: int) -> bool:
         """Set this request's largest body, in bytes (the server's own limit holds until then).
@@ -287,6 +309,7 @@ class Exchange(Protocol):
         :return: False if it is known to be larger: then it was answered 413 and is over, and
             :attr:`client_gone` is true.
         """
+        raise NotImplementedError
 
 
 #: Receives each exchange once its head has passed the rules.

@@ -77,7 +77,7 @@ class UpstreamPool:
         return self._idle_count
 
     def take(
-        self, host: str, port: int, identity: str = "", *, certain: bool = True
+        self, host: str, port: int, identity: str = "", certain: bool = True
     ) -> UpstreamConnection | None:
         """An idle connection, the last used first, or None.
 
@@ -87,7 +87,7 @@ class UpstreamPool:
         """
         idle = self._idle.get((host, port, identity))
         while idle:
-            connection = idle.pop()
+            connection: UpstreamConnection = idle.pop()
             self._idle_count -= 1
             if connection.usable(certain):
                 self.reused += 1
@@ -118,7 +118,7 @@ class UpstreamPool:
 
     def give_back(self, connection: UpstreamConnection) -> None:
         """Keep a connection whose response is complete, if it can be used again and room is."""
-        if self._closed or not connection.reusable or self._idle_count >= self._max_idle:
+        if self._closed or not connection.reusable() or self._idle_count >= self._max_idle:
             connection.abort()
             return
         idle = self._idle.get(connection.key)

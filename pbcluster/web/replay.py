@@ -36,73 +36,70 @@ class ReplayBudget:
 
 
 class NoBody:
-    """The body of all requests without one: nothing of it can come, be kept or be lost."""
-
-    __slots__ = ()
-
-    complete = True
-    whole = True
-    received_bytes = 0
-    crowded = False
-
-    def received(self, data: bytes, complete: bool) -> None:
-        """See :class:`RequestBody`."""
-
-    def open(self, sink: Sink) -> bytes:
-        """See :class:`RequestBody`."""
-        return b""
-
-    def close(self) -> None:
-        """See :class:`RequestBody`."""
-
-    def stop_keeping(self) -> None:
-        """See :class:`RequestBody`."""
-
-    def forget(self) -> None:
-        """See :class:`RequestBody`."""
-
-
-NO_BODY = NoBody()
-
-
-class RequestBody:
-    """One request's body.
+    """The body of all requests without one: nothing of it can come, be kept or be lost.
 
     :ivar complete: its last byte came from the client.
     :ivar whole: everything that came is still here, so an attempt can begin (again).
     :ivar received_bytes: how much came from the client.
     """
 
-    __slots__ = (
-        "_budget",
-        "_charged",
-        "_kept",
-        "_kept_bytes",
-        "_sink",
-        "complete",
-        "received_bytes",
-        "whole",
-    )
+    __slots__ = ("complete", "received_bytes", "whole")
+
+    def __init__(self) -> None:
+        self.complete = True
+        self.whole = True
+        self.received_bytes = 0
+
+    def crowded(self) -> bool:
+        """Whether the client has to be paused: nobody reads, and enough is waiting."""
+        return False
+
+    def received(self, data: bytes, complete: bool) -> None:
+        """Bytes from the client; ``complete`` with the last ones."""
+
+    def open(self, sink: Sink) -> bytes:
+        """Begin an attempt.
+
+        :param sink: gets all bytes that come later.
+        :return: the bytes from the body's first one to now; only if ``whole``.
+        """
+        return b""
+
+    def close(self) -> None:
+        """The attempt is over; what comes now waits for the next one."""
+
+    def stop_keeping(self) -> None:
+        """No further attempt will be made; the one under way still gets what comes."""
+
+    def forget(self) -> None:
+        """Nothing is kept any more, so no attempt can begin."""
+
+
+NO_BODY = NoBody()
+
+
+class RequestBody(NoBody):
+    """One request's body."""
+
+    __slots__ = ("_budget", "_charged", "_kept", "_kept_bytes", "_sink")
 
     def __init__(self, budget: ReplayBudget, complete: bool) -> None:
+        super().__init__()
         self._budget = budget
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._charged = 0
         self._sink: Sink | None = None
         self.complete = complete
-        self.whole = True
-        self.received_bytes = 0
 
-    @property
     def crowded(self) -> bool:
-        """Whether the client has to be paused: nobody reads, and enough is waiting."""
+        """See :class:`NoBody`."""
         if self._sink is not None or self.complete:
             return False
         return self._kept_bytes >= HIGH_WATER_BYTES or self._charged < self._kept_bytes
 
     def received(self, data: bytes, complete: bool) -> None:
-        """Bytes from the client; ``complete`` with the last ones."""
+        """See :class:`NoBody`."""
         self.received_bytes += len(data)
         self.complete = complete
         if self.whole and data:
@@ -111,11 +108,7 @@ class RequestBody:
             self._sink(data, complete)
 
     def open(self, sink: Sink) -> bytes:
-        """Begin an attempt.
-
-        :param sink: gets all bytes that come later.
-        :return: the bytes from the body's first one to now; only if ``whole``.
-        """
+        """See :class:`NoBody`."""
         kept = b"".join(self._kept)
         self._sink = sink
         if self._kept_bytes > REPLAY_BYTES or self._charged < self._kept_bytes:
@@ -123,16 +116,16 @@ class RequestBody:
         return kept
 
     def close(self) -> None:
-        """The attempt is over; what comes now waits for the next one."""
+        """See :class:`NoBody`."""
         self._sink = None
 
     def stop_keeping(self) -> None:
-        """No further attempt will be made; the one under way still gets what comes."""
+        """See :class:`NoBody`."""
         if self.whole:
             self.forget()
 
     def forget(self) -> None:
-        """Nothing is kept any more, so no attempt can begin."""
+        """See :class:`NoBody`."""
         self.whole = False
         self._budget.give_back(self._charged)
         self._kept = []

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import re
 
-import attrs
-
 from pbcluster.web.chunked import BodyReader, ChunkedReader, CloseReader, LengthReader
 from pbcluster.web.headers import (
     BadField,
@@ -31,9 +29,8 @@ class BadResponse(ValueError):
     """The upstream's answer cannot be passed on; the text says why."""
 
 
-@attrs.frozen
 class ParsedResponse:
-    """A response head and what it says about its body and connection.
+    """A response head and what it says about its body and connection. Not to be changed.
 
     :ivar length: the body's size in bytes if it is known; 0 without a body.
     :ivar has_body: False for answers to HEAD and for 1xx, 204, 304, whatever their fields say.
@@ -42,12 +39,21 @@ class ParsedResponse:
         would have had.
     """
 
-    head: ResponseHead
-    length: int | None
-    chunked: bool
-    has_body: bool
-    keep_alive: bool
-    content_length: bytes = b""
+    def __init__(
+        self,
+        head: ResponseHead,
+        length: int | None,
+        chunked: bool,
+        has_body: bool,
+        keep_alive: bool,
+        content_length: bytes = b"",
+    ) -> None:
+        self.head = head
+        self.length = length
+        self.chunked = chunked
+        self.has_body = has_body
+        self.keep_alive = keep_alive
+        self.content_length = content_length
 
     def reader(self) -> BodyReader:
         """A new reader for the body."""

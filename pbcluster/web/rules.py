@@ -20,7 +20,7 @@ import re
 import attrs
 
 from pbcluster.web.headers import TOKEN, BadField, check_lines, connection_options, scan_fields
-from pbcluster.web.interfaces import Memo, RequestHead, make_request
+from pbcluster.web.interfaces import Memo, RequestHead
 from pbcluster.web.limits import HeadLimits
 from pbcluster.web.memory import Remembered
 
@@ -99,7 +99,6 @@ class HeadScanner:
         self._skipped = not self._forgiving
         self.timed = False
 
-    @property
     def empty(self) -> bool:
         """Whether no byte of a head has come."""
         return not self._buffer
@@ -151,18 +150,27 @@ def _check_sizes(size: int, first_line_end: int, limits: HeadLimits) -> None:
 # -- the head -------------------------------------------------------------------------------------
 
 
-@attrs.frozen
 class Fields:
-    """What a request's field lines say, whatever its request line is."""
+    """What a request's field lines say, whatever its request line is. Not to be changed."""
 
-    host: bytes
-    port: int | None
-    headers: list[tuple[bytes, bytes]]
-    content_length: int | None
-    chunked: bool
-    keep_alive: bool
-    expects_continue: bool
-    memo: Memo
+    def __init__(
+        self,
+        host: bytes,
+        port: int | None,
+        headers: list[tuple[bytes, bytes]],
+        content_length: int | None,
+        chunked: bool,
+        keep_alive: bool,
+        expects_continue: bool,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.headers = headers
+        self.content_length = content_length
+        self.chunked = chunked
+        self.keep_alive = keep_alive
+        self.expects_continue = expects_continue
+        self.memo = Memo()
 
 
 def parse_request(
@@ -202,7 +210,7 @@ def _parse(
     if apart and block.startswith(apart):
         first, _, block = block[len(apart) :].partition(b"\r\n")
         check_lines(first)
-    fields = memory.known.get(block) if memory is not None else None
+    fields: Fields | None = memory.known.get(block) if memory is not None else None
     # What is not in a known block was not measured yet.
     if fields is None or len(raw) - len(block) > limits.line_bytes:
         _check_sizes(len(raw) + 2, len(line), limits)
@@ -217,22 +225,20 @@ def _parse(
             memory.put(block, fields)
     if target[:1] != b"/":
         target = _origin_form(fields, target, method, secure)
-    return make_request(
-        (
-            method,
-            target,
-            fields.host,
-            fields.headers,
-            fields.content_length,
-            fields.chunked,
-            peer_host,
-            secure,
-            http_10,
-            fields.keep_alive,
-            fields.expects_continue,
-            fields.memo,
-            first.strip(b" \t") if first else first,
-        )
+    return RequestHead(
+        method,
+        target,
+        fields.host,
+        fields.headers,
+        fields.content_length,
+        fields.chunked,
+        peer_host,
+        secure,
+        http_10,
+        fields.keep_alive,
+        fields.expects_continue,
+        fields.memo,
+        first.strip(b" \t") if first else first,
     )
 
 
@@ -252,7 +258,7 @@ def _read_fields(block: bytes, http_10: bool) -> Fields:
     if b"connection" in decisive:
         keep_alive = _keep_alive(decisive[b"connection"], http_10)
     expects_continue = b"expect" in decisive and _expects(decisive[b"expect"], http_10)
-    return Fields(*authority, fields, length, chunked, keep_alive, expects_continue, Memo())
+    return Fields(*authority, fields, length, chunked, keep_alive, expects_continue)
 
 
 def _request_line(line: bytes) -> tuple[bytes, bytes, bool]:

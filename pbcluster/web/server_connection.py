@@ -31,7 +31,7 @@ from zope.interface import classImplements
 
 from pbcluster.web.answers import error_body, local_response, refusal_headers
 from pbcluster.web.chunked import BadBody, BodyReader, ChunkedReader, LengthReader
-from pbcluster.web.closing import ClosingProtocol
+from pbcluster.web.client_connection import ClientConnection
 from pbcluster.web.exchange import ServerExchange
 from pbcluster.web.interfaces import RequestHandler, RequestHead
 from pbcluster.web.limits import HIGH_WATER_BYTES, Limits
@@ -67,7 +67,7 @@ class Server(typing.Protocol):
         """Count a connection out."""
 
 
-class HTTPServerConnection(ClosingProtocol):
+class HTTPServerConnection(ClientConnection):
     """See the module.
 
     :ivar peer_host: the client's IP address as text, from when it connected.
@@ -158,17 +158,16 @@ class HTTPServerConnection(ClosingProtocol):
 
     # -- from the exchange ------------------------------------------------------------------------
 
-    @property
     def draining(self) -> bool:
-        """See ``exchange.ClientConnection``."""
+        """See ``client_connection.ClientConnection``."""
         return self._factory.draining
 
     def write(self, data: bytes) -> None:
-        """See ``exchange.ClientConnection``."""
+        """See ``client_connection.ClientConnection``."""
         self.transport.write(data)
 
     def cut(self) -> None:
-        """See ``exchange.ClientConnection``."""
+        """See ``client_connection.ClientConnection``."""
         self._closing = True
         self._exchange = None
         self._reader = None
@@ -176,7 +175,7 @@ class HTTPServerConnection(ClosingProtocol):
         self.transport.abortConnection()
 
     def exchange_over(self, keep: bool) -> None:
-        """See ``exchange.ClientConnection``."""
+        """See ``client_connection.ClientConnection``."""
         self._exchange = None
         if self._closing:
             return
@@ -191,7 +190,7 @@ class HTTPServerConnection(ClosingProtocol):
             self.update_reading()  # the rest of the body is read and thrown away
 
     def update_reading(self) -> None:
-        """See ``exchange.ClientConnection``."""
+        """See ``client_connection.ClientConnection``."""
         if self._closing:
             return
         exchange = self._exchange
@@ -207,7 +206,7 @@ class HTTPServerConnection(ClosingProtocol):
             self.transport.resumeProducing()
 
     def limit_body(self, max_bytes: int) -> None:
-        """See ``exchange.ClientConnection``."""
+        """See ``client_connection.ClientConnection``."""
         self._max_body_bytes = max_bytes
 
     # -- for the factory --------------------------------------------------------------------------
@@ -219,7 +218,7 @@ class HTTPServerConnection(ClosingProtocol):
             is still answered.
         """
         busy = self._exchange is not None or self._reader is not None or self._closing
-        if not busy and self._scanner.empty and not self._pending:
+        if not busy and self._scanner.empty() and not self._pending:
             if quiet_s:
                 self._deadline.set(quiet_s)
             else:
@@ -266,7 +265,7 @@ class HTTPServerConnection(ClosingProtocol):
             return
         if self._pending:
             self._deadline.clear()  # the client is slow; its stall has a deadline of its own
-        elif self._scanner.empty:
+        elif self._scanner.empty():
             self._await_request()
         elif not self._scanner.timed:
             self._scanner.timed = True
@@ -276,7 +275,7 @@ class HTTPServerConnection(ClosingProtocol):
         """Nothing of a further request came yet."""
         factory = self._factory
         if not factory.draining:
-            if not self._deadline.pending:  # an empty line alone moves no deadline
+            if not self._deadline.pending():  # an empty line alone moves no deadline
                 self._deadline.set(self._limits.keep_alive_s)
         elif factory.quiet_s:
             # Its last answer began before the drain and did not say that it was the last.
@@ -291,13 +290,15 @@ class HTTPServerConnection(ClosingProtocol):
         :return: what follows the request.
         """
         factory, limits = self._factory, self._limits
-        head = parse_request(
+        found = parse_request(
             raw, limits.head, self.peer_host, self._secure, factory.remembered, factory.apart
         )
-        if self._misdirected is not None and isinstance(head, RequestHead):
-            head = _MISDIRECTED if self._misdirected(head.host) else head
-        if isinstance(head, Rejection):
-            self._reject(head)
+        if isinstance(found, Rejection):
+            self._reject(found)
+            return b""
+        head: RequestHead = found
+        if self._misdirected is not None and self._misdirected(head.host):
+            self._reject(_MISDIRECTED)
             return b""
         length = head.content_length
         if length is not None and length > limits.max_body_bytes:
@@ -306,9 +307,9 @@ class HTTPServerConnection(ClosingProtocol):
             return b""
         factory.requests += 1
         self._deadline.clear()
-        exchange = ServerExchange(self, head, factory.pool, factory.replay)
+        exchange: ServerExchange = ServerExchange(self, head, factory.pool, factory.replay)
         self._exchange = exchange
-        if head.has_body:
+        if head.has_body():
             data = self._begin_body(head, data)
             if self._exchange is not exchange:
                 return b""
@@ -387,7 +388,7 @@ class HTTPServerConnection(ClosingProtocol):
             self.transport.abortConnection()
         elif self._reader is not None:
             self._check_body_progress()
-        elif self._scanner.empty:
+        elif self._scanner.empty():
             self._close(unread=False)
         else:
             self._reject(Rejection(408, "the request's head did not come in time"))

@@ -32,7 +32,7 @@ def request_head(plan: Forward, client: ClientSide) -> bytes:
         lines.append(b"Transfer-Encoding: chunked\r\n")
     elif head.content_length is not None:
         lines.append(b"Content-Length: %d\r\n" % head.content_length)
-    if head.expects_continue and client.awaits_continue:
+    if head.expects_continue and client.awaits_continue():
         lines.append(b"Expect: 100-continue\r\n")
     lines.append(b"\r\n")
     return b"".join(lines)

@@ -207,6 +207,72 @@ class A:
         self.assertIn("cpdef Other f(self, Other a, Other b=*, object c=*)", found)
         self.assertIn("from one cimport Other", found)
 
+    def test_local_names(self) -> None:
+        """Those that are annotated, of functions that are called without a look-up: they hold what
+        an attribute that changes may lose."""
+        found = self.kinds(
+            """
+            def f(self, b):
+                a: Other | None = self._changes
+                c: int = 1
+                d: "Other" = b
+            def f_inside(self):
+                a: Other = self._changes
+                return lambda: a
+            """
+        )
+        at = found.index("@cython.locals(a=Other, d=Other)")
+        self.assertEqual(found[at + 1], "cpdef object f(self, object b)")
+        self.assertEqual(found.count("cimport cython"), 1)
+        self.assertEqual([line for line in found if "f_inside" in line], [])
+
+    def test_functions(self) -> None:
+        """A module's functions are declared if they gain by it."""
+        found = declared(
+            one="""
+            class Other: pass
+            def takes(a: Other, b=1): pass
+            def gives() -> Other | None: pass
+            def holds(a): b: Other = a
+            def neither(a: int): pass
+            async def waits(a: Other): pass
+            @decorated
+            def cached(a: Other): pass
+            """
+        )
+        self.assertEqual(
+            found["one"],
+            [
+                "cimport cython",
+                "cdef class Other:",
+                "    cdef object __weakref__",
+                "cpdef object takes(Other a, object b=*)",
+                "cpdef Other gives()",
+                "@cython.locals(b=Other)",
+                "cpdef object holds(object a)",
+            ],
+        )
+
+    def test_dictionaries(self) -> None:
+        """What begins as ``{}`` and is never set again; what only says that it is one may be of a
+        class below dict."""
+        found = self.kinds(
+            """
+            def __init__(self, told: dict[str, int]):
+                self.known: dict[str, int] = {}
+                self.plain = {}
+                self.again = {}
+                self.full = {1: 2}
+                self.told = told
+                self.ordered: dict[str, int] = OrderedDict()
+            def change(self): self.again = {}
+            """
+        )
+        self.assertIn("cdef public dict known", found)
+        self.assertIn("cdef public dict plain", found)
+        for name in ("again", "full", "told", "ordered"):
+            self.assertIn(f"cdef public object {name}", found)
+
     def test_for_the_type_checker_only(self) -> None:
         """What a module does not import when it runs, its extension does not either: two modules
         may name each other's classes that way."""
@@ -278,10 +344,11 @@ class OwnModulesTests(SynchronousTestCase):
             ("gateway.parts", "Record"),
             ("gateway.passage", "Passage(RequestEnd)"),
             ("node.tenant_request", "TenantRequest"),
-            ("web.attempt", "ForwardAttempt"),
+            ("web.attempt", "ForwardAttempt(ResponseListener)"),
             ("web.client", "UpstreamConnection(StreamProtocol)"),
-            ("web.exchange", "ServerExchange"),
-            ("web.server_connection", "HTTPServerConnection(ClosingProtocol)"),
+            ("web.exchange", "ServerExchange(ClientSide)"),
+            ("web.interfaces", "RequestHead"),
+            ("web.server_connection", "HTTPServerConnection(ClientConnection)"),
         ):
             self.assertIn(f"cdef class {name}:", texts[f"pbcluster.{module}"])
 

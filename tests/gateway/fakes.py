@@ -22,6 +22,7 @@ from pbcluster.gateway.tokens import Tokens
 from pbcluster.gateway.trusted import TrustedNetworks
 from pbcluster.web.interfaces import (
     Attempt,
+    Exchange,
     Forward,
     Headers,
     Outcome,
@@ -82,7 +83,7 @@ def fields_of(lines: bytes) -> list[tuple[bytes, bytes]]:
 Step = ResponseHead | Outcome | None
 
 
-class FakeExchange:
+class FakeExchange(Exchange):
     """An exchange whose attempts are decided by ``node``."""
 
     def __init__(

@@ -17,6 +17,7 @@ from pbcluster.web.interfaces import RequestHead
 from pbcluster.web.limits import Limits
 from pbcluster.web.server_connection import HTTPServerConnection
 from tests.gateway.fakes import FakeExchange, World, answer, head, route
+from tests.web.heads import changed
 
 PORT = 8090
 
@@ -47,7 +48,7 @@ class AdmissionCase(SynchronousTestCase):
         self.lines.append(event["log_format"].format(**event))
 
     def send(self, peer: str = "192.0.2.7", **changes: Any) -> FakeExchange:
-        request: RequestHead = head(**changes)._replace(peer_host=peer)
+        request: RequestHead = changed(head(**changes), peer_host=peer)
         return self.world.send(request)
 
 

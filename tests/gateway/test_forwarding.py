@@ -3,6 +3,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pbcluster import signing
 from pbcluster.errors import Unavailable
 from pbcluster.gateway.forwarding import (
+    MAX_REMEMBERED,
     Forwarder,
     NodeTLS,
     epoch_of,
@@ -14,7 +15,8 @@ from pbcluster.gateway.forwarding import (
 from pbcluster.web.answers import encoded_head
 from pbcluster.web.interfaces import Headers, Memo, RequestHead
 from pbcluster.wire import Route
-from tests.gateway.fakes import KEY, answer, head, marked, route
+from tests.gateway.fakes import KEY, answer, fields_of, head, marked, route
+from tests.web.heads import changed
 
 ID = "0123456789abcdef0123456789abcdef"
 TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -107,10 +109,10 @@ class ToNodeTests(SynchronousTestCase):
     def test_the_same_field_lines(self) -> None:
         """Requests that share their field lines differ in what does not come from these: target,
         route, peer and whether they came by TLS."""
-        first = head(headers=[(b"Cookie", b"a=1")])._replace(memo=Memo())
+        first = changed(head(headers=[(b"Cookie", b"a=1")]), memo=Memo())
         one = dict(to_node(first))
         self.assertEqual(dict(to_node(first)), one)
-        other = first._replace(target=b"/other", peer_host="192.0.2.8", secure=True)
+        other = changed(first, target=b"/other", peer_host="192.0.2.8", secure=True)
         two = dict(to_node(other, route(epoch=8)))
         self.assertEqual(two[b"Cookie"], b"a=1")
         self.assertEqual((two[b"X-Real-IP"], two[b"X-Forwarded-Proto"]), (b"192.0.2.8", b"https"))
@@ -191,3 +193,20 @@ class AddressTests(SynchronousTestCase):
             node_at("http://10.0.0.1", "node_a", NodeTLS.REQUIRED)
         with self.assertRaisesRegex(Unavailable, "this gateway has no certificate"):
             node_at("https://10.0.0.1", "node_a", NodeTLS.OFF)
+
+    def test_remembered(self) -> None:
+        """An address that another node took over is that node's: its own name must be proven.
+        What is remembered is bounded."""
+        forwarder = Forwarder("gateway_1", KEY, NodeTLS.ALLOWED)
+        for node_id in ("node_a", "node_b", "node_a", "node_a"):
+            at = route(address="https://10.0.0.1:8090", node_id=node_id)
+            name = f"{node_id}.nodes.pbcluster.internal"
+            self.assertEqual(forwarder.place(at), ("10.0.0.1", 8090, name))
+        for number in range(MAX_REMEMBERED + 10):
+            host = f"10.1.{number // 256}.{number % 256}"
+            place = forwarder.place(route(address=f"http://{host}"))
+            self.assertEqual(place, (host, 80, ""))
+            lines = forwarder.lines(changed(head(), peer_host=host), route(), ID, 1_000)
+            self.assertEqual(dict(fields_of(lines))[b"X-Real-IP"], host.encode())
+        self.assertLessEqual(len(forwarder._places), MAX_REMEMBERED)
+        self.assertLessEqual(len(forwarder._plain_peers), MAX_REMEMBERED)

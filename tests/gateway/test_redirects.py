@@ -6,12 +6,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.gateway.redirects import Redirects
 from tests.gateway.fakes import head
+from tests.web.heads import changed
 
 
 class RedirectTests(SynchronousTestCase):
     def location(self, which: str, port: int = 443, **request: Any) -> bytes | None:
         redirects = Redirects(which, lambda host: host == "shop.localhost", lambda: port)
-        return redirects.location(head()._replace(**request))
+        return redirects.location(changed(head(), **request))
 
     def test_table(self) -> None:
         """Method, path and query stay; only hosts with a certificate are `known`; TLS, health

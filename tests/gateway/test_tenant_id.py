@@ -10,6 +10,7 @@ from pbcluster.gateway.trusted import TrustedNetworks
 from pbcluster.platform_tokens import PREFIX, TokenTooLong
 from pbcluster.wire import LookupRoute
 from tests.gateway.fakes import fields_of, head, route
+from tests.web.heads import changed
 
 TABLE = {
     b"shop.localhost": ("name", "shop"),
@@ -84,7 +85,7 @@ class FinderCase(SynchronousTestCase):
     def find(
         self, host: bytes, *headers: tuple[bytes, bytes], peer: str = "192.0.2.7"
     ) -> Found | None:
-        return self.finder.find(head(host=host, headers=headers)._replace(peer_host=peer))
+        return self.finder.find(changed(head(host=host, headers=headers), peer_host=peer))
 
 
 class PrecedenceTests(FinderCase):
@@ -272,7 +273,7 @@ class TenantIdHeaderTests(FinderCase):
         """No spelling, number or mixture of header fields from an untrusted peer changes which
         tenant is found, or that none is; and none of it reaches the node."""
         finder = TenantFinder(("localhost",), FakeTokens(), TrustedNetworks(("192.0.2.0/24",)))
-        request = head(host=host, headers=headers)._replace(peer_host="203.0.113.5")
+        request = changed(head(host=host, headers=headers), peer_host="203.0.113.5")
         self.assertEqual(finder.find(request), HostRule(("localhost",)).found(host))
         sent = fields_of(Forwarder("gateway_1", b"key").lines(request, route(), "0" * 32, 1))
         self.assertNotIn(b"x-tenant-id", [name.lower() for name, _ in sent])

@@ -21,6 +21,7 @@ from pbcluster.signing import SIGNED, Signed, sign
 from pbcluster.testing.node_fakes.s3 import FakeS3
 from pbcluster.web.interfaces import (
     Attempt,
+    Exchange,
     Forward,
     Headers,
     Outcome,
@@ -38,8 +39,8 @@ OK = ResponseHead(200, b"OK", [(b"Content-Length", b"2")])
 ID = "0123456789abcdef0123456789abcdef"
 
 
-class FakeExchange:
-    """``web.interfaces.Exchange`` whose upstream is the test."""
+class FakeExchange(Exchange):
+    """One whose upstream is the test."""
 
     def __init__(self, head: RequestHead) -> None:
         self.head = head

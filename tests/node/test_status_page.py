@@ -7,15 +7,23 @@ import json
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.node.status_page import Metrics, StatusPage
-from pbcluster.web.interfaces import RequestHead
+from pbcluster.web.interfaces import Exchange, Headers, RequestHead
 
 
-class _Exchange:
+class _Exchange(Exchange):
     def __init__(self, method: bytes, target: bytes) -> None:
         self.head = RequestHead(method, target, b"h", (), None, False, "127.0.0.1")
         self.answer: tuple[int, bytes] = (0, b"")
 
-    def respond(self, status: int, body: bytes, **_: object) -> None:
+    def respond(
+        self,
+        status: int,
+        body: bytes,
+        *,
+        content_type: bytes = b"application/json",
+        headers: Headers = (),
+        close: bool = False,
+    ) -> None:
         self.answer = (status, body)
 
 
@@ -30,7 +38,7 @@ class StatusPageTests(SynchronousTestCase):
 
     def ask(self, target: bytes, method: bytes = b"GET") -> tuple[int, bytes]:
         exchange = _Exchange(method, target)
-        self.page.handle(exchange)  # type: ignore[arg-type]
+        self.page.handle(exchange)
         return exchange.answer
 
     def test_health_and_readiness(self) -> None:

@@ -20,19 +20,11 @@ class Plain(ForwardCase):
         self.assertEqual(upstream.got(), b"GET / HTTP/1.1\r\nHost: a.localhost\r\nA: b\r\n\r\n")
         upstream.send(OK)
         self.assertEqual(client.got(), OK)
-        self.assertEqual(
-            web.attempts,
-            [
-                Attempt(
-                    Outcome.COMPLETED,
-                    False,
-                    ResponseHead(200, b"OK", [(b"Content-Length", b"5")]),
-                    "",
-                    0,
-                    5,
-                )
-            ],
-        )
+        (attempt,) = web.attempts
+        self.assertEqual(attempt.outcome, Outcome.COMPLETED)
+        self.assertEqual(attempt.head, ResponseHead(200, b"OK", [(b"Content-Length", b"5")]))
+        self.assertEqual((attempt.request_bytes, attempt.response_bytes), (0, 5))
+        self.assertFalse(attempt.repeatable or attempt.reused or attempt.junk or attempt.error)
         client.send(get())
         self.assertEqual(web.upstreams.connecting, [])
         upstream.send(OK)

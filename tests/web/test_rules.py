@@ -64,7 +64,7 @@ class GoodHeads(SynchronousTestCase):
             list(head.headers),
             [(b"Host", b"a.localhost"), (b"Accept", b"*/*"), (b"X-Empty", b"")],
         )
-        self.assertFalse(head.has_body)
+        self.assertFalse(head.has_body())
         self.assertTrue(head.keep_alive)
         self.assertEqual(head.peer_host, "192.0.2.1")
 
@@ -93,7 +93,7 @@ class GoodHeads(SynchronousTestCase):
     def test_framing(self) -> None:
         """Content-Length and chunked are told apart; chunked in any case and with spaces."""
         self.assertEqual(self.accepted(post(b"Content-Length: 007")).content_length, 7)
-        self.assertFalse(self.accepted(post(b"Content-Length: 0")).has_body)
+        self.assertFalse(self.accepted(post(b"Content-Length: 0")).has_body())
         head = self.accepted(post(b"Transfer-Encoding:  Chunked \t"))
         self.assertTrue(head.chunked)
         self.assertIsNone(head.content_length)
@@ -151,7 +151,7 @@ class GoodHeads(SynchronousTestCase):
         scanner = HeadScanner(LIMITS)
         found = scanner.feed(get() + b"body")
         self.assertEqual(found, (get()[:-4], b"body"))
-        self.assertTrue(scanner.empty)
+        self.assertTrue(scanner.empty())
         self.assertIsNotNone(scanner.feed(get()))
 
 

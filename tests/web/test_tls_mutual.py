@@ -20,9 +20,11 @@ from twisted.trial.unittest import TestCase
 from pbcluster import authority, identities
 from pbcluster.authority import Pair
 from pbcluster.errors import ConfigError
+from pbcluster.web.client import ResponseListener
 from pbcluster.web.interfaces import Attempt, Exchange, Forward, Outcome
 from pbcluster.web.limits import Limits
 from pbcluster.web.pool import UpstreamPool, tcp_endpoints
+from pbcluster.web.response_head import ParsedResponse
 from pbcluster.web.server import HTTPServerFactory
 from pbcluster.web.tls.client import NotVerified, verified_endpoints
 from pbcluster.web.tls.mutual import MutualTLS
@@ -108,14 +110,14 @@ class MutualCase(TestCase):
         self.assertEqual(self.seen, [])
 
 
-class _Listener:
+class _Listener(ResponseListener):
     def __init__(self, ended: Deferred[str]) -> None:
         self.ended = ended
 
     def upstream_failed(self, error: str, timed_out: bool) -> None:
         self.ended.callback(error)
 
-    def response_received(self, *_: Any) -> None:
+    def response_received(self, head: ParsedResponse | None, data: bytes, done: bool) -> None:
         self.ended.callback("an answer")
 
     def upload_paused(self) -> None: ...
