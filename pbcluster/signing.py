@@ -18,6 +18,7 @@ import functools
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
+from hmac import compare_digest
 from typing import Any, NamedTuple
 
 from pbcluster.errors import Unauthorized
@@ -171,10 +172,10 @@ def verify(
     key = keys.get(gateway)
     # An unknown gateway costs the same time as a wrong signature.
     expected = _mac(_begun(key if key is not None else b"\x00"), method, target, words)
-    known = hmac.compare_digest(expected, mac) and key is not None
+    known = compare_digest(expected, mac) and key is not None
     if not known and key is not None and also:
         others = (_mac(_begun(each), method, target, words) for each in also.get(gateway, ()))
-        known = any(hmac.compare_digest(each, mac) for each in others)
+        known = any(compare_digest(each, mac) for each in others)
     if not known:
         raise Unauthorized("the gateway's signature is wrong")
     if abs(now_ms - at_ms) > MAX_SKEW_S * 1000:

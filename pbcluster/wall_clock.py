@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
+from time import time_ns
 
 
 def unix_ms() -> int:
     """Unix milliseconds."""
-    return time.time_ns() // 1_000_000
+    return time_ns() // 1_000_000

@@ -46,6 +46,8 @@ _NOTHING = Found(TenantKey("name", ""))
 _UNAVAILABLE = Unavailable("the tenant is not available")
 #: By names of their own: to look a member up in its enum is a call in Python 3.11.
 _COMPLETED = Outcome.COMPLETED
+#: The hash of an enum's member, by which it is counted, is a call as well.
+_COMPLETED_TEXT = Outcome.COMPLETED.value
 
 log = Logger(__name__)
 
@@ -272,10 +274,11 @@ class Passage(RequestEnd):
         """The attempt is over."""
         record = self.record
         self._parts.flights.ended(record.tenant, self)
-        record.outcome = attempt.outcome
+        completed = attempt.outcome is _COMPLETED
+        record.outcome = _COMPLETED_TEXT if completed else attempt.outcome
         record.request_bytes = attempt.request_bytes
         record.response_bytes = attempt.response_bytes
-        if attempt.outcome is _COMPLETED:
+        if completed:
             self._finish()
             return
         self._return_budget()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-import time
 from datetime import UTC, datetime
+from time import CLOCK_BOOTTIME, clock_gettime
 
 
 def boottime() -> float:
     """Seconds since the machine's start, the time it slept included."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return clock_gettime(CLOCK_BOOTTIME)
 
 
 def utc_now() -> datetime:

@@ -27,6 +27,7 @@ from pbcluster.node.refusals import NoAnswer, Refusals
 from pbcluster.node.restoring import Restorer
 from pbcluster.node.streams import Streams
 from pbcluster.node.tenant import Tenant
+from pbcluster.node.tenant_replication import TenantReplication
 from pbcluster.node.tenants import Tenants
 from pbcluster.rates import Refusal
 from pbcluster.web.interfaces import Attempt, Exchange, Forward, Outcome, Refuse, ResponseHead
@@ -80,9 +81,9 @@ class TenantRequest:
         self._door = door
         self._exchange = exchange
         self._tenant = tenant
-        self._replication = tenant.replication
-        self._tenants = door.tenants
-        self._streams = door.streams
+        self._replication: TenantReplication = tenant.replication
+        self._tenants: Tenants = door.tenants
+        self._streams: Streams = door.streams
         self._use = use
         self._write = write
         self._again = write  # a write is never sent twice
