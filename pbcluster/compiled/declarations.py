@@ -167,7 +167,24 @@ class _Class:
         for name, kind in _annotations(self._node):
             place = self._names.named_by(kind) if name not in self.changing else None
             found[name] = place if found.get(name, place) == place else None
+        for name in self._not_only_empty():
+            if found.get(name) == _DICT:
+                found[name] = None
         return found
+
+    def _not_only_empty(self) -> Iterable[str]:
+        """Attributes that ``__init__`` sets to anything but ``{}``."""
+        for method in self._node.body:
+            if not isinstance(method, ast.FunctionDef) or method.name != "__init__":
+                continue
+            for each in ast.walk(method):
+                match each:
+                    case ast.Assign(value=ast.Dict(keys=[])):
+                        continue
+                    case ast.AnnAssign(value=ast.Dict(keys=[])):
+                        continue
+                    case ast.Assign() | ast.AnnAssign() | ast.AugAssign() | ast.For() | ast.With():
+                        yield from _stored(each, by_self=True)
 
     def declared(self, known: Container[Place]) -> Iterable[str]:
         """Its lines, and the imports that they take.

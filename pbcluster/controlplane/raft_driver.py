@@ -24,7 +24,7 @@ from pbcluster.controlplane.raft_snapshots import KEEP_ENTRIES, SNAPSHOT_EVERY, 
 from pbcluster.controlplane.raft_store import MemberStore, Write
 from pbcluster.controlplane.raft_ticks import Ticks
 from pbcluster.controlplane.raft_transport import RaftNetwork
-from pbcluster.errors import Busy, StorageCorrupt
+from pbcluster.errors import Busy, ConfigError, StorageCorrupt, Unavailable
 from pbcluster.raft import (
     AnyMessage,
     ChunkToSend,
@@ -139,7 +139,11 @@ class RaftDriver:
         self._ticks.start()
         self.pump()
         if self._core is not None:
-            self._network.start(incarnation, self._received, self._lost)
+            try:
+                self._network.start(incarnation, self._received, self._lost)
+            except ConfigError:
+                self._ticks.stop()
+                raise
             self.leader_watch.heard()
 
     def stop(self) -> None:
@@ -196,7 +200,9 @@ class RaftDriver:
         return self._asked(lambda core: core.propose_config(change))
 
     def _asked(self, what: Callable[[RaftCore], T]) -> T:
-        assert self._core is not None
+        self._advance()
+        if self._core is None:
+            raise Unavailable("this member has ended")
         self._pump_soon()
         try:
             answer = what(self._core)

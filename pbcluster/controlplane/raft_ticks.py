@@ -27,6 +27,8 @@ class Ticks:
         self._clock = clock
         self._due = due
         self._timer: IDelayedCall | None = None
+        #: When it is due, by ``clock.seconds()``: what hands it out may count by another clock.
+        self._due_at = 0.0
         self._counted_to = 0.0
 
     def start(self) -> None:
@@ -51,7 +53,8 @@ class Ticks:
         at = self._counted_to + ticks * TICK_S
         timer = self._timer
         if timer is not None and timer.active():
-            if timer.getTime() <= at:
+            if self._due_at <= at:
                 return
             timer.cancel()
+        self._due_at = at
         self._timer = self._clock.callLater(max(at - self._clock.seconds(), 0.0), self._due)

@@ -51,8 +51,8 @@ Meanwhile
 ---------
 10. Call ``tick()`` at a steady pace, or sleep for ``quiet_ticks()`` of them, asked again after any
     other input, and call ``tick_gap(ticks)`` for as many as passed. Before stepping messages
-    compare the clock and do so too: from an election timeout on, a leader steps down and its reads
-    are cancelled.
+    and before any question compare the clock and do so too: from an election timeout on, a leader
+    steps down and its reads are cancelled.
     Where commits wait for entries to go out with (``commit_waits``), give what ``untold_commit()``
     says to ``tell_commit()`` some milliseconds later.
     Where the system tells that a connection ended, call ``connection_lost``: an election need not

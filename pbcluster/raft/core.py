@@ -94,8 +94,8 @@ class RaftCore:
             reads.release(raft)
 
     def tick_gap(self, ticks: int) -> None:
-        """So many ticks passed at once: the process was stopped, or its machine. To be called
-        before any message that waited meanwhile is stepped.
+        """So many ticks passed at once: the driver slept (:meth:`quiet_ticks`), or the process was
+        stopped, or its machine. To be called before any message that waited meanwhile is stepped.
 
         :param ticks: at least 1. From an election timeout on a leader steps down.
         """

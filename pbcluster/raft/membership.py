@@ -47,7 +47,7 @@ def _check_caught_up(raft: Raft, member: MemberId) -> None:
     allowed = raft.options.promotion_gap_entries
     if gap > allowed:
         raise Conflict(f"{member} lacks {gap} entries, {allowed} are allowed", missing=gap)
-    if not (progress.recent_active or progress.active_before):
+    if not (progress.heard or progress.heard_before):
         raise Unavailable(f"{member} was not heard from lately", retry_after_s=0.5)
 
 

@@ -67,8 +67,9 @@ class Progress:
     """One member as its leader sees it."""
 
     __slots__ = (
-        "active_before",
         "chunk_wait_ticks",
+        "heard",
+        "heard_before",
         "inflights",
         "match",
         "next",
@@ -87,10 +88,11 @@ class Progress:
         self.inflights = inflights
         #: An append is out (PROBE) or the pipe is full (REPLICATE): wait for an answer.
         self.paused = False
-        #: Heard from since the last check of the quorum.
+        #: Heard from since the last check of the quorum, or new in the group.
         self.recent_active = False
-        #: Heard from between that check and the one before.
-        self.active_before = False
+        #: Really heard from since then, and between that check and the one before.
+        self.heard = False
+        self.heard_before = False
         #: Highest commit index told.
         self.sent_commit = 0
         #: In SNAPSHOT: which one, the bytes acknowledged, and ticks since the last chunk.
@@ -105,6 +107,11 @@ class Progress:
         self.next_offset = 0
         self.chunk_wait_ticks = 0
         self.inflights.clear()
+
+    def hear(self) -> None:
+        """The member spoke."""
+        self.recent_active = True
+        self.heard = True
 
     def become_probe(self, after: int = 0) -> None:
         """Send one append at a time, beginning after ``match`` or, if higher, ``after``."""

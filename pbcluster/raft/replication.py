@@ -114,7 +114,7 @@ def handle_append_reply(raft: Raft, message: AppendReply) -> None:
     progress = raft.tracker.progress.get(message.sender)
     if progress is None:
         return
-    progress.recent_active = True
+    progress.hear()
     if message.rejected:
         _handle_rejection(raft, message, progress)
         return
@@ -160,7 +160,7 @@ def handle_heartbeat_reply(raft: Raft, message: HeartbeatReply) -> None:
     progress = raft.tracker.progress.get(message.sender)
     if progress is None:
         return
-    progress.recent_active = True
+    progress.hear()
     progress.paused = False
     if progress.match < raft.log.last_index or progress.state is ProgressState.PROBE:
         send_append(raft, message.sender, progress, even_empty=True)

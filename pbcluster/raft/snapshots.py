@@ -47,7 +47,7 @@ def handle_reply(raft: Raft, message: SnapshotReply) -> None:
     progress = raft.tracker.progress.get(message.sender)
     if progress is None:
         return
-    progress.recent_active = True
+    progress.hear()
     meta = progress.pending
     if meta is None or meta.index != message.index or message.next_offset > meta.size_bytes:
         return

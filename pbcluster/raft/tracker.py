@@ -63,5 +63,5 @@ class Tracker:
     def clear_active(self, but: MemberId) -> None:
         """Begin a new check of the quorum; ``but`` is the leader itself."""
         for member, progress in self.progress.items():
-            progress.active_before = progress.recent_active
+            progress.heard_before, progress.heard = progress.heard, False
             progress.recent_active = member == but

@@ -53,14 +53,15 @@ def notice_dead_peer(handle: socket.socket) -> None:
 class ResponseHeads:
     """Heads of responses that were read before.
 
-    :ivar usual: of answers to all methods but HEAD. :ivar to_head: of answers to HEAD.
+    :ivar usual: ``ParsedResponse`` of answers to all methods but HEAD.
+    :ivar to_head: of answers to HEAD.
     """
 
     __slots__ = ("to_head", "usual")
 
     def __init__(self) -> None:
-        self.usual: Remembered[ParsedResponse] = Remembered()
-        self.to_head: Remembered[ParsedResponse] = Remembered()
+        self.usual = Remembered()
+        self.to_head = Remembered()
 
 
 class ResponseListener:
@@ -277,7 +278,8 @@ class UpstreamConnection(StreamProtocol):
     def _read_head(self, data: bytes) -> tuple[ParsedResponse | None, bytes]:
         if self._scanner.empty():
             end = data.find(b"\r\n\r\n")
-            head = self._known.known.get(data[:end]) if end > 0 else None
+            known: Remembered = self._known
+            head = known.known.get(data[:end]) if end > 0 else None
             if head is not None:
                 return head, data[end + 4 :]
         while (found := self._scanner.feed(data)) is not None:

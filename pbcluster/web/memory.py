@@ -7,17 +7,15 @@ passed every check is remembered, so a memory changes nothing but the time it ta
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Any
 
 #: Entries; with :data:`MAX_BLOCK_BYTES` a bound of some 20 MiB for what was read from them.
 MAX_BLOCKS = 2048
 #: Longer blocks are read anew each time: they are rare, and cookies make each of them unique.
 MAX_BLOCK_BYTES = 2048
 
-T = TypeVar("T")
 
-
-class Remembered(Generic[T]):
+class Remembered:
     """Block of bytes → what was read from it; the oldest goes first.
 
     :ivar known: for looking up, not for changing.
@@ -26,10 +24,10 @@ class Remembered(Generic[T]):
     __slots__ = ("_max_blocks", "known")
 
     def __init__(self, max_blocks: int = MAX_BLOCKS) -> None:
-        self.known: dict[bytes, T] = {}
+        self.known: dict[bytes, Any] = {}
         self._max_blocks = max_blocks
 
-    def put(self, block: bytes, value: T) -> None:
+    def put(self, block: bytes, value: Any) -> None:
         """Remember ``value``; a block that is too long is not."""
         if len(block) > MAX_BLOCK_BYTES:
             return

@@ -178,7 +178,7 @@ def parse_request(
     limits: HeadLimits,
     peer_host: str = "",
     secure: bool = False,
-    memory: Remembered[Fields] | None = None,
+    memory: Remembered | None = None,
     apart: bytes = b"",
 ) -> RequestHead | Rejection:
     """Judge a request's head.
@@ -202,7 +202,7 @@ def _parse(
     limits: HeadLimits,
     peer_host: str,
     secure: bool,
-    memory: Remembered[Fields] | None,
+    memory: Remembered | None,
     apart: bytes,
 ) -> RequestHead:
     line, _, block = raw.partition(b"\r\n")

@@ -17,7 +17,6 @@ from pbcluster.web.limits import Limits
 from pbcluster.web.memory import Remembered
 from pbcluster.web.pool import UpstreamPool
 from pbcluster.web.replay import ReplayBudget
-from pbcluster.web.rules import Fields
 from pbcluster.web.server_connection import HTTPServerConnection
 
 
@@ -59,7 +58,7 @@ class HTTPServerFactory(Factory):
         self.requests = 0
         self.refused_connections = 0
         self.rejected: Counter[int] = Counter()
-        self.remembered: Remembered[Fields] = Remembered()
+        self.remembered = Remembered()
         self._connections: set[HTTPServerConnection] = set()
         self._drained: list[Deferred[None]] = []
 

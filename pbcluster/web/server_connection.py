@@ -38,7 +38,7 @@ from pbcluster.web.limits import HIGH_WATER_BYTES, Limits
 from pbcluster.web.memory import Remembered
 from pbcluster.web.pool import UpstreamPool
 from pbcluster.web.replay import ReplayBudget
-from pbcluster.web.rules import Fields, HeadScanner, Rejected, Rejection, parse_request
+from pbcluster.web.rules import HeadScanner, Rejected, Rejection, parse_request
 
 _log = Logger(__name__)
 
@@ -54,7 +54,7 @@ class Server(typing.Protocol):
     pool: UpstreamPool
     replay: ReplayBudget
     apart: bytes
-    remembered: Remembered[Fields]
+    remembered: Remembered
     draining: bool
     quiet_s: float
     requests: int

@@ -265,12 +265,14 @@ class A:
                 self.full = {1: 2}
                 self.told = told
                 self.ordered: dict[str, int] = OrderedDict()
+                self.either = {}
+                if told: self.either = load()
             def change(self): self.again = {}
             """
         )
         self.assertIn("cdef public dict known", found)
         self.assertIn("cdef public dict plain", found)
-        for name in ("again", "full", "told", "ordered"):
+        for name in ("again", "full", "told", "ordered", "either"):
             self.assertIn(f"cdef public object {name}", found)
 
     def test_for_the_type_checker_only(self) -> None:
@@ -328,7 +330,7 @@ class ClassTests(SynchronousTestCase):
         self.assertEqual(found["b"][-1], "    cdef public object high")
 
     def test_nothing_to_declare(self) -> None:
-        """A module of functions has no declarations."""
+        """A module of functions that name no declared class has no declarations."""
         self.assertEqual(declared(one="def f(): pass"), {})
 
 

@@ -47,6 +47,26 @@ class TickTests(SynchronousTestCase):
         self.clock.advance(2 * TICK_S)
         self.assertEqual(self.woken, [2])
 
+    def test_two_clocks(self) -> None:
+        """The timers' own times are not compared with those of the clock: a member's clock goes on
+        while the machine sleeps, and its timers are the reactor's."""
+
+        class Steady:
+            callLater = staticmethod(self.clock.callLater)
+
+            def seconds(self) -> float:
+                return 5.0
+
+        ticks = Ticks(Steady(), lambda: None)  # type: ignore[arg-type]
+        ticks.start()
+        ticks.sleep(2)
+        (first,) = self.clock.getDelayedCalls()
+        ticks.sleep(5)
+        self.assertEqual(self.clock.getDelayedCalls(), [first])
+        ticks.sleep(1)
+        (second,) = self.clock.getDelayedCalls()
+        self.assertIsNot(second, first)
+
     def test_late(self) -> None:
         """Ticks that passed before it was asked to sleep are of the sleep."""
         self.clock.advance(5 * TICK_S)

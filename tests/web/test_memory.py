@@ -3,7 +3,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pbcluster.web.interfaces import RequestHead
 from pbcluster.web.limits import HeadLimits
 from pbcluster.web.memory import MAX_BLOCK_BYTES, Remembered
-from pbcluster.web.rules import Fields, Rejection, parse_request
+from pbcluster.web.rules import Rejection, parse_request
 from tests.web.heads import told
 
 LIMITS = HeadLimits(line_bytes=64)
@@ -12,7 +12,7 @@ LIMITS = HeadLimits(line_bytes=64)
 class RememberedTests(SynchronousTestCase):
     def test_the_oldest_goes_first(self) -> None:
         """It holds so many blocks, and no long ones."""
-        memory: Remembered[int] = Remembered(max_blocks=2)
+        memory: Remembered = Remembered(max_blocks=2)
         for number, block in enumerate((b"a", b"b", b"c", b"x" * (MAX_BLOCK_BYTES + 1))):
             memory.put(block, number)
         self.assertEqual(memory.known, {b"b": 1, b"c": 2})
@@ -20,7 +20,7 @@ class RememberedTests(SynchronousTestCase):
 
 class RequestTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.memory: Remembered[Fields] = Remembered()
+        self.memory: Remembered = Remembered()
 
     def read(self, raw: bytes, secure: bool = False) -> RequestHead | Rejection:
         fresh = parse_request(raw, LIMITS, "::1", secure)
@@ -97,7 +97,7 @@ class ApartTests(SynchronousTestCase):
     LINES = b"Host: a\r\nAccept: b"
 
     def setUp(self) -> None:
-        self.memory: Remembered[Fields] = Remembered()
+        self.memory: Remembered = Remembered()
 
     def read(self, lines: bytes) -> RequestHead | Rejection:
         raw = b"GET / HTTP/1.1\r\n" + lines

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from pbcluster.controlplane import commands
 from pbcluster.controlplane.outcomes import Outcome, Outcomes
 from pbcluster.controlplane.raft_driver import RaftDriver
+from pbcluster.controlplane.raft_intervals import HEARTBEAT_TICKS, TICK_S
 from pbcluster.controlplane.raft_member import RaftMember
 from pbcluster.controlplane.raft_proposals import Proposals
 from pbcluster.controlplane.raft_reads import Reads
@@ -79,14 +80,21 @@ def fsync_error_ignored(self: RaftDriver, _error: object, then: Any) -> None:
 
 @_mutant(RaftDriver, "_advance", "gap_stops_leader")
 def gap_is_one_tick(self: RaftDriver) -> None:
-    if self._core is not None and self._ticks.passed() > 0:
+    if self._core is None or (ticks := self._ticks.passed()) <= 0:
+        return
+    if ticks <= HEARTBEAT_TICKS:  # the driver slept
+        self._core.tick_gap(ticks)
+    else:
         self._core.tick()
 
 
 @_mutant(RaftDriver, "_received", "gap_stops_leader")
 def messages_before_gap(self: RaftDriver, message: AnyMessage) -> None:
-    kept = self._ticks._counted_to
-    self._ticks._counted_to = self._clock.seconds()
+    kept, now = self._ticks._counted_to, self._clock.seconds()
+    if now - kept <= HEARTBEAT_TICKS * TICK_S:  # the driver slept
+        _received(self, message)
+        return
+    self._ticks._counted_to = now
     _received(self, message)
     self._ticks._counted_to = kept
 
