@@ -3,7 +3,7 @@
 The modules named here are plain Python, and run as such in a checkout. When pbcluster is *built*
 (``pip install .``, a wheel) and a C compiler is there, Cython translates them as they stand, and
 their classes become extension types whose attributes are places in a struct: a request then takes
-the gateway and the node a third less processor time (docs/decisions/0085).
+the gateway and the node a quarter to a third less processor time (docs/decisions/0085).
 
 What must hold: nothing can be told from the outside but by the time it takes; all of them are
 compiled or none is; and who has no compiler gets the same platform, only slower. ``declarations``
