@@ -14,10 +14,11 @@ from typing import Any, Protocol
 
 import zmq
 
-from benchmarks.raft.processes import Client, free_ports, wait_until
+from benchmarks.raft.processes import Client, wait_until
 from pbcluster.cli.layout import to_toml
 from pbcluster.config import read_toml
 from pbcluster.testing.cluster import RealCluster
+from pbcluster.testing.free_ports import free_ports
 
 MEMBERS = ("member_1", "member_2", "member_3")
 #: The node that writes and reads in loads, and the one whose starts a witness counts.

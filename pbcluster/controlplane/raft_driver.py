@@ -24,7 +24,7 @@ from pbcluster.controlplane.raft_snapshots import KEEP_ENTRIES, SNAPSHOT_EVERY, 
 from pbcluster.controlplane.raft_store import MemberStore, Write
 from pbcluster.controlplane.raft_ticks import Ticks
 from pbcluster.controlplane.raft_transport import RaftNetwork
-from pbcluster.errors import Busy, ConfigError, StorageCorrupt, Unavailable
+from pbcluster.errors import Busy, StorageCorrupt, Unavailable
 from pbcluster.raft import (
     AnyMessage,
     ChunkToSend,
@@ -136,15 +136,12 @@ class RaftDriver:
         if stored.conf.voters == (self._member,) and not stored.conf.joint:
             # Nobody else is to be heard first.
             self._core.campaign()
-        self._ticks.start()
         self.pump()
         if self._core is not None:
-            try:
-                self._network.start(incarnation, self._received, self._lost)
-            except ConfigError:
-                self._ticks.stop()
-                raise
+            self._network.start(incarnation, self._received, self._lost)
             self.leader_watch.heard()
+            self._ticks.start()
+            self._sleep()
 
     def stop(self) -> None:
         """Write what is under way and close. Who waits for an answer waits in vain."""

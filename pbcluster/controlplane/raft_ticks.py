@@ -26,23 +26,28 @@ class Ticks:
         """
         self._clock = clock
         self._due = due
+        self._running = False
         self._timer: IDelayedCall | None = None
         #: When it is due, by ``clock.seconds()``: what hands it out may count by another clock.
         self._due_at = 0.0
         self._counted_to = 0.0
 
     def start(self) -> None:
-        """Time begins now."""
+        """Time begins now: before, no ticks pass and nobody is called."""
+        self._running = True
         self._counted_to = self._clock.seconds()
 
     def stop(self) -> None:
-        """No timer is left."""
+        """No timer is left, and none will be set."""
+        self._running = False
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
 
     def passed(self) -> int:
         """Whole ticks since it was asked last."""
+        if not self._running:
+            return 0
         ticks = int((self._clock.seconds() - self._counted_to) / TICK_S + _ROUNDING)
         self._counted_to += max(ticks, 0) * TICK_S
         return ticks
@@ -50,6 +55,8 @@ class Ticks:
     def sleep(self, ticks: int) -> None:
         """Be called when ``ticks`` passed since those counted last, or earlier: a timer that is set
         for less stays, since moving it costs as much as waking up."""
+        if not self._running:
+            return
         at = self._counted_to + ticks * TICK_S
         timer = self._timer
         if timer is not None and timer.active():

@@ -62,8 +62,6 @@ class Found:
     it bears a platform token, which must not reach the tenant.
     """
 
-    __slots__ = ("by_host", "key", "others", "token")
-
     def __init__(
         self,
         key: TenantKey,
@@ -75,18 +73,6 @@ class Found:
         self.by_host = by_host
         self.others = others
         self.token = token
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Found):
-            return NotImplemented
-        return (self.key, self.by_host, self.others, self.token) == (
-            other.key,
-            other.by_host,
-            other.others,
-            other.token,
-        )
-
-    __hash__ = None  # type: ignore[assignment]
 
     def otherwise(self) -> Found | None:
         """What is left if no tenant has ``key``; None: then no tenant is named."""

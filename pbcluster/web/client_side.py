@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pbcluster.web.interfaces import Exchange
-from pbcluster.web.replay import NoBody
+from pbcluster.web.replay import Body
 
 
 class ClientSide(Exchange):
@@ -12,7 +12,7 @@ class ClientSide(Exchange):
     :ivar body: the request's body, as far as it came.
     """
 
-    body: NoBody
+    body: Body
 
     def awaits_continue(self) -> bool:
         """Whether the client waits for 100 Continue."""

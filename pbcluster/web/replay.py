@@ -35,8 +35,9 @@ class ReplayBudget:
         self.used_bytes -= size_bytes
 
 
-class NoBody:
-    """The body of all requests without one: nothing of it can come, be kept or be lost.
+class Body:
+    """What a body can do. Itself it is that of all requests without one: nothing of it can come, be
+    kept or be lost. One that comes is a :class:`RequestBody`.
 
     :ivar complete: its last byte came from the client.
     :ivar whole: everything that came is still here, so an attempt can begin (again).
@@ -75,10 +76,10 @@ class NoBody:
         """Nothing is kept any more, so no attempt can begin."""
 
 
-NO_BODY = NoBody()
+NO_BODY = Body()
 
 
-class RequestBody(NoBody):
+class RequestBody(Body):
     """One request's body."""
 
     __slots__ = ("_budget", "_charged", "_kept", "_kept_bytes", "_sink")
@@ -93,13 +94,13 @@ class RequestBody(NoBody):
         self.complete = complete
 
     def crowded(self) -> bool:
-        """See :class:`NoBody`."""
+        """See :class:`Body`."""
         if self._sink is not None or self.complete:
             return False
         return self._kept_bytes >= HIGH_WATER_BYTES or self._charged < self._kept_bytes
 
     def received(self, data: bytes, complete: bool) -> None:
-        """See :class:`NoBody`."""
+        """See :class:`Body`."""
         self.received_bytes += len(data)
         self.complete = complete
         if self.whole and data:
@@ -108,7 +109,7 @@ class RequestBody(NoBody):
             self._sink(data, complete)
 
     def open(self, sink: Sink) -> bytes:
-        """See :class:`NoBody`."""
+        """See :class:`Body`."""
         kept = b"".join(self._kept)
         self._sink = sink
         if self._kept_bytes > REPLAY_BYTES or self._charged < self._kept_bytes:
@@ -116,16 +117,16 @@ class RequestBody(NoBody):
         return kept
 
     def close(self) -> None:
-        """See :class:`NoBody`."""
+        """See :class:`Body`."""
         self._sink = None
 
     def stop_keeping(self) -> None:
-        """See :class:`NoBody`."""
+        """See :class:`Body`."""
         if self.whole:
             self.forget()
 
     def forget(self) -> None:
-        """See :class:`NoBody`."""
+        """See :class:`Body`."""
         self.whole = False
         self._budget.give_back(self._charged)
         self._kept = []

@@ -9,7 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.controlplane.raft_intervals import HEARTBEAT_TICKS, TICK_S
 from pbcluster.controlplane.raft_ticks import Ticks
-from tests.controlplane.raft_world import RaftWorld
+from pbcluster.errors import ConfigError
+from tests.controlplane.raft_world import Network, RaftWorld
 
 
 class TickTests(SynchronousTestCase):
@@ -80,6 +81,15 @@ class TickTests(SynchronousTestCase):
         self.ticks.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_not_started(self) -> None:
+        """Before the start, and after the end, no time passes and nobody is called."""
+        for ticks in (Ticks(self.clock, lambda: None), self.ticks):
+            ticks.stop()
+            self.clock.advance(1)
+            self.assertEqual(ticks.passed(), 0)
+            ticks.sleep(1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
 
 class IdleTests(SynchronousTestCase):
     def count_wakes(self, world: RaftWorld) -> Counter[str]:
@@ -110,3 +120,16 @@ class IdleTests(SynchronousTestCase):
             self.assertLessEqual(woken[name], 2.0 / (HEARTBEAT_TICKS * TICK_S) + 2, woken)
         after = {name: member.status().term for name, member in world.members.items()}
         self.assertEqual(after, before)
+
+    def test_an_address_that_cannot_be_had(self) -> None:
+        """A member that cannot listen ends, and does not go on ticking."""
+
+        def refuse(*_: object) -> None:
+            raise ConfigError("the address is in use")
+
+        world = RaftWorld(Path(self.mktemp()), 1)
+        self.patch(Network, "start", refuse)
+        self.assertRaises(ConfigError, world.start)
+        self.addCleanup(world.stores["m1"].close)
+        timers = [call for call in world.clock.getDelayedCalls() if "Raft" in str(call.func)]
+        self.assertEqual(timers, [])

@@ -76,6 +76,11 @@ class HostRuleTests(SynchronousTestCase):
         )
 
 
+def said(found: Found | None) -> tuple[object, ...] | None:
+    """All that it says."""
+    return None if found is None else (found.key, found.by_host, found.others, found.token)
+
+
 class FinderCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.tokens = FakeTokens()
@@ -134,11 +139,10 @@ class PrecedenceTests(FinderCase):
         )
         assert found is not None
         then = found.otherwise()
-        self.assertEqual(
-            then,
-            Found(TenantKey("name", "shop"), False, (TenantKey("tenant_id", TENANT),), True),
-        )
         assert then is not None
+        self.assertEqual(
+            said(then), (TenantKey("name", "shop"), False, (TenantKey("tenant_id", TENANT),), True)
+        )
         self.assertIsNone(then.otherwise())
         found = self.find(b"nobody.localhost", (b"X-Tenant-ID", b"shop"))
         assert found is not None
@@ -172,7 +176,7 @@ class AuthorizationTests(FinderCase):
                 assert found is not None
                 self.assertEqual((found.key.value, found.token), ("shop", False), value[:40])
         twice = self.find(HOST["name"], (b"Authorization", b"a"), (b"authorization", POCKETBASE))
-        self.assertEqual(twice, Found(TenantKey("name", "shop")))
+        self.assertEqual(said(twice), said(Found(TenantKey("name", "shop"))))
         self.assertEqual(self.tokens.asked, 0)
 
     def test_tokens_where_nothing_else_names_a_tenant(self) -> None:
@@ -274,7 +278,7 @@ class TenantIdHeaderTests(FinderCase):
         tenant is found, or that none is; and none of it reaches the node."""
         finder = TenantFinder(("localhost",), FakeTokens(), TrustedNetworks(("192.0.2.0/24",)))
         request = changed(head(host=host, headers=headers), peer_host="203.0.113.5")
-        self.assertEqual(finder.find(request), HostRule(("localhost",)).found(host))
+        self.assertEqual(said(finder.find(request)), said(HostRule(("localhost",)).found(host)))
         sent = fields_of(Forwarder("gateway_1", b"key").lines(request, route(), "0" * 32, 1))
         self.assertNotIn(b"x-tenant-id", [name.lower() for name, _ in sent])
 

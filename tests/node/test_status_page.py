@@ -7,7 +7,7 @@ import json
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.node.status_page import Metrics, StatusPage
-from pbcluster.web.interfaces import Exchange, Headers, RequestHead
+from pbcluster.web.interfaces import Exchange, RequestHead
 
 
 class _Exchange(Exchange):
@@ -15,15 +15,7 @@ class _Exchange(Exchange):
         self.head = RequestHead(method, target, b"h", (), None, False, "127.0.0.1")
         self.answer: tuple[int, bytes] = (0, b"")
 
-    def respond(
-        self,
-        status: int,
-        body: bytes,
-        *,
-        content_type: bytes = b"application/json",
-        headers: Headers = (),
-        close: bool = False,
-    ) -> None:
+    def respond(self, status: int, body: bytes, **_: object) -> None:
         self.answer = (status, body)
 
 
