@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from pbcluster.compiled import MODULES  # noqa: E402
 from pbcluster.compiled.declarations import NotDeclarable, declarations  # noqa: E402
+from pbcluster.compiled.direct_calls import with_constructors, with_direct_calls  # noqa: E402
 
 WHEN = ("always", "auto", "never")
 #: Processes at once; one takes some 200 MB.
@@ -64,8 +65,9 @@ def translated(directory: Path) -> list[Path]:
     """The C files of all modules, made below ``directory``."""
     from Cython.Build import cythonize
 
-    sources = {module: (ROOT / path_of(module)).read_text() for module in MODULES}
+    sources = with_constructors({name: (ROOT / path_of(name)).read_text() for name in MODULES})
     declared = declarations(sources)
+    sources, imports = with_direct_calls(sources)
     shutil.rmtree(directory, ignore_errors=True)
     for module, source in sources.items():
         copy = directory / path_of(module)
@@ -74,7 +76,7 @@ def translated(directory: Path) -> list[Path]:
             (directory / package / "__init__.py").touch()
         copy.write_text(source)
         if module in declared:
-            copy.with_suffix(".pxd").write_text(declared[module])
+            copy.with_suffix(".pxd").write_text(imports[module] + declared[module])
     # From there, so that a traceback names a file as it is found in an installation.
     with contextlib.chdir(directory):
         made = cythonize(

@@ -92,7 +92,7 @@ def _begun(key: bytes) -> tuple[Any, Any]:
 def _mac(begun: tuple[Any, Any], method: bytes, target: bytes, words: bytes) -> bytes:
     # Neither of the first two has white space in it: no two requests have the same text.
     inner, outer = begun[0].copy(), begun[1].copy()
-    inner.update(b"%b %b %b" % (method, target, words))
+    inner.update(b" ".join((method, target, words)))
     outer.update(inner.digest())
     mac: str = outer.hexdigest()
     return mac.encode()
@@ -117,11 +117,11 @@ class Signer:
 
         :param target: the request target exactly as it is sent. No part has white space in it.
         """
-        words = f"{self._gateway} {tenant_id} {epoch} {at_ms} {request_id}".encode()
+        words = f"{self._gateway} {tenant_id} {epoch} {at_ms} {request_id}"
         inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(b"%b %b %b" % (method, target, words))
+        inner.update(b" ".join((method, target, words.encode())))
         outer.update(inner.digest())
-        return b"%b %b" % (words, outer.hexdigest().encode())
+        return f"{words} {outer.hexdigest()}".encode()
 
 
 def sign(key: bytes, method: bytes, target: bytes, what: Signed) -> bytes:

@@ -81,6 +81,7 @@ MODULES = (
     "pbcluster.web.response_head",
     "pbcluster.web.rules",
     "pbcluster.web.server_connection",
+    "pbcluster.web.server_side",
     "pbcluster.web.stream_protocol",
     "pbcluster.web.upstream_request",
 )

@@ -10,10 +10,11 @@ Declared is every class that has no base, or one that is declared itself, and no
 
 What is annotated as an object of a declared class (or None) is declared as one, too: attributes,
 parameters, local names and results, of methods and of a module's functions. So it is found without
-a look-up, and anything else is refused, a test's double that is no subclass too. Annotations with
-interfaces and all others declare nothing, but an attribute that begins as ``{}`` is a dict. A class
-counts if the module imports it when it runs, not only for the type checker: the extension does so,
-too, and the sources' own order of imports is one in which that can be done.
+a look-up, and anything else is refused, a test's double that is no subclass too. So are ``bytes``,
+lists and sets; an attribute that begins as ``{}`` is a dict. Annotations with interfaces and all
+others declare nothing. A class counts if the module imports it when it runs, not only for the type
+checker: the extension does so, too, and the sources' own order of imports is one in which that can
+be done.
 
 Attributes that are set again after ``__init__``, by whomever, stay plain objects. Of a method that
 is called through a typed one nobody holds the object: were the attribute set to None meanwhile, it
@@ -32,7 +33,7 @@ from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple
 
 #: A scope of its own inside a method: it cannot be called without a look-up.
-_INNER = (
+INNER = (
     ast.Lambda,
     ast.FunctionDef,
     ast.AsyncFunctionDef,
@@ -56,13 +57,7 @@ def declarations(sources: Mapping[str, str]) -> dict[str, str]:
     :raises NotDeclarable: a class does what an extension type cannot.
     :raises SyntaxError: a source cannot be read.
     """
-    classes = [one for name, source in sources.items() for one in _classes(name, source)]
-    known: dict[Place, _Class] = {}
-    # A base may stand in a module that comes later.
-    while more := [one for one in classes if one.place not in known and one.stands_on(known)]:
-        for one in more:
-            one.below = known.get(one.base) if one.base is not None else None
-            known[one.place] = one
+    known = declarable(sources)
     outside = {name for source in sources.values() for name in _set_from_outside(source)}
     for one in known.values():
         changing = outside | one.set_later()
@@ -71,13 +66,38 @@ def declarations(sources: Mapping[str, str]) -> dict[str, str]:
             each.changing |= changing
             each = each.below
     lines: dict[str, list[str]] = {}
-    for one in classes:
-        if one.place in known:
-            lines.setdefault(one.place.module, []).extend(one.declared(known.keys()))
+    for one in known.values():
+        lines.setdefault(one.place.module, []).extend(one.declared(known.keys()))
     for name, source in sources.items():
-        if declared := list(_functions(name, source, known.keys())):
-            lines.setdefault(name, []).extend(declared)
+        imports, functions = _functions(name, source, known.keys())
+        if functions:
+            told = [line for one in functions.values() for line in one]
+            lines.setdefault(name, []).extend([*imports, *told])
     return {name: "\n".join([*_imports_first(found), ""]) for name, found in lines.items()}
+
+
+def declarable(sources: Mapping[str, str]) -> dict[Place, _Class]:
+    """The classes that are declared, in their order."""
+    classes = [one for name, source in sources.items() for one in _classes(name, source)]
+    known: dict[Place, _Class] = {}
+    # A base may stand in a module that comes later.
+    while more := [one for one in classes if one.place not in known and one.stands_on(known)]:
+        for one in more:
+            one.below = known.get(one.base) if one.base is not None else None
+            known[one.place] = one
+    return {one.place: one for one in classes if one.place in known}
+
+
+def direct_functions(sources: Mapping[str, str], known: Container[Place]) -> set[Place]:
+    """The functions of modules that are declared.
+
+    :param known: the classes that are.
+    """
+    return {
+        Place(name, each)
+        for name, source in sources.items()
+        for each in _functions(name, source, known)[1]
+    }
 
 
 class Place(NamedTuple):
@@ -87,7 +107,9 @@ class Place(NamedTuple):
     name: str
 
 
-#: Python's own.
+#: Python's own that have no subclasses in use: what is annotated as one is exactly that. Not so
+#: dict, of which there are several.
+_BUILTINS = {name: Place("builtins", name) for name in ("bytes", "list", "set")}
 _DICT = Place("builtins", "dict")
 
 
@@ -228,11 +250,13 @@ class _Kinds:
 
     def __init__(self, known: Container[Place]) -> None:
         self.used = set[Place]()
+        self.own = False
         self._known = known
 
     def __call__(self, place: Place | None) -> str:
         """Its name for Cython; ``object`` for all that is not declared."""
-        if place == _DICT:
+        if place is not None and place.module == "builtins":
+            self.own = True
             return place.name
         if place is None or place not in self._known:
             return "object"
@@ -253,7 +277,7 @@ class _Names:
 
     def place(self, name: str) -> Place:
         """What a name means, if it is a class at all."""
-        return self._imported.get(name, Place(self._module, name))
+        return self._imported.get(name) or _BUILTINS.get(name) or Place(self._module, name)
 
     def named_by(self, annotation: ast.expr | None) -> Place | None:
         """The class that an annotation names, alone or with None."""
@@ -261,6 +285,8 @@ class _Names:
             case ast.BinOp(left=left, op=ast.BitOr(), right=ast.Constant(value=None)):
                 return self.named_by(left)
             case ast.Name(id=name) | ast.Constant(value=str(name)):
+                return self.place(name)
+            case ast.Subscript(value=ast.Name(id=name)) if name in _BUILTINS:
                 return self.place(name)
             case ast.Dict(keys=[]):
                 return _DICT
@@ -289,7 +315,7 @@ class _Names:
                         yield f"{name}={found}"
 
 
-def _imported(tree: ast.Module) -> Mapping[str, Place]:
+def names_imported(tree: ast.Module) -> Mapping[str, Place]:
     """What the names mean that a module imports."""
     return {
         alias.asname or alias.name: Place(each.module, alias.name)
@@ -299,27 +325,28 @@ def _imported(tree: ast.Module) -> Mapping[str, Place]:
     }
 
 
-def _functions(module: str, source: str, known: Container[Place]) -> Iterable[str]:
+def _functions(
+    module: str, source: str, known: Container[Place]
+) -> tuple[Iterable[str], dict[str, list[str]]]:
     """The lines of a module's functions that gain by it: some of their names are of a class that
-    is declared."""
+    is declared, or of Python's own. Before them the imports that they take."""
     tree = ast.parse(source, module)
-    names, kind = _Names(module, _imported(tree)), _Kinds(known)
-    lines: list[str] = []
+    names, kind = _Names(module, names_imported(tree)), _Kinds(known)
+    lines: dict[str, list[str]] = {}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and _can_be_called_directly(node):
             alone = _Kinds(known)
             found = list(names.callable(node, alone))
-            if alone.used:
+            if alone.used or alone.own:
                 kind.used |= alone.used
-                lines += found
-    yield from kind.imports(module)
-    yield from lines
+                lines[node.name] = found
+    return kind.imports(module), lines
 
 
 def _classes(module: str, source: str) -> Iterable[_Class]:
     """The classes of a module that may be declared, if their bases are."""
     tree = ast.parse(source, module)
-    imported = _imported(tree)
+    imported = names_imported(tree)
     for node in tree.body:
         if not isinstance(node, ast.ClassDef) or node.decorator_list or node.keywords:
             continue
@@ -398,5 +425,5 @@ def _can_be_called_directly(method: ast.FunctionDef) -> bool:
         parameters.posonlyargs or parameters.kwonlyargs or parameters.vararg or parameters.kwarg
     )
     special = method.name.startswith("__") or method.decorator_list
-    inner = any(isinstance(each, _INNER) for each in ast.walk(method) if each is not method)
+    inner = any(isinstance(each, INNER) for each in ast.walk(method) if each is not method)
     return plain and not special and not inner

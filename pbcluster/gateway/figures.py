@@ -9,9 +9,6 @@ ids come from the control plane; beyond :data:`MAX_NODES` further ones are count
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter
-
 from pbcluster.gateway.parts import Record
 
 #: From a request on a warm connection to one that was held for its whole time.
@@ -37,7 +34,12 @@ class Durations:
 
     def add(self, seconds: float) -> None:
         """Count one."""
-        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
+        at = 0
+        for bound in BUCKETS_S:
+            if seconds <= bound:
+                break
+            at += 1
+        self.counts[at] += 1
         self.total_s += seconds
 
 
@@ -67,8 +69,8 @@ class Figures:
         self.nodes: dict[str, NodeFigures] = {}
         self.held = Durations()
         self.further_attempts = 0
-        self.sources: Counter[str] = Counter()
-        self.outcomes: Counter[str] = Counter()
+        self.sources: dict[str, int] = {}
+        self.outcomes: dict[str, int] = {}
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -84,8 +86,8 @@ class Figures:
             self.held.add(record.held_s)
         if record.attempts > 1:
             self.further_attempts += record.attempts - 1
-        self.sources[record.source] += 1
-        self.outcomes[record.outcome] += 1
+        self.sources[record.source] = self.sources.get(record.source, 0) + 1
+        self.outcomes[record.outcome] = self.outcomes.get(record.outcome, 0) + 1
         self.bytes_in += record.request_bytes
         self.bytes_out += record.response_bytes
 

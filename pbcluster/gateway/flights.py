@@ -35,7 +35,7 @@ class Flights:
 
     def began(self, tenant_id: str, flight: Flight) -> None:
         """It is about to be sent to a node."""
-        flights = self._of_tenant.get(tenant_id)
+        flights: set[Flight] | None = self._of_tenant.get(tenant_id)
         if flights is None:
             self._of_tenant[tenant_id] = {flight}
         else:
@@ -43,7 +43,7 @@ class Flights:
 
     def ended(self, tenant_id: str, flight: Flight) -> None:
         """The attempt is over; harmless if it never began."""
-        flights = self._of_tenant.get(tenant_id)
+        flights: set[Flight] | None = self._of_tenant.get(tenant_id)
         if flights is not None:
             flights.discard(flight)
             if not flights:

@@ -35,6 +35,7 @@ _OURS = frozenset(
 )
 #: So do all names that begin like this: X-Forwarded-Prefix, -Ssl, -User and what else is in use.
 _OUR_PREFIXES = (signing.PREFIX, b"x-forwarded")
+_SIGNED_AS = SIGNED + b": "
 #: W3C Trace Context, version 00; ids of zeros only are invalid.
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 #: Addresses of nodes, and of clients, for which what is made of them is remembered.
@@ -120,14 +121,11 @@ class Forwarder:
             if len(peers) >= MAX_REMEMBERED:
                 peers.clear()
             peer = peers[peer_host] = _peer_lines(peer_host, head.secure)
-        return b"%b: %b\r\n%b%b" % (
-            SIGNED,
-            self._signer.sign(
-                head.method, head.target, route.tenant_id, route.epoch, at_ms, request_id
-            ),
-            seen_in(head).lines,
-            peer,
+        signed = self._signer.sign(
+            head.method, head.target, route.tenant_id, route.epoch, at_ms, request_id
         )
+        # % takes twice as long.
+        return b"".join((_SIGNED_AS, signed, b"\r\n", seen_in(head).lines, peer))
 
 
 class SeenRequest:
@@ -186,7 +184,7 @@ def to_client(known: Seen, request_id: str, hsts: bytes = b"") -> ResponseHead:
     :param known: what was read from the node's head.
     :param hsts: the gateway's Strict-Transport-Security, which then is the only one.
     """
-    lines = b"X-Request-ID: %b\r\n" % request_id.encode()
+    lines = f"X-Request-ID: {request_id}\r\n".encode()
     if hsts:
         lines += b"%b: %b\r\n" % (HSTS, hsts)
         return known.passed_secure.with_lines(lines)

@@ -116,8 +116,8 @@ class AddressLimits:
         :param host: the client's address as text. :param now: seconds of any one clock.
         :returns: None: it may pass, and :meth:`done` must follow; else why not.
         """
-        # An IPv4 address is its own key.
-        address: _Address | None = self._addresses.get(host)
+        # An IPv4 address is its own key. An OrderedDict's own ``get`` would be looked up each time.
+        address: _Address | None = dict.get(self._addresses, host)
         if address is None:
             address = self._find(host, now)
             if address is None:
@@ -140,7 +140,7 @@ class AddressLimits:
 
     def done(self, host: str) -> None:
         """A request that was admitted is over."""
-        address: _Address | None = self._addresses.get(host)
+        address: _Address | None = dict.get(self._addresses, host)
         if address is None:
             address = self._addresses.get(self._key(host))
         if address is not None and address.requests:

@@ -40,16 +40,11 @@ class Record:
         self.held_s = self.duration_s = self.first_byte_s = 0.0
         self.stream = False
 
-    @property
-    def path(self) -> str:
-        """The target without the query."""
-        return self.head.target.partition(b"?")[0].decode("latin-1")
-
 
 class Parts:
     """What all requests of a gateway share. Not to be changed.
 
-    :ivar hold_s: longest wait of a request.
+    :ivar hold_s: longest wait of a request. :ivar seconds: the clock's.
     :ivar unix_ms: wall clock, for signatures. :ivar new_id: a fresh request id, 32 hex digits.
     :ivar hsts: value of Strict-Transport-Security over TLS; empty: none.
     :ivar moving: tenants that are held since they move.
@@ -83,6 +78,7 @@ class Parts:
         self.forwarder = forwarder
         self.hold_s = hold_s
         self.clock = clock
+        self.seconds: Callable[[], float] = clock.seconds
         self.random = random
         self.unix_ms = unix_ms
         self.new_id = new_id

@@ -166,7 +166,7 @@ class Passage(RequestEnd):
             self._why = Busy("too many requests are being repeated")
             return False
         # A first attempt is made in the moment in which the request came.
-        now = parts.clock.seconds() if record.attempts else self._started
+        now = parts.seconds() if record.attempts else self._started
         method = head.method
         if not self._may_go(route, now, method in _PROBES):
             self._return_budget()
@@ -250,7 +250,7 @@ class Passage(RequestEnd):
         assert breaker is not None
         self._ticket = None
         self._return_budget()
-        now = parts.clock.seconds()
+        now = parts.seconds()
         seen = seen_of(head)
         mark = seen.mark
         if mark is None:

@@ -114,8 +114,9 @@ class Proxy:
 
     def handle(self, exchange: Exchange) -> None:
         """The core's ``RequestHandler``."""
-        parts, admission = self._parts, self._admission
-        now = parts.clock.seconds()
+        parts: Parts = self._parts
+        admission = self._admission
+        now = parts.seconds()
         if admission is not None and not admission.admit(exchange, self.active, now):
             return
         self.active += 1

@@ -63,7 +63,7 @@ class RequestEnd:
             return
         self._finished = True
         parts = self._parts
-        self.record.duration_s = parts.clock.seconds() - self._started
+        self.record.duration_s = parts.seconds() - self._started
         breaker: Breaker | None = self._breaker
         if breaker is not None:
             self.record.breaker = breaker.state

@@ -21,8 +21,10 @@ class RequestIds:
 
     def new(self) -> str:
         """A fresh id, 32 hexadecimal digits."""
-        if not self._ready:
-            digits = self._random_bytes(_ID_BYTES * AT_ONCE).hex()
-            size = 2 * _ID_BYTES
-            self._ready = [digits[at : at + size] for at in range(0, len(digits), size)]
-        return self._ready.pop()
+        ready = self._ready
+        if not ready:
+            self._fetch(ready)
+        return ready.pop()
+
+    def _fetch(self, ready: list[str]) -> None:
+        ready.extend(self._random_bytes(_ID_BYTES * AT_ONCE).hex(" ", _ID_BYTES).split(" "))

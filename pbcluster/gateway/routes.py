@@ -98,7 +98,9 @@ class RouteCache:
         self._ttl_s = ttl_s
         self._max_routes = max_routes
         self.changes = 0
-        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        #: The last used is the last; which that is, so that a burst of requests moves it once.
+        self._entries: dict[str, Entry] = {}
+        self._newest: Entry | None = None
         self._ids: dict[TenantKey, str] = {}
         self._of_node: dict[str, set[str]] = {}
         self._absent: OrderedDict[TenantKey, tuple[float, str]] = OrderedDict()
@@ -117,7 +119,10 @@ class RouteCache:
             return None
         self.hits += 1
         entry.hits += 1
-        self._entries.move_to_end(tenant_id)
+        if entry is not self._newest:
+            self._newest = entry
+            del self._entries[tenant_id]
+            self._entries[tenant_id] = entry
         return entry
 
     def peek(self, key: TenantKey) -> Entry | None:
@@ -177,6 +182,8 @@ class RouteCache:
         if known is None or known.route != route:
             self.changes += 1
         self._entries[route.tenant_id] = entry
+        if known is None or known is self._newest:  # else it takes the place of the known one
+            self._newest = entry
         self._of_node.setdefault(route.node_id, set()).add(route.tenant_id)
         self._absent.pop(TenantKey("tenant_id", route.tenant_id), None)
         for key in keys_of(route):

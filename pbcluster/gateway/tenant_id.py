@@ -19,9 +19,8 @@ remembered of their fields.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 from pbcluster.errors import CallerError, InvalidInput, NotFound, PBClusterError, Unauthorized
 from pbcluster.gateway.forwarding import seen_in
@@ -38,11 +37,30 @@ UNKNOWN_HOST = "no tenant answers at this host name"
 _TENANT_ID = b"x-tenant-id"
 
 
-class TenantKey(NamedTuple):
-    """How a tenant is named. ``kind`` is the field of ``wire.LookupRoute`` that takes ``value``."""
+class TenantKey:
+    """How a tenant is named. ``kind`` is the field of ``wire.LookupRoute`` that takes ``value``.
+    Not to be changed. Each request is looked up by one, so it knows its own hash."""
 
-    kind: Literal["name", "domain", "tenant_id"]
-    value: str
+    __slots__ = ("_hash", "kind", "value")
+
+    def __init__(self, kind: Literal["name", "domain", "tenant_id"], value: str) -> None:
+        self.kind = kind
+        self.value = value
+        self._hash = hash((kind, value))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TenantKey):
+            return NotImplemented
+        return self._is(other)
+
+    def _is(self, other: TenantKey) -> bool:
+        return self.value == other.value and self.kind == other.kind
+
+    def __repr__(self) -> str:
+        return f"TenantKey({self.kind!r}, {self.value!r})"
 
     def question(self, *, place: bool = False, min_epoch: int = 0) -> LookupRoute:
         """What the control plane is asked."""
@@ -130,7 +148,8 @@ class TenantFinder:
         :param base_domains: lower case, without a trailing dot; the longest that fits decides.
         :param trusted: who may send X-Tenant-ID; None: nobody.
         """
-        self._by_host = functools.lru_cache(MAX_HOSTS_REMEMBERED)(HostRule(base_domains).found)
+        self._rule = HostRule(base_domains)
+        self._by_host: dict[bytes, Found | None] = {}
         self._tokens = tokens
         self._trusted = trusted if trusted else None
 
@@ -141,7 +160,10 @@ class TenantFinder:
         :raises Unauthorized: the platform token is not valid (``tokens.UnknownKey``: perhaps).
         :raises TokenTooLong: it is.
         """
-        by_host = self._by_host(head.host)
+        host = head.host
+        by_host: Found | None = self._by_host.get(host)
+        if by_host is None:
+            by_host = self._learn(host)
         named = None
         if self._trusted is not None and self._trusted.includes(head.peer_host):
             named = _named(head.headers)
@@ -152,6 +174,14 @@ class TenantFinder:
                 return Found(named, False)
             return Found(by_host.key, True, (named,))
         return self._with_token(head.headers, by_host, named)
+
+    def _learn(self, host: bytes) -> Found | None:
+        hosts = self._by_host
+        if host not in hosts:
+            if len(hosts) >= MAX_HOSTS_REMEMBERED:
+                hosts.clear()
+            hosts[host] = self._rule.found(host)
+        return hosts[host]
 
     def _with_token(
         self, headers: Headers, by_host: Found | None, named: TenantKey | None

@@ -66,11 +66,10 @@ def upstream_lines(head: RequestHead, request_id: str) -> bytes:
     :param request_id: 32 hex digits; of a trace that began here, its id.
     """
     seen: SeenRequest = see_request(head)
-    number = request_id.encode()
     if seen.traced:
-        return b"%bX-Request-ID: %b\r\n" % (seen.lines, number)
-    trace = (seen.lines, number, number, number[:16])
-    return b"%bX-Request-ID: %b\r\ntraceparent: 00-%b-%b-00\r\n" % trace
+        return b"".join((seen.lines, f"X-Request-ID: {request_id}\r\n".encode()))
+    trace = f"traceparent: 00-{request_id}-{request_id[:16]}-00\r\n"
+    return b"".join((seen.lines, f"X-Request-ID: {request_id}\r\n{trace}".encode()))
 
 
 def marked(head: ResponseHead, level: Level) -> ResponseHead:

@@ -13,7 +13,7 @@ NO_RESPONSE. A gate that is still waiting when its attempt ends is left to end b
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -49,7 +49,7 @@ class ForwardAttempt(ResponseListener):
     """Carries out one ``Forward``.
 
     :ivar passed: response bytes went to the client.
-    :ivar over: ``done`` was called.
+    :ivar over: its client was told that it is.
     """
 
     def __init__(
@@ -57,12 +57,10 @@ class ForwardAttempt(ResponseListener):
         client: ClientSide,
         pool: UpstreamPool,
         plan: Forward,
-        done: Callable[[Attempt], None],
     ) -> None:
         self._client = client
         self._pool = pool
         self._plan = plan
-        self._done = done
         self._request_head = request_head(plan, client)
         self.passed = self.over = False
         self._connecting: Deferred[Any] | None = None
@@ -97,7 +95,7 @@ class ForwardAttempt(ResponseListener):
             self._send(idle)
 
     def cancel(self, outcome: Outcome, error: str) -> None:
-        """Stop at once: the upstream's connection is cut, ``done`` is called."""
+        """Stop at once: the upstream's connection is cut, the client is told."""
         if not self.over:
             self._end(outcome, error)
 
@@ -369,7 +367,7 @@ class ForwardAttempt(ResponseListener):
         head = parsed.head if parsed is not None else None
         repeatable = not self.passed and body.whole and outcome is not _CLIENT_GONE
         self._held = None
-        self._done(
+        self._client.attempt_over(
             Attempt(
                 outcome,
                 repeatable,

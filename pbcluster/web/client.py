@@ -174,7 +174,7 @@ class UpstreamConnection(StreamProtocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes of the request."""
-        self.transport.write(data)
+        self._send(data)
 
     def progress(self, first_byte_timeout_s: float) -> None:
         """The upload goes on: the response is not overdue yet."""
@@ -277,11 +277,11 @@ class UpstreamConnection(StreamProtocol):
 
     def _read_head(self, data: bytes) -> tuple[ParsedResponse | None, bytes]:
         if self._scanner.empty():
-            end = data.find(b"\r\n\r\n")
+            raw, end, rest = data.partition(b"\r\n\r\n")
             known: Remembered = self._known
-            head = known.known.get(data[:end]) if end > 0 else None
+            head = known.known.get(raw) if end else None
             if head is not None:
-                return head, data[end + 4 :]
+                return head, rest
         while (found := self._scanner.feed(data)) is not None:
             raw, data = found
             head = parse_response(raw, self._to_head)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pbcluster.web.interfaces import Exchange
+from pbcluster.web.interfaces import Attempt, Exchange
 from pbcluster.web.replay import Body
 
 
@@ -36,6 +36,10 @@ class ClientSide(Exchange):
 
     def cut(self) -> None:
         """Abort the client's connection."""
+        raise NotImplementedError
+
+    def attempt_over(self, attempt: Attempt) -> None:
+        """The attempt under way ended; called once."""
         raise NotImplementedError
 
     def update_reading(self) -> None:

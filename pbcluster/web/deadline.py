@@ -17,10 +17,11 @@ _ROUNDING_S = 1e-4
 class Deadline:
     """At most one deadline, movable; it calls ``expired`` once when it is reached."""
 
-    __slots__ = ("_at", "_call", "_call_at", "_clock", "_expired")
+    __slots__ = ("_at", "_call", "_call_at", "_clock", "_expired", "_seconds")
 
     def __init__(self, clock: IReactorTime, expired: Callable[[], None]) -> None:
         self._clock = clock
+        self._seconds: Callable[[], float] = clock.seconds
         self._expired = expired
         self._at: float | None = None
         self._call: IDelayedCall | None = None
@@ -32,7 +33,7 @@ class Deadline:
 
     def set(self, seconds: float) -> None:
         """Let it be ``seconds`` from now, whatever it was."""
-        self._at = at = self._clock.seconds() + seconds
+        self._at = at = self._seconds() + seconds
         if self._call is not None:
             if self._call_at <= at:
                 return

@@ -79,22 +79,22 @@ class ServerExchange(ClientSide):
             raise LocalProtocolError("this exchange cannot be forwarded (again)")
 
         self._done = done
-        attempt: ForwardAttempt = ForwardAttempt(self, self._pool, plan, self._over)
+        attempt: ForwardAttempt = ForwardAttempt(self, self._pool, plan)
         self._attempt = attempt
         attempt.start()
 
-    def _over(self, result: Attempt) -> None:
-        """The attempt under way ended."""
+    def attempt_over(self, attempt: Attempt) -> None:
+        """See ``client_side.ClientSide``."""
         self._attempt = None
         done, self._done = self._done, None
-        completed = result.outcome is _COMPLETED
+        completed = attempt.outcome is _COMPLETED
         if completed:
             self._finish()
         else:
             self._connection.update_reading()
         try:
             if done is not None:
-                done(result)
+                done(attempt)
         except Exception:
             _log.failure("the handler of a forward's end failed")
             self.fail(500, "internal error")

@@ -85,7 +85,7 @@ class UpstreamPool:
         :param certain: look whether its end waits unread in the kernel. A system call that a
             request which can be repeated need not pay.
         """
-        idle = self._idle.get((host, port, identity))
+        idle: list[UpstreamConnection] | None = self._idle.get((host, port, identity))
         while idle:
             connection: UpstreamConnection = idle.pop()
             self._idle_count -= 1
@@ -121,7 +121,7 @@ class UpstreamPool:
         if self._closed or not connection.reusable() or self._idle_count >= self._max_idle:
             connection.abort()
             return
-        idle = self._idle.get(connection.key)
+        idle: list[UpstreamConnection] | None = self._idle.get(connection.key)
         if idle is None:
             idle = self._new_upstream(connection.key)
         if len(idle) >= self._max_idle_per_upstream:
@@ -133,7 +133,8 @@ class UpstreamPool:
 
     def _new_upstream(self, key: tuple[str, int, str]) -> list[UpstreamConnection]:
         if len(self._idle) >= MAX_UPSTREAMS:
-            self._idle = {key: idle for key, idle in self._idle.items() if idle}
+            for unused in [key for key, idle in self._idle.items() if not idle]:
+                del self._idle[unused]
         idle: list[UpstreamConnection] = []
         self._idle[key] = idle
         return idle

@@ -18,9 +18,10 @@ from pbcluster.web.memory import Remembered
 from pbcluster.web.pool import UpstreamPool
 from pbcluster.web.replay import ReplayBudget
 from pbcluster.web.server_connection import HTTPServerConnection
+from pbcluster.web.server_side import ServerSide
 
 
-class HTTPServerFactory(Factory):
+class HTTPServerFactory(ServerSide, Factory):
     """Makes the connections of a listener and keeps their common state.
 
     :ivar requests: exchanges begun. :ivar rejected: refusals by status, made without a handler.

@@ -13,14 +13,11 @@ handler's affair, and how it is forwarded ``exchange``'s.
 
 from __future__ import annotations
 
-import typing
-from collections import Counter
 from collections.abc import Callable
 
 from twisted.internet.interfaces import (
     IHandshakeListener,
     IPushProducer,
-    IReactorTime,
     ISSLTransport,
     ITCPTransport,
 )
@@ -33,38 +30,14 @@ from pbcluster.web.answers import error_body, local_response, refusal_headers
 from pbcluster.web.chunked import BadBody, BodyReader, ChunkedReader, LengthReader
 from pbcluster.web.client_connection import ClientConnection
 from pbcluster.web.exchange import ServerExchange
-from pbcluster.web.interfaces import RequestHandler, RequestHead
+from pbcluster.web.interfaces import RequestHead
 from pbcluster.web.limits import HIGH_WATER_BYTES, Limits
-from pbcluster.web.memory import Remembered
-from pbcluster.web.pool import UpstreamPool
-from pbcluster.web.replay import ReplayBudget
 from pbcluster.web.rules import HeadScanner, Rejected, Rejection, parse_request
+from pbcluster.web.server_side import ServerSide
 
 _log = Logger(__name__)
 
 _MISDIRECTED = Rejection(421, "this connection was opened for another host")
-
-
-class Server(typing.Protocol):
-    """What a connection needs of its factory (``server.HTTPServerFactory`` says what each is)."""
-
-    handler: RequestHandler
-    limits: Limits
-    clock: IReactorTime
-    pool: UpstreamPool
-    replay: ReplayBudget
-    apart: bytes
-    remembered: Remembered
-    draining: bool
-    quiet_s: float
-    requests: int
-    rejected: Counter[int]
-
-    def admit(self, connection: HTTPServerConnection) -> bool:
-        """Count a new connection in; False if there are too many."""
-
-    def forget(self, connection: HTTPServerConnection) -> None:
-        """Count a connection out."""
 
 
 class HTTPServerConnection(ClientConnection):
@@ -73,7 +46,7 @@ class HTTPServerConnection(ClientConnection):
     :ivar peer_host: the client's IP address as text, from when it connected.
     """
 
-    def __init__(self, factory: Server) -> None:
+    def __init__(self, factory: ServerSide) -> None:
         super().__init__(factory.clock, factory.limits)
         self._factory = factory
         self.peer_host = ""
@@ -164,7 +137,7 @@ class HTTPServerConnection(ClientConnection):
 
     def write(self, data: bytes) -> None:
         """See ``client_connection.ClientConnection``."""
-        self.transport.write(data)
+        self._send(data)
 
     def cut(self) -> None:
         """See ``client_connection.ClientConnection``."""

@@ -7,6 +7,7 @@ stand; the protocols of the HTTP core are extension types where pbcluster is com
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import ILoggingContext, IProtocol
@@ -15,14 +16,21 @@ from twisted.python.failure import Failure
 from zope.interface import classImplements
 
 
+def _nowhere(data: bytes) -> None:
+    """Where bytes go before there is a transport."""
+
+
 class StreamProtocol:
     """See ``IProtocol``; what a subclass does not need stays as it is here.
 
     :ivar transport: from :meth:`makeConnection` on. :ivar factory: set by Twisted's factories.
+
+    ``_send`` is the transport's ``write``, which is looked up once.
     """
 
     def __init__(self) -> None:
         self.transport: Any = None
+        self._send: Callable[[bytes], object] = _nowhere
         self.factory: Any = None
         self.connected = 0
 
@@ -30,6 +38,7 @@ class StreamProtocol:
         """See ``IProtocol``."""
         self.connected = 1
         self.transport = transport
+        self._send = transport.write
         self.connectionMade()
 
     def connectionMade(self) -> None:

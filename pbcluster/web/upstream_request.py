@@ -24,7 +24,7 @@ def request_head(plan: Forward, client: ClientSide) -> bytes:
     if target is not head.target or method is not head.method:
         _check_words(method, target)
     if head.content_length is None and not (head.chunked or plan.headers or head.expects_continue):
-        return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, plan.lines)
+        return b"".join((method, b" ", target, b" HTTP/1.1\r\n", plan.lines, b"\r\n"))
     lines = [b"%b %b HTTP/1.1\r\n" % (method, target), plan.lines]
     if plan.headers:
         lines.append(encode_lines(plan.headers))

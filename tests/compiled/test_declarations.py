@@ -157,12 +157,12 @@ class A:
         self.assertEqual(found.count("from one cimport Other"), 1)
 
     def test_doubt(self) -> None:
-        """Anything may stand where an interface, two classes or a container is annotated, or where
-        one place says this and another that."""
+        """Anything may stand where an interface, two classes or a kind of container is annotated,
+        or where one place says this and another that."""
         found = self.kinds(
             """
             def __init__(
-                self, a: Interface, b: Other | int, c: list[Other], d: Other, e: one.Other
+                self, a: Interface, b: Other | int, c: Sequence[Other], d: Other, e: one.Other
             ):
                 self.a = a
                 self.b = b
@@ -252,6 +252,30 @@ class A:
                 "cpdef object holds(object a)",
             ],
         )
+
+    def test_pythons_own(self) -> None:
+        """Bytes, lists and sets are what they are annotated as; text and tuples have subclasses
+        (enums, named tuples)."""
+        found = self.kinds(
+            """
+            def __init__(self, a: bytes, b: list[Other] | None, c: str, d: tuple[int, ...]):
+                self.a, self.b = a, b
+                self.kept: set[int] = set()
+                self.first = a
+                self.second = b
+                self.third = c
+                self.fourth = d
+            def f(self, data: bytes) -> list[bytes]:
+                parts: list[bytes] = data.split()
+                return parts
+            """
+        )
+        for kind, name in (("bytes", "first"), ("list", "second"), ("set", "kept")):
+            self.assertIn(f"cdef public {kind} {name}", found)
+        for name in ("third", "fourth"):
+            self.assertIn(f"cdef public object {name}", found)
+        at = found.index("@cython.locals(parts=list)")
+        self.assertEqual(found[at + 1], "cpdef list f(self, bytes data)")
 
     def test_dictionaries(self) -> None:
         """What begins as ``{}`` and is never set again; what only says that it is one may be of a

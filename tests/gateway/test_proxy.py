@@ -63,12 +63,12 @@ class UsualTests(ProxyCase):
         )
 
     def test_record(self) -> None:
-        """Its record says what happened, without the query."""
+        """Its record says what happened."""
         self.world.send(head(target=b"/api?token=secret"))
         (record,) = self.world.records
         self.assertEqual(
-            (record.path, record.status, record.node, record.source, record.attempts),
-            ("/api", 200, "node_a", "lookup", 1),
+            (record.head.target, record.status, record.node, record.source, record.attempts),
+            (b"/api?token=secret", 200, "node_a", "lookup", 1),
         )
         self.world.send()
         self.assertEqual(self.world.records[1].source, "cache")

@@ -41,11 +41,13 @@ class LibuvTransport:
     """One connection: the loop's protocol (an ``asyncio.Protocol`` by its methods) on one side, the
     protocol's transport on the other."""
 
-    __slots__ = ("_aborted", "_ended", "_producer", "_protocol", "_stream")
+    __slots__ = ("_aborted", "_ended", "_producer", "_protocol", "_stream", "_write")
 
     def __init__(self, protocol: IProtocol) -> None:
         self._protocol: Any = protocol
         self._stream: Any = None
+        #: The stream's ``write``, looked up once.
+        self._write: Any = None
         self._producer: Any = None
         #: The connection is to end; nothing more is written.
         self._ended = False
@@ -62,6 +64,7 @@ class LibuvTransport:
     def connection_made(self, transport: Any) -> None:
         """The connection stands."""
         self._stream = transport
+        self._write = transport.write
         transport.set_write_buffer_limits(HIGH_WATER_BYTES, LOW_WATER_BYTES)
         self._protocol.makeConnection(self)
 
@@ -100,7 +103,7 @@ class LibuvTransport:
     def write(self, data: bytes) -> None:
         """Send bytes; what is written within one turn of the loop is sent together."""
         if not self._ended:
-            self._stream.write(data)
+            self._write(data)
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """Send several pieces."""
