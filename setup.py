@@ -31,8 +31,9 @@ from pbcluster.compiled.direct_calls import with_constructors, with_direct_calls
 WHEN = ("always", "auto", "never")
 #: Processes at once; one takes some 200 MB.
 AT_ONCE = min(8, len(os.sched_getaffinity(0)))
-#: Debug information would make the build slower and the result six times as large.
-FLAGS = ["-O2", "-g0"]
+#: Debug information would make the build slower and the result six times as large. Without -fno-plt
+#: each of the many calls of Python's functions takes a detour.
+FLAGS = ["-O2", "-g0", "-fno-plt"]
 DIRECTIVES = {
     "language_level": "3",
     # What an annotation declares stands in ``declarations``; floats and ints are Python's.

@@ -86,7 +86,7 @@ class Rotation:
     # -- gateways ---------------------------------------------------------------------------------
 
     def gateways(self) -> list[str]:
-        """The HMAC key of every gateway. :returns: their ids."""
+        """The signing key of every gateway. :returns: their ids."""
         gateways, nodes = self._ids("gateway"), self._ids("node")
         former = {g: str(self._read(g)["gateway_keys"][g]) for g in gateways}
         fresh = {g: secret_files.fresh_key() for g in gateways}

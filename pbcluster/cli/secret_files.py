@@ -82,7 +82,7 @@ def fresh_s3_keys() -> dict[str, str]:
 
 
 def fresh_key() -> str:
-    """A new HMAC key or token: 256 random bits."""
+    """A new signing key or token: 256 random bits."""
     return secrets.token_urlsafe(32)
 
 

@@ -47,7 +47,6 @@ MODULES = (
     "pbcluster.node.figures",
     "pbcluster.node.front",
     "pbcluster.node.gates",
-    "pbcluster.node.gateway_keys",
     "pbcluster.node.heads",
     "pbcluster.node.machine",
     "pbcluster.node.proofs",

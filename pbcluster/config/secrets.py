@@ -20,8 +20,8 @@ from pbcluster.errors import ConfigError
 class Secrets:
     """The secrets of one process. Its ``repr`` shows none, so that no log can.
 
-    ``gateway_keys`` maps a gateway's id to its HMAC key: a gateway holds its own, a node those of
-    the first host's. From ``gateway_seed`` nodes derive the keys of gateways that joined later.
+    ``gateway_keys`` maps a gateway's id to its signing key: a gateway holds its own, a node those
+    of the first host's. From ``gateway_seed`` nodes derive the keys of gateways that joined later.
     ``tenant_key`` is what PocketBase's settings encryption keys are derived from (nodes).
     ``admin_token_hash`` is the SHA-256 of the admin token, in hex (members).
     ``curve_secret`` is this process's CURVE key in Z85 (40 characters), its public half standing in

@@ -77,7 +77,7 @@ class Assembly:
         """
         :param reactor: provides IReactorTCP and IReactorTime.
         :param own: secrets of this gateway. :param place: which of its processes this is.
-        :raises ConfigError: no HMAC key, or files that the settings name cannot be used.
+        :raises ConfigError: no signing key, or files that the settings name cannot be used.
         """
         self._reactor = reactor
         self._random = SystemRandom()

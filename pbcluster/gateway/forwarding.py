@@ -87,7 +87,7 @@ class Forwarder:
 
     def __init__(self, gateway_id: str, key: bytes, node_tls: NodeTLS = NodeTLS.OFF) -> None:
         """
-        :param key: this gateway's HMAC key. :param node_tls: whether nodes are spoken to by TLS.
+        :param key: this gateway's signing key. :param node_tls: whether nodes are spoken to by TLS.
         """
         self._signer = Signer(gateway_id, key)
         self._node_tls = node_tls

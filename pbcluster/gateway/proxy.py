@@ -65,7 +65,7 @@ class Proxy:
         admission: Admission | None = None,
     ) -> None:
         """
-        :param key: HMAC key of this gateway. :param hold_s: longest wait of a request.
+        :param key: signing key of this gateway. :param hold_s: longest wait of a request.
         :param unix_ms: wall clock. :param new_id: a fresh request id, 32 hex digits.
         :param told: gets the record of each request that is over.
         :param node_tls: whether nodes are spoken to by TLS.

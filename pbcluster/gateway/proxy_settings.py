@@ -17,7 +17,7 @@ from pbcluster.options import Parsed
 
 
 def gateway_key(config: GatewayConfig, own: Secrets) -> bytes:
-    """This gateway's HMAC key.
+    """This gateway's signing key.
 
     :raises ConfigError: its secrets hold none.
     """
@@ -36,7 +36,7 @@ def tenant_finder(config: GatewayConfig, tokens: Tokens) -> TenantFinder:
 
 
 class ProxySettings:
-    """Takes them over while the gateway runs; the HMAC key comes with them."""
+    """Takes them over while the gateway runs; the signing key comes with them."""
 
     live = frozenset(("base_domains", "trusted_networks", "hold_s"))
 

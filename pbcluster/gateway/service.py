@@ -82,7 +82,7 @@ class GatewayService(Service):
         :param reloading: where to register for settings that are read again.
         :param listen: accepts from a bound socket; None: by the reactor's fastest.
         :param end: stops this process; called when a successor serves.
-        :raises ConfigError: no HMAC key.
+        :raises ConfigError: no signing key.
         """
         place = place if place is not None else Place()
         config = as_worker(config, place)

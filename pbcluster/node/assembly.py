@@ -162,7 +162,7 @@ class Assembly:
         return Front(
             tenants=self.tenants,
             streams=self.streams,
-            gateway_keys=self.gateway_keys,
+            gateway_keys=self.gateway_keys.keys,
             also=self.gateway_keys.also,
             clock=self._reactor,
             unix_ms=unix_ms,

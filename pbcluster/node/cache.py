@@ -45,6 +45,8 @@ class Cache:
         self.misses = 0
         self.evictions = 0
         self._uses: dict[str, Use] = {}
+        #: The last of them, so that a burst of requests moves it once.
+        self._newest: Use | None = None
 
     def __len__(self) -> int:
         return len(self._uses)
@@ -55,7 +57,7 @@ class Cache:
     def add(self, tenant_id: str, now: float) -> None:
         """It begins to load: it takes a place."""
         if tenant_id not in self._uses:
-            self._uses[tenant_id] = Use(now)
+            self._newest = self._uses[tenant_id] = Use(now)
 
     def remove(self, tenant_id: str) -> None:
         """It is gone from memory; its place is free."""
@@ -127,7 +129,10 @@ class Cache:
         return found
 
     def _touch(self, tenant_id: str, now: float) -> Use:
-        use = self._uses.pop(tenant_id)
+        use: Use = self._uses[tenant_id]
         use.last_access = now
-        self._uses[tenant_id] = use
+        if use is not self._newest:
+            self._newest = use
+            del self._uses[tenant_id]
+            self._uses[tenant_id] = use
         return use

@@ -23,7 +23,6 @@ from collections.abc import Callable, Mapping, Sequence
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from pbcluster import signing
 from pbcluster.errors import Busy, OwnershipLost, PBClusterError, Unauthorized
 from pbcluster.node.arrivals import Loading
 from pbcluster.node.gates import Gates
@@ -38,6 +37,7 @@ from pbcluster.node.tenant import Tenant
 from pbcluster.node.tenant_request import Door, TenantRequest
 from pbcluster.node.tenants import Tenants
 from pbcluster.rates import Refusal
+from pbcluster.signing import NONE_ELSE, Signed, verify
 from pbcluster.web.interfaces import Exchange, RequestHead
 
 #: A request waits so long for its tenant to load.
@@ -69,10 +69,10 @@ class Front:
         quotas: Quotas | None = None,
         limited: Callable[[str], None] = lambda reason: None,
         gates: Gates | None = None,
-        also: Mapping[str, Sequence[bytes]] = signing.NONE_ELSE,
+        also: Mapping[str, Sequence[bytes]] = NONE_ELSE,
     ) -> None:
         """
-        :param gateway_keys: gateway id → HMAC key. :param unix_ms: wall clock.
+        :param gateway_keys: gateway id → signing key. :param unix_ms: wall clock.
         :param also: further keys, while they are exchanged.
         :param answered: counts the statuses that this node itself answered.
         :param quotas: what tenants may use; None: as much as they like.
@@ -89,10 +89,11 @@ class Front:
         self._keys = gateway_keys
         self._also = also
         self._clock = clock
+        self._seconds: Callable[[], float] = clock.seconds
         self._unix_ms = unix_ms
         self._hold_s = hold_s
-        self._quotas = quotas if quotas is not None else Quotas(Defaults())
-        self._gates = gates if gates is not None else Gates()
+        self._quotas: Quotas = quotas if quotas is not None else Quotas(Defaults())
+        self._gates: Gates = gates if gates is not None else Gates()
         self._held = 0
 
     def handle(self, exchange: Exchange) -> None:
@@ -106,7 +107,7 @@ class Front:
             if not value and head.target == b"/healthz":
                 exchange.respond(200, b'{"status":"ok"}')
                 return
-            signed = signing.verify(
+            signed: Signed = verify(
                 self._keys, head.method, head.target, value, self._unix_ms(), self._also
             )
         except Unauthorized as error:
@@ -119,7 +120,7 @@ class Front:
             self._refusals.refuse(exchange, closed)
             return
         quotas = known.assignment.quotas if known is not None else None
-        use = self._quotas.enter(signed.tenant_id, quotas, self._clock.seconds())
+        use = self._quotas.enter(signed.tenant_id, quotas, self._seconds())
         if isinstance(use, Refusal):
             self._refusals.turn_away(exchange, use)
         elif known is not None and self._open(known, head, signed, write):
@@ -129,7 +130,7 @@ class Front:
             serving = self._serve(exchange, signed, use, write=write)
             spawn(serving, f"a request for {signed.tenant_id}")
 
-    def _open(self, tenant: Tenant, head: RequestHead, signed: signing.Signed, write: bool) -> bool:
+    def _open(self, tenant: Tenant, head: RequestHead, signed: Signed, write: bool) -> bool:
         """Whether all further gates are open at this moment: nothing has to be waited for."""
         return (
             not (self.draining or self.starting)
@@ -140,18 +141,17 @@ class Front:
         )
 
     def _hand_over(
-        self, exchange: Exchange, tenant: Tenant, signed: signing.Signed, use: Use, write: bool
+        self, exchange: Exchange, tenant: Tenant, signed: Signed, use: Use, write: bool
     ) -> None:
-        restores = write and backup_to_restore(exchange.head) is not None
-        kind = RestoreRequest if restores else TenantRequest
-        request: TenantRequest = kind(
-            self._door, exchange, tenant, use, request_id=signed.request_id, write=write
-        )
+        door, request_id = self._door, signed.request_id
+        request: TenantRequest
+        if write and backup_to_restore(exchange.head) is not None:
+            request = RestoreRequest(door, exchange, tenant, use, request_id, write)
+        else:
+            request = TenantRequest(door, exchange, tenant, use, request_id, write)
         request.forward()
 
-    async def _serve(
-        self, exchange: Exchange, signed: signing.Signed, use: Use, *, write: bool
-    ) -> None:
+    async def _serve(self, exchange: Exchange, signed: Signed, use: Use, *, write: bool) -> None:
         handed_over = False
         try:
             admitted = Deferred.fromCoroutine(self._admit(exchange.head, signed, write=write))
@@ -192,7 +192,7 @@ class Front:
             self._held -= 1
             use.end_waiting()
 
-    async def _admit(self, head: RequestHead, signed: signing.Signed, *, write: bool) -> Tenant:
+    async def _admit(self, head: RequestHead, signed: Signed, *, write: bool) -> Tenant:
         """All gates; when it returns, each is open at this moment."""
         if self.draining:
             raise Loading("this node is being stopped")

@@ -1,27 +1,27 @@
 """By which keys a node knows the requests of its gateways, as the control plane says. Pure.
 
-A mapping: gateway id → HMAC key. It begins with what stands in the secrets (the gateways of the
-first host). With each answer about the members come the ids of all gateways that are let in and of
-those that were removed: keys of new ones are derived from the seed that all nodes share, those of
-removed ones are gone, whatever stands in the secrets. Until the first answer the secrets alone say.
+They begin with what stands in the secrets (the gateways of the first host). With each answer about
+the members come the ids of all gateways that are let in and of those that were removed: keys of new
+ones are derived from the seed that all nodes share, those of removed ones are gone, whatever stands
+in the secrets. Until the first answer the secrets alone say.
 
 While a gateway's key is exchanged the secrets name further ones, which are as good (:attr:`also`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from pbcluster import signing
 from pbcluster.config import Secrets
 from pbcluster.wire import Members
 
 
-class GatewayKeys(Mapping[str, bytes]):
+class GatewayKeys:
     """See the module.
 
-    :ivar also: gateway id → further keys; the same object always, changed in place.
+    :ivar keys: gateway id → signing key. :ivar also: gateway id → further keys. Both are the same
+        objects always, changed in place.
     """
 
     def __init__(self, own: Mapping[str, str], seed: str = "") -> None:
@@ -32,7 +32,7 @@ class GatewayKeys(Mapping[str, bytes]):
         self._own_also: dict[str, tuple[bytes, ...]] = {}
         self._seed = seed
         self._told: Members | None = None
-        self._keys: dict[str, bytes] = {}
+        self.keys: dict[str, bytes] = {}
         self.also: dict[str, Sequence[bytes]] = {}
         self._combine()
 
@@ -66,19 +66,7 @@ class GatewayKeys(Mapping[str, bytes]):
             for name in told.former_gateways:
                 keys.pop(name, None)
                 also.pop(name, None)
-        self._keys = keys
+        self.keys.clear()
+        self.keys.update(keys)
         self.also.clear()
         self.also.update(also)
-
-    def get(self, gateway_id: str, default: Any = None) -> Any:
-        """As any mapping's; every request asks."""
-        return self._keys.get(gateway_id, default)
-
-    def __getitem__(self, gateway_id: str) -> bytes:
-        return self._keys[gateway_id]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)

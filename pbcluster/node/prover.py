@@ -17,7 +17,7 @@ from pbcluster.node.durability import Reason
 from pbcluster.node.interfaces import Owner, OwnerSeen
 from pbcluster.node.ownership import still_ours
 from pbcluster.node.parts import NodeParts, pause, spawn
-from pbcluster.node.proofs import Held, TooEarly
+from pbcluster.node.proofs import Held, Proofs, TooEarly
 
 log = Logger(__name__)
 
@@ -47,6 +47,10 @@ class Prover:
         self.owner: Owner | None = None
         self.fenced = False
         self._parts = parts
+        # Each request asks these.
+        self._proofs: Proofs = parts.proofs
+        self._boottime = parts.boottime
+        self._tell = parts.observer.proof
         self._tenant_id = tenant_id
         self._epoch = epoch
         self._fence = fence
@@ -54,10 +58,10 @@ class Prover:
 
     def proven(self) -> bool:
         """Whether a proof is held right now; costs no I/O."""
-        verdict = self._parts.proofs.judge(self._tenant_id, self._epoch, self._parts.boottime())
+        verdict = self._proofs.judge(self._tenant_id, self._epoch, self._boottime())
         if self.fenced or not isinstance(verdict, Held):
             return False
-        self._parts.observer.proof(verdict.basis)
+        self._tell(verdict.basis)
         return True
 
     async def prove(self) -> None:

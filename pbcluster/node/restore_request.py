@@ -43,7 +43,7 @@ class RestoreRequest(TenantRequest):
             self._door.refusals.refuse(self._exchange, error)
             return
         self._tenants.uses.opened(self._tenant)
-        self._send(reuse=False)
+        self._send(False)
         if self._closed and self._restore is not None:  # PocketBase was gone: it was not asked
             await self._restore.abandon()
 

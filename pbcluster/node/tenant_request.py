@@ -69,7 +69,6 @@ class TenantRequest:
         exchange: Exchange,
         tenant: Tenant,
         use: Use,
-        *,
         request_id: str,
         write: bool,
     ) -> None:
@@ -98,12 +97,13 @@ class TenantRequest:
         """Hand it over; all gates are open at this moment."""
         self._tenants.uses.opened(self._tenant)
         try:
-            self._send(reuse=True)
+            self._send(True)
         except BaseException:
             self._ended()  # a bug of ours must not leave it counted
             raise
 
-    def _send(self, *, reuse: bool) -> None:
+    def _send(self, reuse: bool) -> None:
+        """:param reuse: whether a connection that idled may be used."""
         upstream = self._address()
         if upstream is None:
             self._use.untouched()
@@ -195,7 +195,7 @@ class TenantRequest:
         dead_connection = outcome is _NO_RESPONSE and attempt.repeatable
         if dead_connection and not self._again and not self._exchange.client_gone:
             self._again = True
-            self._send(reuse=False)
+            self._send(False)
             return
         self._ended()
         if outcome in (_COMPLETED, _BROKEN, _CLIENT_GONE):

@@ -385,7 +385,7 @@ class Tokens(SynchronousTestCase):
 
 class Parcels(DirectoryTestCase):
     def test_each_role_gets_its_own(self) -> None:
-        """A node gets the keys of S3 and of tenants, a gateway its HMAC key, a member the
+        """A node gets the keys of S3 and of tenants, a gateway its signing key, a member the
         authority's key and the hash of the admin token; nobody a CURVE key, and nothing else."""
         plan = initialise.initialise(
             self.where, Wish(address=FIRST, gateway_port=0, admin_port=0, members=1, nodes=1)

@@ -45,7 +45,8 @@ class ToNodeTests(SynchronousTestCase):
         signed = signing.verify(
             {"gateway_1": KEY}, b"POST", b"/api?x=1", signing.found_in(fields), 2_000
         )
-        self.assertEqual(signed, signing.Signed("gateway_1", route().tenant_id, 7, 1_000, ID))
+        told = (signed.gateway, signed.tenant_id, signed.epoch, signed.at_ms, signed.request_id)
+        self.assertEqual(told, ("gateway_1", route().tenant_id, 7, 1_000, ID))
 
     def test_overwritten(self) -> None:
         """What a client says of itself or in the platform's name is replaced or removed."""
