@@ -25,7 +25,7 @@
 #define NANOSECONDS 1000000000LL
 #define ANSWER_BYTES 65536
 #define MAX_TARGETS 10
-#define ARGUMENTS 8
+#define ARGUMENTS 9
 #define OK_LINE "HTTP/1.1 200 "
 
 struct target;
@@ -219,8 +219,11 @@ int main(int argc, char **argv)
 {
     /* Whoever started this may be killed. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (argc < ARGUMENTS + 2 || argc % 2 || argc > ARGUMENTS + 2 * MAX_TARGETS)
+    if (argc < ARGUMENTS + 2 || (argc - ARGUMENTS) % 2 || argc > ARGUMENTS + 2 * MAX_TARGETS)
         fail("this is started by paced.py");
+    /* ... or was before this could say so. */
+    if (getppid() != atoi(argv[8]))
+        fail("whoever started this has ended");
     int64_t interval_ns = atoll(argv[1]), limit_ns = atoll(argv[3]) + atoll(argv[4]);
     long requests = atol(argv[2]);
     const char *order = argv[6];

@@ -64,7 +64,7 @@ def slices(names: Sequence[str], seconds: float) -> list[str]:
 
 
 def command(job: dict[str, Any]) -> list[str]:
-    """The loop's command line.
+    """The loop's command line; this process is to start it.
 
     :param job: ``targets`` (name → ``port`` of the loopback and ``path``), ``host``, ``rate`` a
         second, ``seconds`` and ``connections`` for each target.
@@ -81,7 +81,7 @@ def command(job: dict[str, Any]) -> list[str]:
         job["connections"],
     )
     where = [text for each in job["targets"].values() for text in (str(each["port"]), each["path"])]
-    return [str(compiled()), *map(str, numbers), order, job["host"], *where]
+    return [str(compiled()), *map(str, numbers), order, job["host"], str(os.getpid()), *where]
 
 
 def run(job: dict[str, Any]) -> dict[str, dict[str, float]]:

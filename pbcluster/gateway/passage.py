@@ -184,13 +184,13 @@ class Passage(RequestEnd):
             method,
             head.target,
             lines,
-            self._responded,
+            None,
             CONNECT_TIMEOUT_S,
             FIRST_BYTE_TIMEOUT_S,
         )
         if identity:
             plan.identity = identity
-        exchange.forward(plan, self._done)
+        exchange.forward_for(plan, self)
         return True
 
     def _may_go(self, route: Route, now: float, safe: bool) -> bool:
@@ -240,7 +240,7 @@ class Passage(RequestEnd):
         self._finish()
         return False
 
-    def _responded(self, head: ResponseHead) -> ResponseHead:
+    def responded(self, head: ResponseHead) -> ResponseHead:
         """The answer's head came: pass it on, or refuse it when the request may go on."""
         parts, ticket, record = self._parts, self._ticket, self.record
         route = self._route
@@ -270,7 +270,7 @@ class Passage(RequestEnd):
         hsts = parts.hsts if self._head.secure else b""
         return to_client(seen, record.request_id, hsts)
 
-    def _done(self, attempt: Attempt) -> None:
+    def forwarded(self, attempt: Attempt) -> None:
         """The attempt is over."""
         record = self.record
         self._parts.flights.ended(record.tenant, self)

@@ -11,11 +11,11 @@ from pbcluster.gateway.breaker import Breaker
 from pbcluster.gateway.forwarding import HSTS
 from pbcluster.gateway.pages import error_page
 from pbcluster.gateway.parts import Parts, Record
-from pbcluster.web.interfaces import Exchange, Outcome, RequestHead
+from pbcluster.web.interfaces import Exchange, Forwarding, Outcome, RequestHead
 from pbcluster.wire import Route
 
 
-class RequestEnd:
+class RequestEnd(Forwarding):
     """A request, as far as its end is concerned.
 
     :ivar record: filled in as the request goes on.

@@ -50,15 +50,16 @@ class RestoreRequest(TenantRequest):
     def _address(self) -> tuple[str, int] | None:
         return self._restore.upstream if self._restore is not None else super()._address()
 
-    def _responded(self, head: ResponseHead) -> ResponseHead | Deferred[ResponseHead]:
+    def responded(self, head: ResponseHead) -> ResponseHead | Deferred[ResponseHead]:
+        """See the base class; success is told when the new database is durable."""
         restore = self._restore
         if restore is None:
-            return super()._responded(head)
+            return super().responded(head)
         self._write_answered()
         seen: SeenAnswer = head.memo or see_answer(head)
         clean = seen.passed
         if not 200 <= head.status < 300:
-            return clean  # PocketBase refused: ``_done`` lets the tenant go on
+            return clean  # PocketBase refused: ``forwarded`` lets the tenant go on
         self._restore = None
         # It is no open request any more: the epoch that ends would wait for it.
         self._count_no_more()
@@ -72,12 +73,13 @@ class RestoreRequest(TenantRequest):
             raise Refuse(str(error)) from None
         return marked(head, Level.S3)
 
-    def _done(self, attempt: Attempt) -> None:
+    def forwarded(self, attempt: Attempt) -> None:
+        """See the base class."""
         if self._restore is not None:
             spawn(self._restore.abandon(), f"end of a restore of {self._tenant.tenant_id}")
             self._restore = None
         if self._failed is None:
-            super()._done(attempt)
+            super().forwarded(attempt)
         else:
             self._ended()
             self._door.refusals.refuse(self._exchange, self._failed)

@@ -30,7 +30,15 @@ from pbcluster.node.tenant import Tenant
 from pbcluster.node.tenant_replication import TenantReplication
 from pbcluster.node.tenants import Tenants
 from pbcluster.rates import Refusal
-from pbcluster.web.interfaces import Attempt, Exchange, Forward, Outcome, Refuse, ResponseHead
+from pbcluster.web.interfaces import (
+    Attempt,
+    Exchange,
+    Forward,
+    Forwarding,
+    Outcome,
+    Refuse,
+    ResponseHead,
+)
 
 #: PocketBase cuts a request after 5 minutes.
 FIRST_BYTE_TIMEOUT_S = 310.0
@@ -60,7 +68,7 @@ class Door:
         self.refusals = refusals
 
 
-class TenantRequest:
+class TenantRequest(Forwarding):
     """See the module."""
 
     def __init__(
@@ -119,7 +127,7 @@ class TenantRequest:
             head.method,
             head.target,
             lines,
-            self._responded,
+            None,
             CONNECT_TIMEOUT_S,
             FIRST_BYTE_TIMEOUT_S,
         )
@@ -129,7 +137,7 @@ class TenantRequest:
             self._sent = self._replication.write_sent()
         elif self._careful:
             plan.on_data = self._part
-        self._exchange.forward(plan, self._done)
+        self._exchange.forward_for(plan, self)
 
     def _write_answered(self) -> None:
         if self._sent:
@@ -139,7 +147,8 @@ class TenantRequest:
     def _address(self) -> tuple[str, int] | None:
         return self._tenant.upstream(self._write)
 
-    def _responded(self, head: ResponseHead) -> ResponseHead | Deferred[ResponseHead]:
+    def responded(self, head: ResponseHead) -> ResponseHead | Deferred[ResponseHead]:
+        """See ``interfaces.Forwarding``."""
         self._write_answered()
         seen: SeenAnswer = head.memo or see_answer(head)
         clean = seen.passed
@@ -190,7 +199,8 @@ class TenantRequest:
             self._withheld = error
             raise Refuse(str(error)) from None
 
-    def _done(self, attempt: Attempt) -> None:
+    def forwarded(self, attempt: Attempt) -> None:
+        """See ``interfaces.Forwarding``."""
         outcome, refusals = attempt.outcome, self._door.refusals
         dead_connection = outcome is _NO_RESPONSE and attempt.repeatable
         if dead_connection and not self._again and not self._exchange.client_gone:

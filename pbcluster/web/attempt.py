@@ -13,7 +13,6 @@ NO_RESPONSE. A gate that is still waiting when its attempt ends is left to end b
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -27,6 +26,7 @@ from pbcluster.web.client_side import ClientSide
 from pbcluster.web.interfaces import (
     Attempt,
     Forward,
+    Forwarding,
     Outcome,
     Refuse,
     ResponseHead,
@@ -57,10 +57,12 @@ class ForwardAttempt(ResponseListener):
         client: ClientSide,
         pool: UpstreamPool,
         plan: Forward,
+        who: Forwarding,
     ) -> None:
         self._client = client
         self._pool = pool
         self._plan = plan
+        self._who = who
         self._request_head = request_head(plan, client)
         self.passed = self.over = False
         self._connecting: Deferred[Any] | None = None
@@ -232,14 +234,11 @@ class ForwardAttempt(ResponseListener):
         return held
 
     def _ask_gate(self, head: ResponseHead, data: bytes) -> None:
-        gate = self._plan.on_response
-        answer: Awaitable[ResponseHead] | ResponseHead = head
-        if gate is not None:
-            try:
-                answer = gate(head)
-            except Exception:
-                self._refused(Failure())
-                return
+        try:
+            answer = self._who.responded(head)
+        except Exception:
+            self._refused(Failure())
+            return
         if isinstance(answer, ResponseHead):
             self._pass_head(answer, data)
             return

@@ -7,7 +7,7 @@ still there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -17,7 +17,16 @@ from pbcluster.web.answers import error_body, local_response, refusal_headers
 from pbcluster.web.attempt import ForwardAttempt
 from pbcluster.web.client_connection import ClientConnection
 from pbcluster.web.client_side import ClientSide
-from pbcluster.web.interfaces import Attempt, Forward, Headers, Outcome, RequestHead
+from pbcluster.web.interfaces import (
+    Attempt,
+    Forward,
+    Forwarding,
+    Headers,
+    OnResponse,
+    Outcome,
+    RequestHead,
+    ResponseHead,
+)
 from pbcluster.web.limits import DISCARD_BYTES
 from pbcluster.web.pool import UpstreamPool
 from pbcluster.web.replay import NO_BODY, ReplayBudget, RequestBody
@@ -43,6 +52,22 @@ class _Whole:
             self.deferred.callback(b"".join(self._parts))
 
 
+class _Callbacks(Forwarding):
+    """Calls functions instead."""
+
+    def __init__(self, on_response: OnResponse | None, done: Callable[[Attempt], None]) -> None:
+        self._on_response = on_response
+        self._done = done
+
+    def responded(self, head: ResponseHead) -> Awaitable[ResponseHead] | ResponseHead:
+        """See ``interfaces.Forwarding``."""
+        return self._on_response(head) if self._on_response is not None else head
+
+    def forwarded(self, attempt: Attempt) -> None:
+        """See ``interfaces.Forwarding``."""
+        self._done(attempt)
+
+
 class ServerExchange(ClientSide):
     """See ``interfaces.Exchange`` and ``client_side.ClientSide``."""
 
@@ -60,41 +85,46 @@ class ServerExchange(ClientSide):
         self._connection = connection
         self._pool = pool
         self._attempt: ForwardAttempt | None = None
-        self._done: Callable[[Attempt], None] | None = None
+        self._who: Forwarding | None = None
         self._on_gone: list[Callable[[], None]] | None = None
         self._close = self._continued = self._finished = self.client_gone = False
 
     # -- for the handler --------------------------------------------------------------------------
 
     def forward(self, plan: Forward, done: Callable[[Attempt], None]) -> None:
+        """See ``interfaces.Exchange``, and :meth:`forward_for`."""
+        self.forward_for(plan, _Callbacks(plan.on_response, done))
+
+    def forward_for(self, plan: Forward, who: Forwarding) -> None:
         """See ``interfaces.Exchange``.
 
         :raises LocalProtocolError: another attempt is under way, the response is complete, the body
             was given away by an earlier attempt, or the plan cannot be written as a request.
         """
         if self.client_gone:
-            done(Attempt(Outcome.CLIENT_GONE, False, error="the client is gone"))
+            who.forwarded(Attempt(Outcome.CLIENT_GONE, False, error="the client is gone"))
             return
         if self._finished or self._attempt is not None or not self.body.whole:
             raise LocalProtocolError("this exchange cannot be forwarded (again)")
 
-        self._done = done
-        attempt: ForwardAttempt = ForwardAttempt(self, self._pool, plan)
+        self._who = who
+        attempt: ForwardAttempt = ForwardAttempt(self, self._pool, plan, who)
         self._attempt = attempt
         attempt.start()
 
     def attempt_over(self, attempt: Attempt) -> None:
         """See ``client_side.ClientSide``."""
         self._attempt = None
-        done, self._done = self._done, None
+        who: Forwarding | None = self._who
+        self._who = None
         completed = attempt.outcome is _COMPLETED
         if completed:
             self._finish()
         else:
             self._connection.update_reading()
         try:
-            if done is not None:
-                done(attempt)
+            if who is not None:
+                who.forwarded(attempt)
         except Exception:
             _log.failure("the handler of a forward's end failed")
             self.fail(500, "internal error")

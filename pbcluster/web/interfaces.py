@@ -254,6 +254,18 @@ class Forward:
         self.on_data = on_data
 
 
+class Forwarding:
+    """Who has an exchange forwarded, and hears of it. What it does is up to the class below it."""
+
+    def responded(self, head: ResponseHead) -> Awaitable[ResponseHead] | ResponseHead:
+        """The head came: see ``Forward.on_response``."""
+        raise NotImplementedError
+
+    def forwarded(self, attempt: Attempt) -> None:
+        """The attempt is over; called exactly once."""
+        raise NotImplementedError
+
+
 class Exchange:
     """One request on a server connection, until its response is complete. What it does is up to the
     class below it.
@@ -268,6 +280,12 @@ class Exchange:
     def forward(self, plan: Forward, done: Callable[[Attempt], None]) -> None:
         """Send the request upstream and stream the answer back; ``done`` is called exactly once."""
         raise NotImplementedError
+
+    def forward_for(self, plan: Forward, who: Forwarding) -> None:
+        """As :meth:`forward`; ``who`` is told instead of ``done`` and of the plan's
+        ``on_response``, which costs less than to call functions."""
+        plan.on_response = who.responded
+        self.forward(plan, who.forwarded)
 
     def respond(
         self,

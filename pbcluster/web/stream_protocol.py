@@ -15,9 +15,12 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import classImplements
 
+from pbcluster.errors import LocalProtocolError
+
 
 def _nowhere(data: bytes) -> None:
-    """Where bytes go before there is a transport."""
+    """There is no transport yet: who writes has a bug."""
+    raise LocalProtocolError("bytes were written before there was a connection")
 
 
 class StreamProtocol:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -166,6 +167,15 @@ class PacedTests(SynchronousTestCase):
                 break
             time.sleep(0.05)
         self.assertFalse(self.runs(load))
+
+    def test_who_started_it_was_killed_before(self) -> None:
+        """Before it could ask to be told of that: it ends at once."""
+        command = paced.command(self.job({"one": self.server(GOOD)}, 20.0))
+        at = command.index(str(os.getpid()))
+        command[at] = "1"
+        ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=10)
+        self.assertNotEqual(ended.returncode, 0)
+        self.assertIn("whoever started this has ended", ended.stderr)
 
     def test_an_answer_that_does_not_come(self) -> None:
         """It is waited for, and then ends the measure."""

@@ -8,7 +8,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from pbcluster.gateway import access_log
-from pbcluster.gateway.access_log import KEPT_FILES, AccessLog, access_line
+from pbcluster.gateway.access_log import ENCODE_LINES, KEPT_FILES, AccessLog, access_line
 from pbcluster.gateway.breaker import State
 from pbcluster.gateway.parts import Record
 from pbcluster.web.interfaces import Outcome
@@ -80,6 +80,17 @@ class FileTests(TestCase):
         self.assertEqual(len(self.file.read_text().splitlines()), 3)
         self.assertEqual(self.file.stat().st_mode & 0o777, 0o600)
         log.close()
+
+    async def test_order(self) -> None:
+        """Lines stand in the order in which requests ended, however many are encoded at once."""
+        log, count = self.log(), 2 * ENCODE_LINES + 3
+        for number in range(count):
+            log.add(record(f"/{number}".encode()))
+        await self.settled(log)
+        log.add(record(b"/last"))
+        log.close()
+        paths = [json.loads(line)["path"] for line in self.file.read_text().splitlines()]
+        self.assertEqual(paths, [*(f"/{number}" for number in range(count)), "/last"])
 
     async def test_close_writes_what_waits(self) -> None:
         """The end of the process loses no line."""

@@ -1,3 +1,5 @@
+from random import Random
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.gateway.routes import ABSENT_S, MAX_ABSENT, RouteCache, State
@@ -102,6 +104,25 @@ class RouteCacheTests(SynchronousTestCase):
         cache.put(route("c"), 1, 0.0)
         self.assertEqual([e.route.name for e in cache.entries(9)], ["c", "a"])
         self.assertIsNone(cache.peek(TenantKey("name", "b")))
+
+    def test_order_of_use(self) -> None:
+        """However routes come, change, are used and go, they stand in the order of their last use
+        or coming."""
+        cache, random = RouteCache(300.0, max_routes=4), Random(7)
+        order: list[str] = []
+        for step in range(2000):
+            name = random.choice("abcdef")
+            tenant_id = route(name).tenant_id
+            if random.random() < 0.3:
+                cache.put(route(name, epoch=step + 1), step + 1, 0.0)
+                if tenant_id not in order:
+                    order = [*order, tenant_id][-4:]
+            elif random.random() < 0.1:
+                cache.forget(tenant_id, 0.0)
+                order = [each for each in order if each != tenant_id]
+            elif cache.find(TenantKey("name", name)) is not None:
+                order = [*(each for each in order if each != tenant_id), tenant_id]
+            self.assertEqual(list(cache.tenant_ids()), order, step)
 
     def test_hits_and_misses(self) -> None:
         """Uses are counted, in all and by route; a newer route keeps its tenant's count."""

@@ -41,9 +41,14 @@ class NodeHttpTests(CrossingTestCase):
         put_hook(self.cluster_, "shop", HOOK)
 
     def signed(self, method: str, path: str, **changed: Any) -> str:
-        what = Signed(
-            "gateway_1", self.tenant["id"], self.tenant["epoch"], time.time_ns() // 1_000_000, "r1"
-        )._replace(**changed)
+        usual = {
+            "gateway": "gateway_1",
+            "tenant_id": self.tenant["id"],
+            "epoch": self.tenant["epoch"],
+            "at_ms": time.time_ns() // 1_000_000,
+            "request_id": "r1",
+        }
+        what = Signed(**(usual | changed))
         return sign(self.key, method.encode(), path.encode(), what).decode()
 
     def ask(self, path: str, signature: str | None, method: str = "GET", **headers: str) -> Answer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.node.cache import STREAM_PIN_S, Cache
@@ -18,6 +20,24 @@ class CacheTests(SynchronousTestCase):
         self.cache.opened("a", 3.0)
         self.cache.closed("a", 4.0, stream=False)
         self.assertEqual(self.cache.victim(5.0), "b")
+
+    def test_order_of_use(self) -> None:
+        """However tenants come, are used and go, the least recently used is named first."""
+        cache, random = Cache(3), Random(7)
+        order: list[str] = []
+        for step in range(2000):
+            name = random.choice("abcde")
+            if random.random() < 0.2:
+                cache.remove(name)
+                order = [each for each in order if each != name]
+            elif name not in order:
+                cache.add(name, 0.0)
+                order.append(name)
+            else:
+                cache.opened(name, 0.0)
+                cache.closed(name, 0.0, stream=False)
+                order = [*(each for each in order if each != name), name]
+            self.assertEqual(cache.idle(1.0, 1.0), order, step)
 
     def test_room_needs_no_victim(self) -> None:
         """Below capacity nobody goes."""

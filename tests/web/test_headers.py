@@ -5,7 +5,38 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbcluster.errors import LocalProtocolError
-from pbcluster.web.headers import encode_lines, end_to_end, replaced, without
+from pbcluster.web.headers import (
+    BadField,
+    check_lines,
+    encode_lines,
+    end_to_end,
+    replaced,
+    without,
+)
+
+
+class LineTests(SynchronousTestCase):
+    def good(self, block: bytes) -> bool:
+        try:
+            check_lines(block)
+        except BadField:
+            return False
+        return True
+
+    def test_every_byte(self) -> None:
+        """Tabs and all but control characters may stand in a line, alone or among others."""
+        for byte in range(256):
+            allowed = byte == 9 or (byte >= 0x20 and byte != 0x7F)
+            for before, after in ((b"", b""), (b"A: b", b"c"), (b"A: b\r\nC: d", b"e\r\nF: g")):
+                block = before + bytes([byte]) + after
+                self.assertEqual(self.good(block), allowed, block)
+
+    def test_line_ends(self) -> None:
+        """CR and LF stand in pairs or not at all."""
+        for block in (b"", b"A: b", b"A: b\r\n", b"A: b\r\nC: d\r\n\r\n"):
+            self.assertTrue(self.good(block), block)
+        for block in (b"\r", b"\n", b"\n\r", b"A\r\r\n", b"A\r\n\n", b"A\rB\nC", b"A\nB\rC"):
+            self.assertFalse(self.good(block), block)
 
 
 class EndToEnd(SynchronousTestCase):

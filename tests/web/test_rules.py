@@ -68,6 +68,13 @@ class GoodHeads(SynchronousTestCase):
         self.assertTrue(head.keep_alive)
         self.assertEqual(head.peer_host, "192.0.2.1")
 
+    def test_every_byte_of_a_target(self) -> None:
+        """Visible ASCII but for ``#`` may stand in a target, and nothing else."""
+        for byte in range(256):
+            verdict = judge(line(b"GET /a" + bytes([byte]) + b"b HTTP/1.1"))
+            allowed = 0x21 <= byte <= 0x7E and byte != ord("#")
+            self.assertEqual(isinstance(verdict, RequestHead), allowed, byte)
+
     def test_target_goes_through_byte_exact(self) -> None:
         """Encoded dots, double slashes and odd visible characters are not touched."""
         target = b'/a/%2e%2e//b;c?q=%7B"x"|{}^`\\'
