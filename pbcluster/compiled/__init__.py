@@ -1,14 +1,14 @@
 """The way of the usual request as machine code: which modules, and whether they are in use.
 
 The modules named here are plain Python, and run as such in a checkout. When pbcluster is *built*
-(``pip install .``, a wheel) and a C compiler is there, Cython translates them as they stand, and
-their classes become extension types whose attributes are places in a struct: a request then takes
-the gateway and the node a quarter to a third less processor time (docs/decisions/0085).
+(``pip install .``, a wheel) and a C compiler is there, Cython translates them, and their classes
+become extension types whose attributes are places in a struct: a request then takes the gateway and
+the node some two fifths less processor time (docs/decisions/0085).
 
 What must hold: nothing can be told from the outside but by the time it takes; all of them are
 compiled or none is; and who has no compiler gets the same platform, only slower. ``declarations``
-says what the translated classes look like; ``setup.py`` does the work. A service only asks whether
-it was done.
+says what the translated classes look like, ``direct_calls`` how they are called; ``setup.py`` does
+the work. A service only asks whether it was done.
 """
 
 from __future__ import annotations

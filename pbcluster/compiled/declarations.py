@@ -101,7 +101,7 @@ def direct_functions(sources: Mapping[str, str], known: Container[Place]) -> set
 
 
 class Place(NamedTuple):
-    """Where a class stands."""
+    """Where a class, or a function, stands."""
 
     module: str
     name: str
@@ -245,7 +245,7 @@ class _Class:
 class _Kinds:
     """The type of a class, if it is declared; remembers which of them were used.
 
-    :ivar used: those classes.
+    :ivar used: those classes. :ivar own: one of Python's own was asked for.
     """
 
     def __init__(self, known: Container[Place]) -> None:

@@ -21,6 +21,7 @@ from collections.abc import Container, Iterable, Mapping
 
 from pbcluster.compiled.declarations import (
     INNER,
+    NotDeclarable,
     Place,
     declarable,
     direct_functions,
@@ -89,6 +90,8 @@ def _bound_by_statements(tree: ast.Module) -> Iterable[str]:
             case ast.Name(id=name, ctx=ast.Store() | ast.Del()) | ast.arg(arg=name):
                 yield name
             case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)):
+                yield name
+            case ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name)):
                 yield name
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 if node not in tree.body:
@@ -166,7 +169,7 @@ def _constructor(name: str, begins: ast.FunctionDef) -> ast.FunctionDef:
 
 def _calling(source: str, tree: ast.Module, meant: Mapping[str, Place]) -> tuple[str, set[str]]:
     """The source with other names in the calls, and which of ``meant`` they were."""
-    lines = [line.encode() for line in source.splitlines(keepends=True)]
+    lines = [line.encode() for line in source.split("\n")]
     calls = [
         node.func
         for node in ast.walk(tree)
@@ -179,5 +182,7 @@ def _calling(source: str, tree: ast.Module, meant: Mapping[str, Place]) -> tuple
     # From behind, so that what stands before keeps its place.
     for name in sorted(calls, key=lambda each: (each.lineno, each.col_offset), reverse=True):
         at, line = name.col_offset, lines[name.lineno - 1]
+        if not line.startswith(name.id.encode(), at):
+            raise NotDeclarable(f"{name.id} does not stand where it is said to: {line.decode()}")
         lines[name.lineno - 1] = line[:at] + PREFIX.encode() + line[at:]
-    return b"".join(lines).decode(), {name.id for name in calls}
+    return b"\n".join(lines).decode(), {name.id for name in calls}

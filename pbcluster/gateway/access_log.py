@@ -165,7 +165,9 @@ class AccessLog:
 
     def _flush(self) -> None:
         self._due = None
-        if self._waiting and not self._writing:
+        if self._writing:
+            self._due = self._clock.callLater(FLUSH_S, self._flush)
+        elif self._waiting:
             self._write()
 
     def _write(self) -> None:
@@ -187,8 +189,8 @@ class AccessLog:
             self._write()
 
     def _encode(self) -> None:
-        self._encoded.append(_encode_lines(self._lines))
-        self._lines.clear()
+        lines, self._lines = self._lines, []
+        self._encoded.append(_encode_lines(lines))
 
     def _take(self) -> bytes:
         """All lines that wait; none does then."""

@@ -99,7 +99,7 @@ class RouteCache:
         self._max_routes = max_routes
         self.changes = 0
         #: The last used is the last; which that is, so that a burst of requests moves it once.
-        self._entries: dict[str, Entry] = {}
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._newest: Entry | None = None
         self._ids: dict[TenantKey, str] = {}
         self._of_node: dict[str, set[str]] = {}
@@ -113,7 +113,8 @@ class RouteCache:
     def find(self, key: TenantKey) -> Entry | None:
         """The route under ``key``, whatever its state; counts as a use."""
         tenant_id = self._id_of(key)
-        entry: Entry | None = self._entries.get(tenant_id)
+        # Its own ``get`` would be looked up each time.
+        entry: Entry | None = dict.get(self._entries, tenant_id)
         if entry is None:
             self.misses += 1
             return None
@@ -121,8 +122,7 @@ class RouteCache:
         entry.hits += 1
         if entry is not self._newest:
             self._newest = entry
-            del self._entries[tenant_id]
-            self._entries[tenant_id] = entry
+            self._entries.move_to_end(tenant_id)
         return entry
 
     def peek(self, key: TenantKey) -> Entry | None:

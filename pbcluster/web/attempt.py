@@ -1,13 +1,13 @@
 """One attempt to forward an exchange: from taking a connection to the response's last byte.
 
-connecting → sent → (held by ``on_response``) → streaming → (held by ``on_end``) → over. From the
+connecting → sent → (held by ``responded``) → streaming → (held by ``on_end``) → over. From the
 moment response bytes were passed to the client nothing can be repeated: a later failure cuts the
 client's connection, since a clean end would make a torn response look whole. Before that, a failure
 is reported and the exchange goes on (``interfaces.Attempt`` says when it can be repeated).
 
 A reused connection that ends before any response byte is taken as stale, once, if the method is
 safe and the body is whole: the attempt goes on with a new connection and nobody hears of it.
-A response that cannot be passed on, or breaks off while ``on_response`` holds it, counts as
+A response that cannot be passed on, or breaks off while ``responded`` holds it, counts as
 NO_RESPONSE. A gate that is still waiting when its attempt ends is left to end by itself.
 """
 
@@ -49,7 +49,7 @@ class ForwardAttempt(ResponseListener):
     """Carries out one ``Forward``.
 
     :ivar passed: response bytes went to the client.
-    :ivar over: its client was told that it is.
+    :ivar over: its client is told that it is, or was.
     """
 
     def __init__(

@@ -164,11 +164,11 @@ OnResponse = Callable[[ResponseHead], Awaitable[ResponseHead] | ResponseHead]
 
 
 class Refuse(Exception):
-    """Raised by ``Forward.on_response``: drop this response, close the upstream connection."""
+    """Raised by ``Forwarding.responded``: drop this response, close the upstream connection."""
 
 
 class Attempt:
-    """The result of one :meth:`Exchange.forward`.
+    """The result of one :meth:`Exchange.forward_for`.
 
     :ivar repeatable: the request's body is unread or still whole in the replay buffer, and nothing
         was passed to the client: the exchange may be forwarded again or answered locally.
@@ -258,7 +258,7 @@ class Forwarding:
     """Who has an exchange forwarded, and hears of it. What it does is up to the class below it."""
 
     def responded(self, head: ResponseHead) -> Awaitable[ResponseHead] | ResponseHead:
-        """The head came: see ``Forward.on_response``."""
+        """The head came: see ``Forward.on_response``. :raises Refuse: it is not passed on."""
         raise NotImplementedError
 
     def forwarded(self, attempt: Attempt) -> None:

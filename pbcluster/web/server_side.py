@@ -18,7 +18,10 @@ if typing.TYPE_CHECKING:
 
 
 class ServerSide:
-    """What a connection needs of its factory (``server.HTTPServerFactory`` says what each is)."""
+    """What a connection needs of its factory (``server.HTTPServerFactory`` says what each is).
+
+    ``pool``, ``replay`` and ``remembered`` are not replaced while there are connections.
+    """
 
     handler: RequestHandler
     limits: Limits

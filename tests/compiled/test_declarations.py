@@ -369,7 +369,7 @@ class OwnModulesTests(SynchronousTestCase):
         for module, name in (
             ("gateway.parts", "Record"),
             ("gateway.passage", "Passage(RequestEnd)"),
-            ("node.tenant_request", "TenantRequest"),
+            ("node.tenant_request", "TenantRequest(Forwarding)"),
             ("web.attempt", "ForwardAttempt(ResponseListener)"),
             ("web.client", "UpstreamConnection(StreamProtocol)"),
             ("web.exchange", "ServerExchange(ClientSide)"),

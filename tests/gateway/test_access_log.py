@@ -147,6 +147,19 @@ class FileTests(TestCase):
         log.close()
         self.assertFalse(self.file.exists())
 
+    async def test_what_came_while_a_write_went_on(self) -> None:
+        """It is written soon after, though no further request comes."""
+        self.patch(access_log, "FLUSH_S", 0.01)
+        log = self.log()
+        log._writing = True  # a write that does not end yet
+        log.add(record())
+        await deferLater(reactor, 0.05)
+        self.assertFalse(self.file.exists())
+        log._writing = False
+        await self.settled(log)
+        self.assertEqual(len(self.file.read_text().splitlines()), 1)
+        log.close()
+
     async def test_bounded(self) -> None:
         """While the disk takes nothing, so many lines wait and no more."""
         self.patch(access_log, "MAX_WAITING", 5)
