@@ -109,6 +109,11 @@ def needed(names: tuple[str, ...]) -> None:
     default="",
     help="Of proxied: only systems whose name holds one of these, by commas.",
 )
+@click.option(
+    "--reactor",
+    default="",
+    help="Of our processes, as twistd names it: with epoll, Twisted's own transports are measured.",
+)
 @click.option("--proxy-core", default=0, show_default=True, help="Core of the proxies.")
 @click.option("--load-core", default=1, show_default=True, help="Core of everything else.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="All figures.")
@@ -118,6 +123,7 @@ def main(
     seconds: float,
     directories: tuple[Path, ...],
     system: str,
+    reactor: str,
     proxy_core: int,
     load_core: int,
     json_file: Path | None,
@@ -126,7 +132,8 @@ def main(
     needed(names)
     if not {proxy_core, load_core} <= os.sched_getaffinity(0) or proxy_core == load_core:
         raise SystemExit("two cores are needed, one for the proxies and one for the load")
-    options = Options(checkouts(directories), rounds, seconds, proxy_core, load_core, system)
+    chosen = [attrs.evolve(each, reactor=reactor) for each in checkouts(directories)]
+    options = Options(chosen, rounds, seconds, proxy_core, load_core, system)
     everything = []
     for name in names:
         click.echo(f"== {name}", err=True)

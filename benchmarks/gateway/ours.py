@@ -37,11 +37,13 @@ class Checkout:
     """A directory with a ``pbcluster`` package.
 
     :ivar label: names it in tables. :ivar judged: targets are for it.
+    :ivar reactor: its processes', as ``twistd`` names it; empty: what they use by themselves.
     """
 
     root: Path
     label: str = "pbcluster"
     judged: bool = True
+    reactor: str = ""
 
     @property
     def python(self) -> str:
@@ -126,6 +128,7 @@ class Ours:
             "settings": dict(settings or {}),
             "cores": dict(cores),
             "node": node,
+            "reactor": checkout.reactor,
             "node_settings": dict(node_settings or {}),
         }
         command = [checkout.python, "-P", "-m", "benchmarks.gateway.ours_host", json.dumps(job)]

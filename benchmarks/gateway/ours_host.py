@@ -19,7 +19,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -45,6 +45,17 @@ QUIET = {
 }
 #: Settings of the node: a tenant's rate is what is measured, not its limit.
 WIDE = {"tenant_requests_per_second": 1_000_000, "tenant_concurrent_requests": 10_000}
+
+
+def on_reactor(reactor: str, argv: Sequence[str]) -> tuple[str, ...]:
+    """A service's command line with another reactor.
+
+    :raises ValueError: it names none.
+    """
+    found = [each for each in argv if each.startswith("--reactor=")]
+    if len(found) != 1:
+        raise ValueError(f"not one --reactor in {argv}")
+    return tuple(f"--reactor={reactor}" if each in found else each for each in argv)
 
 
 def gateway_options() -> set[str]:
@@ -79,6 +90,8 @@ class Host:
     def _changed(self, spec: ProcessSpec) -> ProcessSpec:
         job, argv, env = self._job, spec.argv, spec.env
         core = job["cores"].get(spec.kind, job["cores"]["other"])
+        if job["reactor"] and spec.kind != "s3":
+            argv = on_reactor(job["reactor"], argv)
         if spec.kind == "node" and job["node"] == "front":
             module = "benchmarks.gateway.our_node"
             argv = tuple(module if each == "pbcluster.twistd" else each for each in argv)

@@ -28,6 +28,7 @@ from benchmarks.gateway import __main__ as command
 from benchmarks.gateway import front_hop, peers, processes, shares
 from benchmarks.gateway.options import Options
 from benchmarks.gateway.ours import HERE, checkouts, own
+from benchmarks.gateway.ours_host import on_reactor
 from benchmarks.gateway.paced import slices
 from benchmarks.measured import UNITS, Measured
 
@@ -290,6 +291,14 @@ class CommandTests(SynchronousTestCase):
             self.assertEqual((Path(first), Path(second)), (overlay, HERE))
             self.assertEqual(os.listdir(overlay), ["benchmarks"])
             self.assertEqual((overlay / "benchmarks").resolve(), HERE / "benchmarks")
+
+    def test_another_reactor(self) -> None:
+        """It takes the place of the one that a service would use; without one nothing would be
+        told apart."""
+        argv = ("twistd", "--nodaemon", "--reactor=pbuvloop", "pbgateway")
+        self.assertEqual(on_reactor("epoll", argv)[2], "--reactor=epoll")
+        self.assertEqual(len(on_reactor("epoll", argv)), 4)
+        self.assertRaises(ValueError, on_reactor, "epoll", argv[:2])
 
     def test_wanted_systems(self) -> None:
         """--system picks by any part of a name; nothing given picks all."""

@@ -23,8 +23,10 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from pbcluster.errors import LocalProtocolError
 from pbcluster.web.limits import HIGH_WATER_BYTES
 from pbcluster.web.listening import bind_alone
+from pbcluster.web.stream_protocol import StreamProtocol
 from pbcluster.web.streams import listen_alone, streams_of
 
 LARGE = b"x" * (64 * HIGH_WATER_BYTES)
@@ -238,3 +240,9 @@ class StreamTests(TestCase):
         client: Any = await endpoint.connect(Factory.forProtocol(Side))
         self.assertIsInstance(await client.lost, (ConnectionLost, ConnectionDone))
         await port.stopListening()
+
+
+class UnconnectedTests(TestCase):
+    def test_nothing_is_written_into_the_void(self) -> None:
+        """Bytes for a connection that does not stand yet are an error, not lost."""
+        self.assertRaises(LocalProtocolError, StreamProtocol()._send, b"x")
