@@ -55,8 +55,8 @@ def _raft(part: str, measures: tuple[str, ...], *quick: str, rounds: str = "") -
     )
 
 
-def _gateway(name: str, *versions: str, seconds: str = "4") -> Row:
-    chosen = ("--only", name)
+def _gateway(name: str, *versions: str, seconds: str = "4", reactor: str = "") -> Row:
+    chosen = ("--only", name, *(("--reactor", reactor) if reactor else ()))
     return Row(
         module="benchmarks.gateway",
         measures=(name,),
@@ -135,6 +135,20 @@ PARTS: dict[str, tuple[Row, ...]] = {
         _gateway("workers", "nginx", "wrk"),
         _gateway("tls"),
         _gateway("handshakes"),
+    ),
+    # The same where the services run on Twisted's own reactor, but what has no transport in it.
+    "gateway-epoll": (
+        _gateway("proxied", reactor="epoll"),
+        _gateway("node", "nginx", "wrk", reactor="epoll"),
+        _gateway("record", *_REAL, "nginx", "wrk", reactor="epoll"),
+        _gateway("list", *_REAL, "nginx", "wrk", reactor="epoll"),
+        _gateway("idle", reactor="epoll"),
+        _gateway("streams", reactor="epoll"),
+        _gateway("up", reactor="epoll"),
+        _gateway("down", reactor="epoll"),
+        _gateway("workers", "nginx", "wrk", reactor="epoll"),
+        _gateway("tls", reactor="epoll"),
+        _gateway("handshakes", reactor="epoll"),
     ),
     "node": (
         _node("capacity", "--tenants", "5", "--watch", "2"),

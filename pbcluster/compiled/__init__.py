@@ -70,6 +70,8 @@ MODULES = (
     "pbcluster.web.client_side",
     "pbcluster.web.closing",
     "pbcluster.web.deadline",
+    "pbcluster.web.epoll.shortcut",
+    "pbcluster.web.epoll.waiting",
     "pbcluster.web.exchange",
     "pbcluster.web.headers",
     "pbcluster.web.interfaces",

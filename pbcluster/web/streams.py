@@ -1,6 +1,7 @@
-"""Which streams the services use: libuv's where the event loop is uvloop's, else Twisted's own.
+"""Which streams the services use: libuv's where the event loop is uvloop's, else Twisted's own,
+with less work for each read and write where the reactor watches descriptors (``epoll``).
 
-Both stand behind the same interfaces; tests run on both.
+All stand behind the same interfaces; tests run on all.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint
+from twisted.internet.interfaces import IListeningPort, IReactorFDSet, IStreamClientEndpoint
 
+from pbcluster.web.epoll.transports import EpollTCP
 from pbcluster.web.libuv.connecting import LibuvClientEndpoint
 from pbcluster.web.libuv.listening import LibuvPort
 from pbcluster.web.listening import bind_alone
@@ -39,7 +41,7 @@ class TwistedStreams:
 
     def __init__(self, reactor: Any) -> None:
         """
-        :param reactor: provides IReactorTCP, IReactorSocket and IReactorTime.
+        :param reactor: provides ``connectTCP``, ``adoptStreamPort`` and IReactorTime.
         """
         self._reactor = reactor
 
@@ -92,7 +94,8 @@ def streams_of(reactor: Any) -> Streams:
     loop = getattr(reactor, "loop", None)
     if loop is not None and type(loop).__module__.partition(".")[0] == "uvloop":
         return LibuvStreams(reactor, loop)
-    return TwistedStreams(reactor)
+    watches = IReactorFDSet.providedBy(reactor)
+    return TwistedStreams(EpollTCP.of(reactor) if watches else reactor)
 
 
 __all__ = [

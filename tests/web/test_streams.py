@@ -1,6 +1,8 @@
-"""What the HTTP core expects of its streams; holds for libuv's and for Twisted's own alike.
+"""What the HTTP core expects of its streams; holds for all of them alike.
 
-The suite runs with the reactor of the services and with Twisted's default one, so both are tested.
+Each reactor's own are tested, and beside them those that work on any: Twisted's as they are, and
+Twisted's over an epoll of their own. The suite runs with the reactor of the services, which has
+libuv's, and with Twisted's default one.
 """
 
 from __future__ import annotations
@@ -24,10 +26,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from pbcluster.errors import LocalProtocolError
+from pbcluster.web.epoll.transports import EpollTCP
 from pbcluster.web.limits import HIGH_WATER_BYTES
 from pbcluster.web.listening import bind_alone
 from pbcluster.web.stream_protocol import StreamProtocol
-from pbcluster.web.streams import listen_alone, streams_of
+from pbcluster.web.streams import Streams, TwistedStreams, listen_alone, streams_of
 
 LARGE = b"x" * (64 * HIGH_WATER_BYTES)
 
@@ -76,10 +79,15 @@ class Side(Protocol):
 
 
 class StreamTests(TestCase):
+    """On those that the services use with this reactor."""
+
     timeout = 30
 
+    def make_streams(self) -> Streams:
+        return streams_of(reactor)
+
     def setUp(self) -> None:
-        self.streams = streams_of(reactor)
+        self.streams = self.make_streams()
         self.accepted = Side()
         factory = Factory.forProtocol(lambda: self.accepted)
         self.port: Any = listen_alone(self.streams, "127.0.0.1", 0, factory)
@@ -240,6 +248,20 @@ class StreamTests(TestCase):
         client: Any = await endpoint.connect(Factory.forProtocol(Side))
         self.assertIsInstance(await client.lost, (ConnectionLost, ConnectionDone))
         await port.stopListening()
+
+
+class TwistedStreamTests(StreamTests):
+    """On Twisted's as they are."""
+
+    def make_streams(self) -> Streams:
+        return TwistedStreams(reactor)
+
+
+class EpollStreamTests(StreamTests):
+    """On Twisted's over an epoll of their own."""
+
+    def make_streams(self) -> Streams:
+        return TwistedStreams(EpollTCP(reactor))
 
 
 class UnconnectedTests(TestCase):
