@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.interfaces import IListeningPort, IReactorFDSet, IStreamClientEndpoint
+from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint
+from twisted.internet.posixbase import PosixReactorBase
 
 from pbcluster.web.epoll.transports import EpollTCP
 from pbcluster.web.libuv.connecting import LibuvClientEndpoint
@@ -94,8 +95,8 @@ def streams_of(reactor: Any) -> Streams:
     loop = getattr(reactor, "loop", None)
     if loop is not None and type(loop).__module__.partition(".")[0] == "uvloop":
         return LibuvStreams(reactor, loop)
-    watches = IReactorFDSet.providedBy(reactor)
-    return TwistedStreams(EpollTCP.of(reactor) if watches else reactor)
+    real = isinstance(reactor, PosixReactorBase)
+    return TwistedStreams(EpollTCP.of(reactor) if real else reactor)
 
 
 __all__ = [

@@ -13,12 +13,14 @@ from typing import Any, cast
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import CertificateOptions, PrivateCertificate
 from twisted.internet.task import deferLater
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
@@ -77,6 +79,13 @@ class HalfCloseable(Side):
         self.read_lost.callback(None)
 
     def writeConnectionLost(self) -> None: ...
+
+
+class EndsWhenHalfClosed(HalfCloseable):
+    """Ends when its sending side is closed."""
+
+    def writeConnectionLost(self) -> None:
+        self.transport.loseConnection()
 
 
 class Case(TestCase):
@@ -298,19 +307,8 @@ class ShortWayTests(Case):
         self.assertEqual((server.seen, client.seen), (b"secret", b"told"))
 
 
-class Answers(Side):
-    """Does what it was told when something comes.
-
-    :ivar then: that. :ivar peer: the other side, which looks whether it has something already.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.then: Callable[[Any], None] = lambda self: None
-
-    def dataReceived(self, data: bytes) -> None:
-        super().dataReceived(data)
-        self.then(self)
+class Word(bytes):
+    """Bytes of another kind."""
 
 
 def has_come(side: Any) -> bool:
@@ -324,14 +322,10 @@ def has_come(side: Any) -> bool:
 class TurnTests(Case):
     """What is written while connections are served."""
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.kind = Answers
-
     async def answered(self, then: Callable[[Any], None]) -> tuple[Any, Any]:
         """A pair whose server does that when something comes, and something that comes."""
         client, server = await self.pair()
-        server.then = then
+        server.then = lambda data: then(server)
         client.transport.write(b"?")
         return client, server
 
@@ -345,7 +339,7 @@ class TurnTests(Case):
             cast(Any, reactor).callLater(0, lambda: seen.append((came_within, has_come(pair[0]))))
 
         pair = await self.pair()
-        pair[1].then = then
+        pair[1].then = lambda data: then(pair[1])
         pair[0].transport.pauseProducing()
         pair[0].transport.write(b"?")
         while not seen:
@@ -365,16 +359,20 @@ class TurnTests(Case):
         self.assertEqual(client.seen, b"abc" + LARGE + b"def")
 
     async def test_the_producer_is_paused(self) -> None:
-        """Too much for the kernel pauses the producer, when the turn is over."""
+        """Too much for the kernel pauses the producer within the call, as by Twisted's transports:
+        an end that follows knows that its client is slow."""
+        within: list[str] = []
 
         def then(own: Any) -> None:
             own.transport.registerProducer(own, True)
             own.transport.write(4 * LARGE)
+            within.extend(own.producing)
 
         client, server = await self.answered(then)
         await client.has(4 * len(LARGE))
         while "resume" not in server.producing:
             await deferLater(reactor, 0)
+        self.assertEqual(within, ["pause"])
         self.assertEqual(server.producing, ["pause", "resume"])
 
     async def test_last_words(self) -> None:
@@ -398,7 +396,7 @@ class TurnTests(Case):
         """What is written after an end was asked for, before it came, comes: as Twisted has it."""
         other = await self.pair()
         client, server = await self.pair()
-        other[1].then = lambda own: client.transport.write(b"late")
+        other[1].then = lambda data: client.transport.write(b"late")
         other[0].transport.write(b"?")  # is ready before the following is
         client.transport.loseConnection()
         self.assertIsInstance(await server.lost, ConnectionDone)
@@ -435,21 +433,43 @@ class TurnTests(Case):
         await server.has(7)
         self.assertEqual(server.seen, b"?secret")
 
-    async def test_a_producer_that_fails(self) -> None:
-        """Who fails when it is paused loses its connection; others written to are sent theirs."""
+    async def test_what_cannot_be_sent(self) -> None:
+        """Who broke its own socket ends alone: others that were written to are sent theirs, and
+        the reactor goes on to watch."""
 
         def then(own: Any) -> None:
-            own.transport.registerProducer(own, True)
-            own.pauseProducing = lambda: 1 / 0
-            own.transport.write(4 * LARGE)
+            os.close(own.transport.getHandle().detach())
+            own.transport.write(b"nowhere")
             other[1].transport.write(b"mine")
 
         other = await self.pair()
         client, server = await self.answered(then)
-        self.assertIsInstance(await server.lost, ConnectionAborted)
-        await client.lost
         await other[0].has(4)
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        other[0].transport.write(b"and back")
+        await other[1].has(8)
+        await client.lost
+        self.assertNotIsInstance(await server.lost, ConnectionDone)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    async def test_no_bytes(self) -> None:
+        """Whoever writes anything but bytes is told, at once, in a turn and outside of one."""
+        told: list[type] = []
+
+        def then(own: Any) -> None:
+            for wrong in ("text", bytearray(b"may change"), None, 7):
+                own.transport.write(b"<")
+                with self.assertRaises(TypeError):
+                    own.transport.write(wrong)
+                told.append(type(wrong))
+            own.transport.write(Word(b"a word"))
+
+        client, server = await self.answered(then)
+        await client.has(10)
+        server.seen = b""
+        then(server)
+        await client.has(20)
+        self.assertEqual(client.seen, 2 * b"<<<<a word")
+        self.assertEqual(len(told), 8)
 
 
 class WaitingTests(Case):
@@ -492,6 +512,39 @@ class WaitingTests(Case):
         self.assertIsNot(EpollTCP.of(object()), one)
         gone = weakref.ref(EpollTCP.of(object()))
         self.assertIsNone(gone())
+
+    async def test_a_protocol_that_ends_when_half_is_closed(self) -> None:
+        """... or ends its connection when it hears that its sending side is closed."""
+        self.kind = EndsWhenHalfClosed
+        client, server = await self.pair()
+        server.transport.loseWriteConnection()
+        self.assertIsInstance(await server.lost, ConnectionDone)
+        self.assertIsInstance(await client.lost, ConnectionDone)
+
+    async def test_the_reactor_ends(self) -> None:
+        """Then all connections and ports are told, as a reactor tells what it watches."""
+        client, server = await self.pair()
+        self.watching.connectionLost(Failure(ConnectionLost()))
+        self.assertIsInstance(await client.lost, ConnectionLost)
+        self.assertIsInstance(await server.lost, ConnectionLost)
+        self.assertTrue(self.port.disconnected)
+        self.assertEqual(self.watching.getReaders(), [])
+
+    async def test_taken_out_of_the_reactor(self) -> None:
+        """Where somebody took all out of the reactor, the next connection is watched all the
+        same."""
+        await self.pair()
+        cast(Any, reactor).removeReader(self.watching)
+        client, server = await self.pair()
+        client.transport.write(b"a")
+        await server.has(1)
+
+    async def test_a_port_that_was_shut_down(self) -> None:
+        """A listening socket that somebody else shut down is lost, once."""
+        self.port.socket.shutdown(socket.SHUT_RDWR)
+        while self.port in self.watching.getReaders():
+            await deferLater(reactor, 0)
+        self.assertTrue(self.port.disconnected)
 
     async def test_many_at_once(self) -> None:
         """More than one turn takes are all served."""
@@ -546,9 +599,9 @@ class WaitingTests(Case):
         await server.has(5)
 
     def test_what_tests_use_for_a_reactor(self) -> None:
-        """Whatever does not watch descriptors is used as it is."""
-        stand_in = object()
-        self.assertIs(streams_of(stand_in)._reactor, stand_in)  # type: ignore[attr-defined]
+        """What is no real reactor is used as it is."""
+        for stand_in in (object(), MemoryReactorClock()):
+            self.assertIs(streams_of(stand_in)._reactor, stand_in)  # type: ignore[attr-defined]
 
 
 class Owner:
@@ -662,7 +715,7 @@ class DescriptorTests(TestCase):
 
         self.assertEqual(self.both_ready(pause, fill), [b"data"])
 
-    def test_an_end_that_only_writing_finds(self) -> None:
+    def test_an_end_for_who_only_writes(self) -> None:
         """Who only wants to write, and cannot any more, hears of it all the same."""
         read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
@@ -678,8 +731,24 @@ class DescriptorTests(TestCase):
         self.assertEqual(owner.did, [])
         os.close(read_end)
         self.watching.doRead()
-        self.watching.removeWriter(owner)
-        self.assertEqual(owner.did, ["write"])
+        (told,) = owner.did
+        self.assertIn("non-clean", cast(str, told))
+        self.assertEqual(self.watching.getWriters(), [])
+
+    def test_a_number_that_was_closed_unasked(self) -> None:
+        """Whose descriptor somebody closed does not take the next connection with it that has the
+        same number."""
+        first = Owner(self.watching, lambda owner: None)
+        number = first.own.fileno()
+        os.close(first.own.detach())
+        second = Owner(self.watching, lambda owner: None)
+        self.addCleanup(second.end)
+        self.assertEqual(second.own.fileno(), number)
+        self.watching.removeReader(first)
+        first.far.close()
+        second.far.send(b"data")
+        self.watching.doRead()
+        self.assertEqual(second.did, [b"data"])
 
 
 class ShortcutTests(TestCase):

@@ -8,6 +8,7 @@ libuv's, and with Twisted's default one.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import reactor
@@ -46,6 +47,8 @@ class Side(Protocol):
         self.seen = b""
         self.inside = False
         self.producing: list[str] = []
+        #: Called with what comes.
+        self.then: Callable[[bytes], None] = lambda data: None
         self._wanted = 0
         self._waiting: Deferred[None] | None = None
 
@@ -54,6 +57,8 @@ class Side(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self.seen += data
+        if data:
+            self.then(data)
         if self._waiting is not None and len(self.seen) >= self._wanted:
             waiting, self._waiting = self._waiting, None
             waiting.callback(None)
@@ -165,6 +170,21 @@ class StreamTests(TestCase):
             await deferLater(reactor, 0.001)
         self.assertEqual(server.producing, ["pause", "resume"])
         server.transport.unregisterProducer()
+
+    async def test_paused_within_the_call(self) -> None:
+        """Who writes too much knows it when the call is over, also in the middle of reading."""
+        client, server = await self.pair()
+        within: list[str] = []
+
+        def received(data: bytes) -> None:
+            server.transport.registerProducer(server, True)
+            server.transport.write(4 * LARGE)
+            within.extend(server.producing)
+
+        server.then = received
+        client.transport.write(b"?")
+        await client.has(4 * len(LARGE))
+        self.assertEqual(within, ["pause"])
 
     async def test_paused(self) -> None:
         """Nothing comes while reading is paused, all of it afterwards."""

@@ -13,8 +13,11 @@ which the descriptor is watched for writing, told ready, and watched no more. So
 
 What must hold: protocols cannot tell these transports from Twisted's, but for speed; bytes are sent
 in the order in which they were written, whichever way they go; what one connection's protocol does,
-raises or ends harms no other; and ``connectionLost`` is never called inside a call of the
-protocol's own.
+raises or ends harms no other; and ``connectionLost`` comes exactly once, inside a call of the
+protocol's own only where Twisted's does (``loseConnection`` after the sending side was closed).
+
+What comes goes to the ``dataReceived`` that the protocol had when the connection was made: only
+``startTLS`` puts another in its place.
 
 Not here: UNIX sockets; TLS on the way (Twisted's, on top).
 """

@@ -84,16 +84,30 @@ class Shortcut:
         received(data)
         return None
 
-    def write(self, data: bytes) -> None:
-        """See ``ITransport``."""
+    def write(self, data: Any) -> None:
+        """See ``ITransport``.
+
+        So little is kept to the end of the turn that it never makes too much: a producer is paused
+        within the call, as by Twisted's transports.
+        """
+        if type(data) is not bytes:
+            self.flush()
+            self._go_later(data)  # which says what is wrong
+            return
+        piece: bytes = data
         turn: Turn | None = self.turn
         if self._waiting:
-            data, self._waiting = self._waiting + data, b""
-        elif turn is not None and turn.under_way and self._send is not None:
-            self._waiting = data
+            piece, self._waiting = self._waiting + piece, b""
+        elif (
+            turn is not None
+            and turn.under_way
+            and self._send is not None
+            and len(piece) <= READ_BYTES
+        ):
+            self._waiting = piece
             turn.written.append(self)
             return
-        self._write(data)
+        self._write(piece)
 
     def flush(self) -> None:
         """Send what waits for the end of the turn."""
@@ -111,9 +125,13 @@ class Shortcut:
             if sent == len(data):
                 return
             self._send = None
+        self._go_later(data[sent:] if sent else data)
+
+    def _go_later(self, data: Any) -> None:
+        """By the transport's own way."""
         later = self._write_later
         if later is not None:
-            later(data[sent:] if sent else data)
+            later(data)
 
 
 class Turn:
@@ -139,5 +157,12 @@ class Turn:
             try:
                 one.flush()
             except BaseException:
-                log.failure("a producer failed when it was paused")
-                one.owner.abortConnection()
+                log.failure("what was written to a connection cannot be sent")
+                _abort(one.owner)
+
+
+def _abort(owner: Any) -> None:
+    try:
+        owner.abortConnection()
+    except BaseException:
+        log.failure("a connection cannot be ended")

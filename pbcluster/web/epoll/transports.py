@@ -24,7 +24,7 @@ class _ShortCut(tcp.Connection):
     shortcut: Shortcut | None = None
 
     def startReading(self) -> None:
-        """See Twisted's. It is called first when the connection stands and has its protocol."""
+        """See Twisted's, which calls it when the connection has its protocol, before all else."""
         if self.shortcut is None and self.protocol is not None:
             self.shortcut = Shortcut(self, super().write)
             self.shortcut.open(self.socket, self.protocol.dataReceived)
@@ -42,7 +42,8 @@ class _ShortCut(tcp.Connection):
         if shortcut is not None:
             shortcut.flush()
         why = super().doWrite()
-        if shortcut is not None and not (self.dataBuffer or self._tempDataLen or self._pulls()):
+        waits = self.dataBuffer or self._tempDataLen or self._pulls()
+        if shortcut is not None and self.connected and not waits:
             shortcut.send_at_once(self.socket)
         return why
 
@@ -56,12 +57,12 @@ class _ShortCut(tcp.Connection):
             self.shortcut.send_later()
         super().registerProducer(producer, streaming)
 
-    def startTLS(self, *args: Any) -> Any:
+    def startTLS(self, *args: Any, **kwargs: Any) -> Any:
         """See ``ITLSTransport``: from now on another protocol receives and sends."""
         if self.shortcut is not None:
             self.shortcut.flush()
         self._close()
-        return super().startTLS(*args)
+        return super().startTLS(*args, **kwargs)
 
     def abortConnection(self) -> None:
         """See ``ITCPTransport``."""
@@ -103,7 +104,7 @@ class _Connector(tcp.Connector):
 
 
 class EpollTCP(EpollSet):
-    """Makes connections and ports; for Twisted's endpoints it is a reactor.
+    """Makes connections and ports; for Twisted's TCP client endpoints it is a reactor.
 
     Only connections of one such are served together, so a reactor has one (:meth:`of`).
     """
@@ -123,12 +124,14 @@ class EpollTCP(EpollSet):
         self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None
     ) -> IConnector:
         """See ``IReactorTCP``."""
+        self.watch_on()
         made = _Connector(host, port, factory, timeout, bindAddress, self)
         made.connect()
         return made
 
     def adoptStreamPort(self, fileDescriptor: int, family: int, factory: Any) -> IListeningPort:
         """See ``IReactorSocket``."""
+        self.watch_on()
         port: _Port = _Port._fromListeningDescriptor(self, fileDescriptor, family, factory)
         port.startListening()
         return port

@@ -1,13 +1,14 @@
 """Which of many connections are ready: an epoll of their own, which the reactor watches.
 
-The reactor watches it only while there are connections. A descriptor that was closed and is another
-connection's by now, told ready in the same turn, is read in vain, which is harmless.
+The reactor watches it only while there are connections or ports. A descriptor that was closed and
+is another connection's by now, told ready in the same turn, is read in vain, which is harmless.
 """
 
 from __future__ import annotations
 
 import select
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -28,6 +29,7 @@ from pbcluster.web.epoll.shortcut import Shortcut, Turn
 AT_ONCE = 64
 _IN = select.EPOLLIN
 _OUT = select.EPOLLOUT
+_END = select.EPOLLHUP | select.EPOLLERR
 _DONE, _LOST = Failure(CONNECTION_DONE), Failure(CONNECTION_LOST)
 
 log = Logger(__name__)
@@ -107,33 +109,44 @@ class EpollSet:
         one: Shortcut | None = self._of.get(owner)
         if one is not None:
             if not one.watched & event:
+                self._epoll.modify(one.descriptor, one.watched | event)
                 one.watched |= event
-                self._epoll.modify(one.descriptor, one.watched)
             return
         if self._epoll is None:
             self._epoll = select.epoll()
             self._poll = self._epoll.poll
         found: Shortcut = getattr(owner, "shortcut", None) or Shortcut(owner)
+        descriptor = owner.fileno()
+        self._epoll.register(descriptor, event)
         found.turn = self._turn
-        found.descriptor, found.watched = owner.fileno(), event
-        self._epoll.register(found.descriptor, event)
+        found.descriptor, found.watched = descriptor, event
         if not self._of:
             self._reactor.addReader(self)
-        self._of[owner] = self._by_descriptor[found.descriptor] = found
+        self._of[owner] = self._by_descriptor[descriptor] = found
 
     def _watch_no_more(self, owner: Any, event: int) -> None:
         one: Shortcut | None = self._of.get(owner)
         if one is None or not one.watched & event:
             return
-        one.watched &= ~event
-        if one.watched:
-            self._epoll.modify(one.descriptor, one.watched)
+        left = one.watched & ~event
+        if left:
+            self._epoll.modify(one.descriptor, left)
+            one.watched = left
             return
-        self._epoll.unregister(one.descriptor)
-        del self._of[owner], self._by_descriptor[one.descriptor]
-        one.descriptor = -1
+        del self._of[owner]
+        descriptor, one.descriptor, one.watched = one.descriptor, -1, 0
+        # Somebody closed it unasked, if the number is another one's already.
+        if self._by_descriptor.get(descriptor) is one:
+            del self._by_descriptor[descriptor]
+            with suppress(OSError):
+                self._epoll.unregister(descriptor)
         if not self._of:
             self._reactor.removeReader(self)
+
+    def watch_on(self) -> None:
+        """Be watched by the reactor again, if somebody took all out of it."""
+        if self._of:
+            self._reactor.addReader(self)
 
     # -- for the reactor --------------------------------------------------------------------------
 
@@ -147,35 +160,46 @@ class EpollSet:
         return "connections"
 
     def connectionLost(self, reason: Failure) -> None:
-        """See ``IFileDescriptor``: there is no connection here that could be."""
+        """See ``IFileDescriptor``: the reactor ends, and so does all that is watched here."""
+        for owner in self.removeAll():
+            try:
+                owner.connectionLost(reason)
+            except BaseException as error:
+                _failed(error)
 
     def doRead(self) -> None:
         """Serve those that are ready."""
         self._turn.begin()
-        for descriptor, event in self._poll(0, AT_ONCE):
-            one: Shortcut | None = self._by_descriptor.get(descriptor)
-            if one is None:
-                continue
-            if event == _IN and one.watched == _IN:
-                try:
-                    why = one.read()
-                except BaseException as error:
-                    why = _failed(error)
-                if why is not None:
-                    self._disconnect(one.owner, why, True)
-            else:
-                self._serve(one, event)
-        self._turn.end()
+        try:
+            for descriptor, event in self._poll(0, AT_ONCE):
+                one: Shortcut | None = self._by_descriptor.get(descriptor)
+                if one is None:
+                    continue
+                if event == _IN and one.watched == _IN:
+                    try:
+                        why = one.read()
+                    except BaseException as error:
+                        why = _failed(error)
+                    if why is not None:
+                        self._disconnect(one.owner, why, True)
+                else:
+                    self._serve(one, event)
+        finally:
+            self._turn.end()
 
     def _serve(self, one: Shortcut, event: int) -> None:
-        """Not only something to read: room to write, or an end, which reading or writing finds; or
+        """Not only something to read: room to write, or an end, as Twisted's reactors take it; or
         somebody else changed meanwhile what is watched."""
-        end = event & ~(_IN | _OUT)
-        why, reading = None, bool((event & _IN or end) and one.watched & _IN)
+        why: BaseException | None = None
+        reading = False
         try:
-            if reading:
+            if event & _END and not event & _IN:
+                reading = bool(one.watched & _IN)
+                why = CONNECTION_DONE if reading else CONNECTION_LOST
+            elif event & _IN and one.watched & _IN:
+                reading = True
                 why = one.read()
-            if why is None and one.watched & _OUT and (event & _OUT or (end and not reading)):
+            if why is None and event & _OUT and one.watched & _OUT:
                 reading = False
                 why = one.owner.doWrite()
         except BaseException as error:
@@ -186,12 +210,15 @@ class EpollSet:
     def _disconnect(self, owner: Any, why: BaseException, reading: bool) -> None:
         """As Twisted's reactors do it. Never fails."""
         known = _DONE if why is CONNECTION_DONE else _LOST if why is CONNECTION_LOST else None
+        half = reading and known is _DONE
         try:
-            self.removeReader(owner)
-            if reading and known is _DONE:
-                owner.readConnectionLost(known)
+            self._watch_no_more(owner, _IN if half else _IN | _OUT)
+        except OSError as error:
+            _failed(error)
+        try:
+            if half:
+                owner.readConnectionLost(_DONE)
             else:
-                self.removeWriter(owner)
                 owner.connectionLost(known if known is not None else Failure(why))
         except BaseException as error:
             _failed(error)
