@@ -49,7 +49,7 @@ COMPILED_TESTS = tests.compiled.test_in_use tests.web tests.test_rates tests.tes
 		proxy routes service shedding tenant_breakers tenant_holds tenant_id updates) \
 	$(addprefix tests.node.test_,assignments durability front front_limits gateway_keys old_epochs proofs \
 		quotas restoring tenants tenants_in_trouble) tests.node.files.test_faults \
-	$(CROSSING).SdkTests $(CROSSING).NodeDeathTests.test_reads_through_a_death
+	$(CROSSING).SdkTests $(CROSSING).TwistedStreamsTests $(CROSSING).NodeDeathTests.test_reads_through_a_death
 MIN_COMPILED_TESTS = 650
 # Where the package is installed with its compiled modules, beside the checkout, which has none.
 COMPILED = build/compiled

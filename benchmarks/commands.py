@@ -67,6 +67,26 @@ def _gateway(name: str, *versions: str, seconds: str = "4", reactor: str = "") -
     )
 
 
+def _gateways(reactor: str = "") -> tuple[Row, ...]:
+    """
+    :param reactor: of our processes; empty: the services' own, with what has no transport in it.
+    """
+    return (
+        _gateway("proxied", reactor=reactor),
+        _gateway("node", "nginx", "wrk", reactor=reactor),
+        _gateway("record", *_REAL, "nginx", "wrk", reactor=reactor),
+        _gateway("list", *_REAL, "nginx", "wrk", reactor=reactor),
+        _gateway("idle", reactor=reactor),
+        _gateway("streams", reactor=reactor),
+        _gateway("up", reactor=reactor),
+        _gateway("down", reactor=reactor),
+        *(() if reactor else (_gateway("lookups"),)),
+        _gateway("workers", "nginx", "wrk", reactor=reactor),
+        _gateway("tls", reactor=reactor),
+        _gateway("handshakes", reactor=reactor),
+    )
+
+
 def _node(name: str, *quick: str, words: tuple[str, ...] = (), rounds: str = "") -> Row:
     chosen = ("--only", name)
     return Row(
@@ -122,34 +142,9 @@ PARTS: dict[str, tuple[Row, ...]] = {
         _raft("nodes", ("nodes",), "--nodes-s", "3"),
         _raft("restart", ("restart",), "--tenants", "1000"),
     ),
-    "gateway": (
-        _gateway("proxied"),
-        _gateway("node", "nginx", "wrk"),
-        _gateway("record", *_REAL, "nginx", "wrk"),
-        _gateway("list", *_REAL, "nginx", "wrk"),
-        _gateway("idle"),
-        _gateway("streams"),
-        _gateway("up"),
-        _gateway("down"),
-        _gateway("lookups"),
-        _gateway("workers", "nginx", "wrk"),
-        _gateway("tls"),
-        _gateway("handshakes"),
-    ),
-    # The same where the services run on Twisted's own reactor, but what has no transport in it.
-    "gateway-epoll": (
-        _gateway("proxied", reactor="epoll"),
-        _gateway("node", "nginx", "wrk", reactor="epoll"),
-        _gateway("record", *_REAL, "nginx", "wrk", reactor="epoll"),
-        _gateway("list", *_REAL, "nginx", "wrk", reactor="epoll"),
-        _gateway("idle", reactor="epoll"),
-        _gateway("streams", reactor="epoll"),
-        _gateway("up", reactor="epoll"),
-        _gateway("down", reactor="epoll"),
-        _gateway("workers", "nginx", "wrk", reactor="epoll"),
-        _gateway("tls", reactor="epoll"),
-        _gateway("handshakes", reactor="epoll"),
-    ),
+    "gateway": _gateways(),
+    # The same where the services run on Twisted's own reactor.
+    "gateway-epoll": _gateways("epoll"),
     "node": (
         _node("capacity", "--tenants", "5", "--watch", "2"),
         _node("waking", "--wakes", "2", words=("--large",)),

@@ -30,7 +30,7 @@ from pbcluster.web.interfaces import Exchange
 from pbcluster.web.limits import Limits
 from pbcluster.web.pool import UpstreamPool, tcp_endpoints
 from pbcluster.web.server import HTTPServerFactory
-from pbcluster.web.streams import EndpointMaker, LibuvStreams, listen_alone, streams_of
+from pbcluster.web.streams import EndpointMaker, listen_alone, streams_of
 
 HOST = "127.0.0.1"
 BACKLOG = 4096
@@ -66,25 +66,17 @@ def _listen_tcp(reactor: Any, factory: Any) -> int:
     return port
 
 
-def _listen_epoll(reactor: Any, factory: Any) -> int:
+def _listen_own(reactor: Any, factory: Any) -> int:
     port: Any = listen_alone(streams_of(reactor), HOST, 0, factory)
-    number: int = port.getHost().port
-    return number
-
-
-def _listen_libuv(reactor: Any, factory: Any) -> int:
-    port: Any = listen_alone(LibuvStreams(reactor, reactor.loop), HOST, 0, factory)
     number: int = port.getHost().port
     return number
 
 
 #: Name → transports: those of Twisted's own loop, Twisted's as they are on uvloop's, and libuv's.
 TRANSPORTS = {
-    "tcp": Transport(_epoll, _listen_epoll, tcp_endpoints),
+    "tcp": Transport(_epoll, _listen_own, tcp_endpoints),
     "tcp-uvloop": Transport(_uvloop, _listen_tcp, tcp_endpoints),
-    "libuv": Transport(
-        _uvloop, _listen_libuv, lambda reactor: LibuvStreams(reactor, reactor.loop).endpoint
-    ),
+    "libuv": Transport(_uvloop, _listen_own, tcp_endpoints),
 }
 
 

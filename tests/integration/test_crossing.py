@@ -108,6 +108,7 @@ class TwistedStreamsTests(CrossingTestCase):
         for who in ("gateway_1", "node_1"):
             mapped = Path(f"/proc/{cluster.pid(who)}/maps").read_text()
             self.assertNotIn("uvloop", mapped, "it is there after all")
+            self.assertEqual("/web/epoll/shortcut." in mapped, compiled.in_use(), who)
         cluster.create_tenant("shop", EMAIL, PASSWORD)
         done = run_sdk(cluster, "shop")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr + cluster.logs())

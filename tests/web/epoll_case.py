@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
@@ -15,7 +15,7 @@ from zope.interface import implementer
 from pbcluster.web.epoll.transports import EpollTCP
 from pbcluster.web.limits import HIGH_WATER_BYTES
 from pbcluster.web.streams import TwistedStreams, listen_alone
-from tests.web.test_streams import Side
+from tests.web.test_streams import Side, end
 
 LARGE = b"x" * (64 * HIGH_WATER_BYTES)
 
@@ -79,11 +79,7 @@ class Case(TestCase):
         self.accepting: list[Deferred[Side]] = []
 
     async def tearDown(self) -> None:
-        await maybeDeferred(self.port.stopListening)
-        for side in self.sides:
-            if side.made.called and not side.lost.called:
-                side.transport.abortConnection()
-                await side.lost
+        await end(self.port, self.sides)
 
     def accept(self) -> Side:
         side = self.kind()

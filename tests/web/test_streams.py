@@ -83,6 +83,15 @@ class Side(Protocol):
         return waiting
 
 
+async def end(port: Any, sides: list[Side]) -> None:
+    """Listen no more, and end all connections."""
+    await maybeDeferred(port.stopListening)
+    for side in sides:
+        if side.made.called and not side.lost.called:
+            side.transport.abortConnection()
+            await side.lost
+
+
 class StreamTests(TestCase):
     """On those that the services use with this reactor."""
 
@@ -99,11 +108,7 @@ class StreamTests(TestCase):
         self.sides: list[Side] = [self.accepted]
 
     async def tearDown(self) -> None:
-        await maybeDeferred(self.port.stopListening)
-        for side in self.sides:
-            if side.made.called and not side.lost.called:
-                side.transport.abortConnection()
-                await side.lost
+        await end(self.port, self.sides)
 
     async def pair(self) -> tuple[Side, Side]:
         """(who connected, who was connected to)."""
